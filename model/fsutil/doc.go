@@ -1,0 +1,13 @@
+// Package fsutil writes files and folders so that a reader, a crash or a full
+// disk never meets a half-written one: the new content is built beside the old
+// under a hidden temporary name, flushed to the disk, and only then moved into
+// place. Until that move the previous content stays untouched.
+//
+//	err := fsutil.WriteFile("runs/x/summary.json", func(w io.Writer) error {
+//		return json.NewEncoder(w).Encode(summary)
+//	})
+//
+//	err = fsutil.WriteDir("runs/x/last", func(dir string) error {
+//		return checkpoint.Save(dir)
+//	})
+package fsutil

@@ -1,0 +1,155 @@
+package fsutil
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// bufferSize is large enough that small writes of an encoder cost no system
+// call each; tensors are larger and pass the buffer by.
+const bufferSize = 64 << 10
+
+// file is what WriteFile needs of *os.File; tests put a failing disk behind it.
+type file interface {
+	io.Writer
+	Sync() error
+	Close() error
+}
+
+// WriteFile replaces the file at path by what write produces. The bytes go to
+// a temporary file in the same folder, which is synced and then renamed over
+// path, and the folder is synced too. On any error, be it write's own or a full
+// disk, the temporary file is removed and an existing file at path is left as
+// it was. The folder must exist.
+//
+// The writer given to write is buffered; it is flushed here.
+func WriteFile(path string, write func(io.Writer) error) error {
+	return writeFile(path, createNew, write)
+}
+
+func createNew(path string) (file, error) {
+	// 0666 before the umask, as a plain os.Create gives.
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+func writeFile(path string, create func(string) (file, error), write func(io.Writer) error) (err error) {
+	var f file
+	tmp, err := newTemp(path, func(name string) (err error) {
+		f, err = create(name)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	open := true
+	moved := false
+	// Deferred so that a panic in write leaves nothing behind either.
+	defer func() {
+		if open {
+			err = errors.Join(err, f.Close())
+		}
+		if !moved {
+			err = errors.Join(err, os.Remove(tmp))
+		}
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", path, explain(err))
+		}
+	}()
+
+	w := bufio.NewWriterSize(f, bufferSize)
+	if err := write(w); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	open = false
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	moved = true
+	return syncDir(filepath.Dir(path))
+}
+
+// explain adds what to do to the errors a user can do something about.
+func explain(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: free some space and run again; the previous content is unchanged", err)
+	}
+	return err
+}
+
+// syncDir makes a rename inside dir survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	// Some network file systems cannot sync a folder; the rename is done then
+	// all the same, only its durability is theirs.
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
+}
+
+// Hidden names beside a target "name": ".name.tmp-<random>" while it is built,
+// ".name.previous" for the moment in which a folder is exchanged.
+func tempPrefix(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
+}
+
+func previousPath(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".previous")
+}
+
+// Recover tidies what a killed process left of WriteFile or WriteDir on path:
+// temporary files and folders beside it are removed, and a folder that was
+// moved aside for an exchange that never finished is put back. Call it once
+// before reading or resuming path, and only where no other process writes it.
+func Recover(path string) error {
+	path = filepath.Clean(path)
+	previous := previousPath(path)
+	if exists(previous) && !exists(path) {
+		if err := os.Rename(previous, path); err != nil {
+			return fmt.Errorf("recover %s: %w", path, err)
+		}
+	}
+	if err := os.RemoveAll(previous); err != nil {
+		return fmt.Errorf("recover %s: %w", path, err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("recover %s: %w", path, err)
+	}
+	prefix := filepath.Base(tempPrefix(path))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			if err := os.RemoveAll(filepath.Join(filepath.Dir(path), e.Name())); err != nil {
+				return fmt.Errorf("recover %s: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
