@@ -1,0 +1,25 @@
+// Package files reads and writes the weight files of the model world without a
+// tensor library: safetensors (single and sharded), PyTorch's pickled archives
+// and GGUF. It depends on the standard library and the mmap system call only.
+//
+// Every reader gives an [Archive]: named entries in the order of their bytes on
+// disk, whose data are views of the memory-mapped file wherever the format
+// allows it. Opening a file therefore costs its header, and reading the entries
+// in order reads the disk sequentially.
+//
+//	archive, err := files.Open("model.safetensors")
+//	if err != nil {
+//		return err
+//	}
+//	defer archive.Close()
+//	weight, found := archive.Lookup("classifier.weight")
+//
+// Nothing in a file is trusted. Sizes, offsets, shapes, names, paths in an index
+// and pickle programs are checked before they are used, no pickle code is ever
+// executed, and a malformed file is one error naming the file and the tensor.
+// What cannot be defended against is another process shortening a file while it
+// is mapped: the system then ends this process, as it does for every mmap reader.
+//
+// The writers stream tensor by tensor, never hold more than one in memory, and
+// replace the destination atomically.
+package files

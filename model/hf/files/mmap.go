@@ -1,0 +1,143 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapping is one memory-mapped file. The pages are private and writable, so that
+// a tensor library may use them in place: a write copies the page and never
+// reaches the file.
+type mapping struct {
+	data []byte
+}
+
+func openRegular(path string) (*os.File, error) {
+	// Checked before opening: opening a named pipe would wait for a writer.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%s: a folder, not a file", path)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	return os.Open(path)
+}
+
+func mapFile(path string) (*mapping, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := info.Size()
+	if size == 0 {
+		return nil, fmt.Errorf("%s: the file is empty", path)
+	}
+	if size > math.MaxInt {
+		return nil, fmt.Errorf("%s: %d bytes are more than this system can map", path, size)
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("%s: map the file: %w", path, err)
+	}
+	return &mapping{data: data}, nil
+}
+
+func (m *mapping) close() error {
+	if m.data == nil {
+		return nil
+	}
+	data := m.data
+	m.data = nil
+	return unix.Munmap(data)
+}
+
+// view cuts an entry's bytes out of the mapping; the range has been checked.
+func (m *mapping) view(e *Entry, offset, size int64) {
+	e.Data = m.data[offset : offset+size : offset+size]
+	e.source, e.offset = m, offset
+}
+
+// prefaultChunk is what one worker touches before it looks for more work.
+const prefaultChunk = 4 << 20
+
+// Prefault reads the mapped data of the entries into memory ahead of use: the
+// system is told to read ahead in file order, and a few goroutines touch the
+// pages so that the first pass over the weights does not stop at each of them.
+// Entries that own their memory are skipped.
+func Prefault(ctx context.Context, entries []Entry) error {
+	page := int64(os.Getpagesize())
+	var chunks [][]byte
+	for _, e := range entries {
+		if e.source == nil || len(e.Data) == 0 || e.source.data == nil {
+			continue
+		}
+		first := e.offset / page * page
+		last := e.offset + int64(len(e.Data))
+		whole := e.source.data[first:last]
+		if err := unix.Madvise(whole, unix.MADV_WILLNEED); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s: read ahead: %w", e.File, err)
+		}
+		for len(whole) > 0 {
+			n := min(len(whole), prefaultChunk)
+			chunks = append(chunks, whole[:n])
+			whole = whole[n:]
+		}
+	}
+	var next, sum atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(chunks), runtime.GOMAXPROCS(0), 4) {
+		wg.Go(func() {
+			touched := int64(0)
+			for ctx.Err() == nil {
+				i := next.Add(1) - 1
+				if i >= int64(len(chunks)) {
+					break
+				}
+				for p := 0; p < len(chunks[i]); p += int(page) {
+					touched += int64(chunks[i][p])
+				}
+			}
+			sum.Add(touched) // the reads must have a use, or they may be left out
+		})
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+// Release gives back the memory of pages that lie wholly inside the entry, once
+// its data have been converted elsewhere: they no longer count as resident, and
+// would be read from the file again if touched. It must not be called while the
+// data are used in place and may have been written to. It does nothing for
+// entries that own their memory.
+func (e Entry) Release() error {
+	if e.source == nil || e.source.data == nil {
+		return nil
+	}
+	page := int64(os.Getpagesize())
+	first := (e.offset + page - 1) / page * page
+	last := (e.offset + int64(len(e.Data))) / page * page
+	if first >= last {
+		return nil
+	}
+	if err := unix.Madvise(e.source.data[first:last], unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("%s: tensor %s: release its pages: %w", e.File, quote(e.Name), err)
+	}
+	return nil
+}
