@@ -1,0 +1,97 @@
+package bindings
+
+import (
+	"fmt"
+	"strings"
+
+	"gopeft/bindings/csrc"
+)
+
+// SetThreads sets how many threads one operation uses.
+func (s *Scope) SetThreads(n int) { csrc.SetThreads(n) }
+
+// Threads is how many threads one operation uses.
+func (s *Scope) Threads() int { return csrc.Threads() }
+
+// SetDeterministic makes libtorch choose deterministic algorithms, or fail where there is none.
+func (s *Scope) SetDeterministic(on bool) { csrc.SetDeterministic(on) }
+
+// FlushDenormals makes the CPU treat denormal numbers as zero.
+func (s *Scope) FlushDenormals(on bool) { csrc.FlushDenormal(on) }
+
+// KeepLargeBlocks makes the allocator keep large freed blocks instead of returning them to the kernel:
+// faster steps with large activations for more resident memory between them.
+func (s *Scope) KeepLargeBlocks(on bool) { csrc.KeepLargeBlocks(on) }
+
+// AllowTF32 lets GPUs round fp32 matrix products to TF32.
+func (s *Scope) AllowTF32(on bool) { csrc.CUDAAllowTF32(on) }
+
+// Version is libtorch's version, e.g. "2.11.0".
+func Version() string { return csrc.TorchVersion() }
+
+// CPUCapability is the instruction set libtorch's own kernels use, e.g. "AVX512".
+func CPUCapability() string { return csrc.CPUCapability() }
+
+// LoadCUDA makes GPUs usable, before the first tensor is made, by loading libtorch's CUDA part from the
+// folder dir ("" searches the rpath). It returns how many GPUs there are; with the libraries present but no
+// driver or device that is an error that says so.
+func (s *Scope) LoadCUDA(dir string) (int, error) {
+	path := "libtorch_cuda.so"
+	if dir != "" {
+		path = strings.TrimSuffix(dir, "/") + "/" + path
+	}
+	if msg := csrc.LoadLibrary(path); msg != "" {
+		return 0, fmt.Errorf("load CUDA: %s", firstLine(msg))
+	}
+	var n int32
+	if msg := csrc.CUDACount(&n); msg != "" {
+		return 0, fmt.Errorf("count GPUs: %s", firstLine(msg))
+	}
+	if n > 0 {
+		return int(n), nil
+	}
+	// Zero devices has many causes; the first CUDA tensor names the true one.
+	err := tryCUDA(s)
+	if err == nil {
+		err = fmt.Errorf("no device is visible")
+	}
+	return 0, fmt.Errorf("load CUDA: %w", err)
+}
+
+func tryCUDA(s *Scope) (err error) {
+	c := s.Child()
+	defer c.Close()
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(*OpError)
+			if !ok {
+				panic(r)
+			}
+			err = e
+		}
+	}()
+	c.Zeros([]int64{1}, Float, CUDA(0))
+	return nil
+}
+
+// CUDAMemory is a GPU's free and total memory, and the peak this process allocated since ResetCUDAPeak.
+type CUDAMemory struct{ Free, Total, Peak int64 }
+
+// CUDAMemory reads the memory figures of a GPU.
+func (s *Scope) CUDAMemory(dev Device) (CUDAMemory, error) {
+	var m CUDAMemory
+	if msg := csrc.CUDAMemory(int(dev), &m.Free, &m.Total, &m.Peak); msg != "" {
+		return m, fmt.Errorf("memory of %s: %s", dev, firstLine(msg))
+	}
+	return m, nil
+}
+
+// ResetCUDAPeak restarts the peak of CUDAMemory.
+func (s *Scope) ResetCUDAPeak(dev Device) { s.check("reset peak", csrc.CUDAResetPeak(int(dev))) }
+
+// Synchronize waits for a GPU's queued work; on the CPU there is none.
+func (s *Scope) Synchronize(dev Device) {
+	if dev.IsCUDA() {
+		s.check("synchronize", csrc.CUDASynchronize(int(dev)))
+	}
+}

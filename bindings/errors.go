@@ -1,0 +1,56 @@
+package bindings
+
+import (
+	"fmt"
+	"strings"
+	"unsafe"
+
+	lib "github.com/sugarme/gotch/libtch"
+
+	"gopeft/bindings/csrc"
+)
+
+// OpError is a tensor operation that libtorch refused.
+type OpError struct {
+	Op      string   // the operation, e.g. "matmul"
+	Args    []string // dtype and shape of each tensor argument, e.g. "float[2 3]"
+	Message string   // libtorch's message without its stack
+}
+
+func (e *OpError) Error() string {
+	if len(e.Args) == 0 {
+		return fmt.Sprintf("%s: %s", e.Op, e.Message)
+	}
+	return fmt.Sprintf("%s(%s): %s", e.Op, strings.Join(e.Args, ", "), e.Message)
+}
+
+// fail panics with the *OpError that Do turns into its return value.
+func fail(op, message string, args ...Tensor) {
+	e := &OpError{Op: op, Message: firstLine(message)}
+	for _, a := range args {
+		e.Args = append(e.Args, a.String())
+	}
+	panic(e)
+}
+
+// lastError takes gotch's thread-local message.
+func lastError() string {
+	c := unsafe.Pointer(lib.GetAndResetLastErr())
+	if c == nil {
+		return "libtorch gave no reason"
+	}
+	var b strings.Builder
+	for p := (*byte)(c); *p != 0; p = (*byte)(unsafe.Add(unsafe.Pointer(p), 1)) {
+		b.WriteByte(*p)
+	}
+	csrc.Free(c)
+	return b.String()
+}
+
+// firstLine drops the C++ stack that libtorch appends to its messages.
+func firstLine(s string) string {
+	if i := strings.Index(s, "\nException raised from"); i >= 0 {
+		s = s[:i]
+	}
+	return strings.Join(strings.Fields(s), " ")
+}

@@ -1,0 +1,125 @@
+package bindings
+
+import (
+	"math"
+
+	lib "github.com/sugarme/gotch/libtch"
+
+	"gopeft/bindings/csrc"
+)
+
+// Linear is x·wᵀ + b for w [out, in] and b [out] or none.
+func (s *Scope) Linear(x, w, b Tensor) Tensor {
+	lib.AtgLinear(s.prep(), lib.Ctensor(x.p), lib.Ctensor(w.p), lib.Ctensor(b.p))
+	return s.take("linear", x, w, b)
+}
+
+// Embedding gathers rows of w [n, d] by int64 ids of any shape; an id outside [0, n) is an error.
+func (s *Scope) Embedding(w, ids Tensor) Tensor {
+	lib.AtgEmbedding(s.prep(), lib.Ctensor(w.p), lib.Ctensor(ids.p), -1, 0, 0)
+	return s.take("embedding", w, ids)
+}
+
+// LayerNorm normalises the last dimension: (x-mean)/√(var+eps)·w + b.
+func (s *Scope) LayerNorm(x, w, b Tensor, eps float64) Tensor {
+	d := s.dims([]int64{x.Size(-1)})
+	lib.AtgLayerNorm(s.prep(), lib.Ctensor(x.p), d, len(d), lib.Ctensor(w.p), lib.Ctensor(b.p), eps, 0)
+	return s.take("layer_norm", x, w, b)
+}
+
+// AddLayerNorm is LayerNorm(dropout(x) + residual), the joint of a post-norm sublayer.
+func (s *Scope) AddLayerNorm(x, residual, w, b Tensor, eps, dropout float64) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		return s.LayerNorm(s.Add(s.Dropout(x, dropout), residual), w, b, eps)
+	})
+}
+
+// RMSNorm is x/√(mean(x²)+eps)·w over the last dimension, normalised in fp32 and returned in x's dtype
+// (Zhang & Sennrich 2019, as in LLaMA).
+func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		d := x.DType()
+		h := s.To(x, Float)
+		inv := s.Rsqrt(s.AddScalar(s.MeanDim(s.Mul(h, h), -1, true), eps))
+		return s.Mul(s.To(s.Mul(h, inv), d), w)
+	})
+}
+
+// GELU is x·Φ(x), exact.
+func (s *Scope) GELU(x Tensor) Tensor {
+	lib.AtgGelu(s.prep(), lib.Ctensor(x.p), "none")
+	return s.take("gelu", x)
+}
+
+// GELUTanh is GELU by its tanh approximation.
+func (s *Scope) GELUTanh(x Tensor) Tensor {
+	lib.AtgGelu(s.prep(), lib.Ctensor(x.p), "tanh")
+	return s.take("gelu", x)
+}
+
+// SwiGLU is silu(gate)·up (Shazeer 2020).
+func (s *Scope) SwiGLU(gate, up Tensor) Tensor {
+	return s.In(func(s *Scope) Tensor { return s.Mul(s.SiLU(gate), up) })
+}
+
+// Dropout zeroes each element with probability p and scales the rest by 1/(1-p); p 0 returns x itself.
+func (s *Scope) Dropout(x Tensor, p float64) Tensor {
+	if p == 0 {
+		return x
+	}
+	lib.AtgDropout(s.prep(), lib.Ctensor(x.p), p, 1)
+	return s.take("dropout", x)
+}
+
+// Rotate applies rotary position embeddings in HuggingFace's half-split layout: x·cos + rotateHalf(x)·sin
+// for x [B, H, S, D] and cos, sin broadcastable to it (Su et al. 2021).
+func (s *Scope) Rotate(x, cos, sin Tensor) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		half := x.Size(-1) / 2
+		turned := s.Cat(-1, s.Neg(s.From(x, -1, half)), s.Narrow(x, -1, 0, half))
+		return s.Add(s.Mul(x, cos), s.Mul(turned, sin))
+	})
+}
+
+// Attention is softmax(q·kᵀ·scale + bias)·v for q [B, H, Sq, D] and k, v [B, Hkv, Sk, D], where H is a
+// multiple of Hkv (grouped-query attention: K and V are not copied). bias, or none, broadcasts to
+// [B, H, Sq, Sk]; scale 0 stands for 1/√D. The result is [B, H, Sq, D].
+func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
+	if scale == 0 {
+		scale = 1 / math.Sqrt(float64(q.Size(-1)))
+	}
+	if dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float {
+		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, 0, false, scale, q.Size(1) != k.Size(1))
+		return s.made("attention", msg, q, k, v, bias)
+	}
+	return s.In(func(s *Scope) Tensor { return s.attentionComposed(q, k, v, bias, scale, dropout) })
+}
+
+// attentionComposed is Attention from its parts; libtorch's fused kernel is slower than it in bf16 and with
+// dropout on the CPU.
+func (s *Scope) attentionComposed(q, k, v, bias Tensor, scale, dropout float64) Tensor {
+	b, h, sq, d := q.Size(0), q.Size(1), q.Size(2), q.Size(3)
+	hkv, sk := k.Size(1), k.Size(2)
+	// Query heads that share a K/V head become rows of one product.
+	rows := s.Reshape(s.MulScalar(q, scale), b, hkv, h/hkv*sq, d)
+	scores := s.Reshape(s.MatMul(rows, s.Transpose(k, 2, 3)), b, h, sq, sk)
+	if bias.Defined() {
+		scores = s.Add(scores, bias)
+	}
+	p := s.Dropout(s.To(s.SoftmaxFloat(scores, -1), v.DType()), dropout)
+	out := s.MatMul(s.Reshape(p, b, hkv, h/hkv*sq, sk), v)
+	return s.Reshape(out, b, h, sq, d)
+}
+
+// CrossEntropy is the mean (or sum) over rows of -log softmax(logits)[target], in fp32, for logits [N, C]
+// and int64 targets [N]; targets equal to ignore are left out of both the sum and the count.
+func (s *Scope) CrossEntropy(logits, targets Tensor, ignore int64, mean bool) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		reduction := int64(2)
+		if mean {
+			reduction = 1
+		}
+		lib.AtgCrossEntropyLoss(s.prep(), lib.Ctensor(s.To(logits, Float).p), lib.Ctensor(targets.p), nil, reduction, ignore, 0)
+		return s.take("cross_entropy", logits, targets)
+	})
+}

@@ -1,0 +1,88 @@
+package bindings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+)
+
+// worker is the one thread that talks to libtorch. There is one per process since libtorch's own state is.
+type worker struct {
+	jobs chan job
+	tid  int
+}
+
+type job struct {
+	fn   func(*Scope) error
+	ctx  context.Context
+	done chan outcome
+}
+
+type outcome struct {
+	err   error
+	panic any
+	stack []byte
+}
+
+var startWorker = sync.OnceValue(func() *worker {
+	w := &worker{jobs: make(chan job)}
+	ready := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		w.tid = syscall.Gettid()
+		buf := newBuffers()
+		close(ready)
+		for j := range w.jobs {
+			j.done <- run(j, buf)
+		}
+	}()
+	<-ready
+	return w
+})
+
+// ErrNested is returned by Do when it is called from inside another Do.
+var ErrNested = errors.New("bindings.Do called inside bindings.Do: pass the *Scope on instead")
+
+// Do runs fn on libtorch's thread and waits for it. The scope it passes closes when fn returns; what has to
+// outlive fn belongs in a scope from NewScope. A failing tensor operation inside fn ends it and is returned
+// as *OpError; any other panic continues in the caller. If ctx is done before fn starts, Do returns its error.
+// fn itself is never interrupted: loops inside ask s.Context().
+func Do(ctx context.Context, fn func(*Scope) error) error {
+	w := startWorker()
+	if syscall.Gettid() == w.tid {
+		return ErrNested
+	}
+	j := job{fn: fn, ctx: ctx, done: make(chan outcome, 1)}
+	select {
+	case w.jobs <- j:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	o := <-j.done
+	if o.panic != nil {
+		panic(fmt.Sprintf("%v\n\nlibtorch thread:\n%s", o.panic, o.stack))
+	}
+	return o.err
+}
+
+func run(j job, buf *buffers) (o outcome) {
+	if err := j.ctx.Err(); err != nil {
+		return outcome{err: err}
+	}
+	s := &Scope{buf: buf, ctx: j.ctx}
+	defer s.Close()
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case *OpError:
+			o = outcome{err: r}
+		default:
+			o = outcome{panic: r, stack: debug.Stack()}
+		}
+	}()
+	return outcome{err: j.fn(s)}
+}
