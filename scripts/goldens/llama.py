@@ -131,9 +131,9 @@ def decodings(model, rows=("full", "left"), tokens=24):
     for name in rows:
         ids, margin = greedy(model, batches()[name], tokens)
         if ids.shape[1] != tokens or (ids == 2).any():
-            raise SystemExit(f"{name}: greedy decoding stopped early; change the seed")
+            raise ValueError(f"{name}: greedy decoding stopped early; change the seed")
         if margin < 2e-4:
-            raise SystemExit(f"{name}: two logits are {margin:.1e} apart; change the seed")
+            raise ValueError(f"{name}: two logits are {margin:.1e} apart; change the seed")
         out[f"generate.{name}.new_ids"] = ids
     return out
 

@@ -69,28 +69,33 @@ def named(prefix, tensors):
     return {f"{prefix}.{k}": v for k, v in tensors.items()}
 
 
-def train(model, batch, optimizer, steps=3, every_step=True):
-    """The same batch `steps` times. Names: loss.{n} before step n+1, grad.* of the first step, step{n}.* the weights after n steps.
+def trainable(model, rename=lambda name: name):
+    return [(rename(n), p) for n, p in model.named_parameters() if p.requires_grad]
+
+
+def train(model, batch, optimizer, steps=3, every_step=True, loss_of=None, rename=lambda name: name):
+    """The same batch `steps` times. Names: loss.{n} before step n+1, grad.* of the first step, step{n}.* the weights after n
+    steps (after the last one alone without every_step).
 
     The model is in eval mode, so that no dropout is drawn.
     """
     model.eval()
-    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    opt = optimizer([p for _, p in trainable])
+    loss_of = loss_of or (lambda: model(**batch).loss)
+    parameters = trainable(model, rename)
+    opt = optimizer([p for _, p in parameters])
     out = {}
     for i in range(steps):
         opt.zero_grad(set_to_none=True)
-        loss = model(**batch).loss
+        loss = loss_of()
         loss.backward()
-        out[f"loss.{i}"] = loss
+        out[f"loss.{i}"] = loss.detach().clone()
         if i == 0:
-            out.update({f"grad.{n}": p.grad for n, p in trainable if p.grad is not None})
-            out = {k: v.detach().clone() for k, v in out.items()}
+            out |= {f"grad.{n}": p.grad.clone() for n, p in parameters}
         opt.step()
         if every_step or i == steps - 1:
-            out.update({f"step{i + 1}.{n}": p.detach().clone() for n, p in trainable})
+            out |= {f"step{i + 1}.{n}": p.detach().clone() for n, p in parameters}
     with torch.no_grad():
-        out[f"loss.{steps}"] = model(**batch).loss
+        out[f"loss.{steps}"] = loss_of()
     return out
 
 

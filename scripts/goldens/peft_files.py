@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Adapter folders saved by peft on the tiny models, and what peft computes with them.
+
+Writes testdata/peft/<family>-<task>-<method>/ (see testdata/README.md). Every trained number is drawn at random first, so that no
+method is at its neutral starting point. Where peft's own treatment of a pooled classifier is not the one wanted (prompt tuning), the
+values of golden.safetensors come from the same weights pooled at the right token, and peft's own from compat.safetensors.
+"""
+import functools
+import json
+import types
+
+import distilbert
+import llama
+import tiny
+import torch
+from peft import (AdaptionPromptConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model,
+                  get_peft_model_state_dict)
+
+K = 5  # virtual tokens, adapter length
+OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
+
+FAMILIES = {
+    ("distilbert", "seqcls"): (distilbert.base, "distilbert/tiny"),
+    ("llama", "seqcls"): (llama.classifier, "llama/seqcls"),
+    ("llama", "causal"): (llama.base, "llama/base"),
+    ("gqa", "causal"): (llama.gqa, "llama/gqa"),
+}
+TASK_TYPE = {"seqcls": "SEQ_CLS", "causal": "CAUSAL_LM"}
+LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+DISTILBERT_LINEAR = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
+
+
+def methods(family, task):
+    """Method name → configuration, for what peft can do with that family."""
+    t = TASK_TYPE[task]
+    bert = family == "distilbert"
+    head = dict(modules_to_save=["pre_classifier", "classifier"]) if bert else {}
+    lora = functools.partial(LoraConfig, task_type=t, r=4, lora_alpha=16, lora_dropout=0.0, **head)
+    few = ["q_lin", "v_lin"] if bert else ["q_proj", "v_proj"]
+    dims = dict(token_dim=16, num_layers=3, num_attention_heads=4) if bert else {}
+    out = {
+        "prompt": PromptTuningConfig(task_type=t, num_virtual_tokens=K, **dims, **head),
+        "lora": lora(target_modules=few),
+        "rslora": lora(target_modules=DISTILBERT_LINEAR if bert else LLAMA_LINEAR, use_rslora=True),
+        "dora": lora(target_modules=["q_lin", "lin2"] if bert else ["q_proj", "v_proj", "down_proj"], use_dora=True),
+        "ia3": IA3Config(task_type=t, target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"], **head) if bert else
+        IA3Config(task_type=t, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    }
+    if not bert:
+        out |= {
+            "prefix": PrefixTuningConfig(task_type=t, num_virtual_tokens=K),
+            "prefix-projection": PrefixTuningConfig(task_type=t, num_virtual_tokens=K, prefix_projection=True, encoder_hidden_size=12),
+            "adaption": AdaptionPromptConfig(task_type=t, adapter_len=K, adapter_layers=2 if family == "llama" else 1),
+        }
+    if family == "gqa":
+        out = {k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3")}
+    return out
+
+
+@torch.no_grad()
+def randomise(model, n):
+    g = torch.Generator().manual_seed(n)
+    for name, p in tiny.trainable(model):
+        noise = torch.randn(p.shape, generator=g)
+        if "ia3_l" in name:
+            p.copy_(1 + 0.4 * noise)
+        elif "magnitude" in name:
+            p.mul_(1 + 0.2 * noise)
+        elif "lora_" in name:
+            p.copy_(0.15 * noise)
+        elif "adaption_gate" in name:
+            p.copy_(0.5 + 0.2 * noise)
+        elif "classifier" in name or "score" in name:
+            p.copy_(0.4 * noise)
+        elif p.ndim > 1:
+            p.copy_(0.7 * noise)
+        else:
+            p.copy_(0.1 * noise)
+
+
+def file_name(projection):
+    """Name of a parameter in the saved file. With a projection the file holds the product only; its parts are named as in peft."""
+    def rename(name):
+        if name.startswith("prompt_encoder.default."):
+            rest = name.removeprefix("prompt_encoder.default.")
+            return rest if projection else "prompt_embeddings"
+        return name.replace(".modules_to_save.default", "").replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+    return rename
+
+
+def pooled(model, batch, family):
+    """Prompt tuning with the head reading the token it reads without a prompt: [CLS], or the last real one."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    x = torch.cat([model.get_prompt(len(ids)), model.word_embeddings(ids)], 1)
+    m = torch.cat([torch.ones(len(ids), K, dtype=mask.dtype), mask], 1)
+    base = model.base_model
+    if family == "distilbert":
+        h = base.distilbert(inputs_embeds=x, attention_mask=m).last_hidden_state[:, K]
+        logits = base.classifier(torch.relu(base.pre_classifier(h)))
+    else:
+        h = base.model(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
+        logits = base.score(h[torch.arange(len(ids)), K + mask.sum(1) - 1])
+    return types.SimpleNamespace(logits=logits, loss=torch.nn.functional.cross_entropy(logits, batch["labels"]))
+
+
+def write(family, task, method, cfg):
+    make, base_name = FAMILIES[family, task]
+    prompting = method.startswith(("prompt", "prefix"))
+    batches = distilbert.batches() if family == "distilbert" else llama.batches(task)
+    if prompting:
+        # peft counts positions through the padding between prompt and text, so a row there depends on its padding.
+        batches.pop("left", None)
+    first = {}
+    for n in range(100, 140):
+        tiny.seed(n)
+        model = make()
+        model.name_or_path = base_name
+        model = get_peft_model(model, cfg).eval()
+        randomise(model, n)
+        if task == "seqcls":
+            break
+        try:
+            first = llama.decodings(model, ("full",) if prompting else ("full", "left"))
+            break
+        except ValueError:
+            continue
+    else:
+        raise SystemExit(f"{family}-{task}-{method}: no seed decodes without near ties")
+
+    d = tiny.folder("peft", f"{family}-{task}-{method}")
+    model.save_pretrained(d)
+    if (family, task, method) == ("llama", "causal", "lora"):
+        binary = tiny.folder("peft", "llama-causal-lora-bin")
+        model.save_pretrained(binary, safe_serialization=False)
+
+    rename = file_name(method == "prefix-projection")
+    names = {n for n, _ in tiny.trainable(model, rename)}
+    if method != "prefix-projection":
+        saved = {k for k, v in get_peft_model_state_dict(model).items()}
+        if names != saved:
+            raise SystemExit(f"{d.name}: trained {sorted(names - saved)}, saved {sorted(saved - names)}")
+
+    def peft_forward(b):
+        extra = {} if prompting or family == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        return model(**b, **extra)
+
+    def observe(forward):
+        out = {}
+        with torch.no_grad():
+            for name, b in batches.items():
+                r = forward(b)
+                logits = r.logits
+                if task == "causal":
+                    logits = llama.at_real_tokens(logits[:, -b["input_ids"].shape[1]:], b["attention_mask"])
+                out |= tiny.named(name, b) | {f"{name}.logits": logits, f"{name}.loss": r.loss}
+        return out
+
+    start = {n: p.detach().clone() for n, p in tiny.trainable(model)}
+
+    def experiment(forward):
+        with torch.no_grad():
+            for n, p in tiny.trainable(model):
+                p.copy_(start[n])
+        out = observe(forward)
+        b = batches["padded" if family == "distilbert" else "right"]
+        return out | tiny.train(model, b, OPTIMIZER, every_step=False, loss_of=lambda: forward(b).loss, rename=rename)
+
+    out = {}
+    if method == "prefix-projection":
+        out = {f"init.{rename(n)}": p.clone() for n, p in start.items()}
+    if method == "prompt" and task == "seqcls":
+        tiny.store(d / "compat.safetensors", experiment(peft_forward))
+        out |= experiment(lambda b: pooled(model, b, family))
+    else:
+        out |= experiment(peft_forward)
+    tiny.store(d / "golden.safetensors", out | first)
+
+
+def finish():
+    root = tiny.TESTDATA / "peft"
+    for card in root.glob("*/README.md"):
+        card.unlink()
+    for f in root.glob("*/adapter_config.json"):  # sets, saved in an order that differs from run to run
+        c = json.loads(f.read_text())
+        for k in ("target_modules", "feedforward_modules", "modules_to_save"):
+            if isinstance(c.get(k), list):
+                c[k].sort()
+        f.write_text(json.dumps(c, indent=2, sort_keys=True))
+    tiny.finish(root)
+
+
+if __name__ == "__main__":
+    tiny.folder("peft")
+    for family, task in FAMILIES:
+        for method, cfg in methods(family, task).items():
+            print(f"{family}-{task}-{method}", flush=True)
+            write(family, task, method, cfg)
+    finish()
