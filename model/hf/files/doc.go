@@ -12,7 +12,12 @@
 //		return err
 //	}
 //	defer archive.Close()
-//	weight, found := archive.Lookup("classifier.weight")
+//	for _, entry := range archive.Entries() {
+//		row := make([]float32, entry.Shape[len(entry.Shape)-1])
+//		if err := entry.Float32(row, 0); err != nil {
+//			return err
+//		}
+//	}
 //
 // Nothing in a file is trusted. Sizes, offsets, shapes, names, paths in an index
 // and pickle programs are checked before they are used, no pickle code is ever

@@ -116,8 +116,8 @@ func (a *archive) Close() error {
 	return errors.Join(errs...)
 }
 
-// Open opens a weight file, told apart by its content: safetensors, or a
-// *.index.json that lists shards.
+// Open opens a weight file of any supported format, told apart by its content:
+// safetensors, GGUF, or a *.index.json that lists shards.
 func Open(path string) (Archive, error) {
 	if strings.HasSuffix(path, ".index.json") {
 		return OpenIndex(path)
@@ -127,6 +127,12 @@ func Open(path string) (Archive, error) {
 		return nil, err
 	}
 	switch {
+	case bytes.HasPrefix(head, []byte("GGUF")):
+		g, err := OpenGGUF(path)
+		if err != nil {
+			return nil, err
+		}
+		return g, nil
 	case len(head) > 8 && head[8] == '{':
 		return OpenSafetensors(path)
 	case bytes.HasPrefix(head, []byte("version https://")):
@@ -136,7 +142,7 @@ func Open(path string) (Archive, error) {
 	case bytes.HasPrefix(head, []byte("FUGG")):
 		return nil, fmt.Errorf("%s: a big-endian GGUF file, which is not supported", path)
 	}
-	return nil, fmt.Errorf("%s: not a safetensors file (it begins with %q)", path, head)
+	return nil, fmt.Errorf("%s: not a safetensors, PyTorch or GGUF file (it begins with %q)", path, head)
 }
 
 // OpenFirst opens the first of the named files that exists in a folder. The
