@@ -1,0 +1,234 @@
+package data
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// maxColumns bounds a table's width and an object's keys: a row wider than this
+// is no training data.
+const maxColumns = 4096
+
+// csvReader reads a table with quotes, separated by commas (or tabs).
+type csvReader struct {
+	src   *source
+	csv   *csv.Reader
+	names []string
+}
+
+func newCSV(src *source, comma rune) (RowReader, error) {
+	if src.opts.Comma != 0 && comma == ',' {
+		comma = rune(src.opts.Comma)
+	}
+	if comma == '"' || comma == '\r' || comma == '\n' || comma >= 0x80 {
+		return nil, fmt.Errorf("%q cannot separate CSV columns", comma)
+	}
+	r := &csvReader{src: src, csv: csv.NewReader(src.br)}
+	r.csv.Comma = comma
+	names, err := r.record()
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: empty: no header line", src.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.names, err = header(src.name, names)
+	r.csv.FieldsPerRecord = len(r.names)
+	return r, err
+}
+
+// record reads one record under the row limit.
+func (r *csvReader) record() ([]string, error) {
+	limit := r.src.opts.maxRow()
+	// What one record may pull from the file: itself, and a buffer's worth ahead.
+	r.src.meter.left = limit + r.src.br.Size()
+	record, err := r.csv.Read()
+	if err == nil {
+		size := 0
+		for i := range record {
+			size += len(record[i])
+			if record[i], err = r.src.decode(record[i]); err != nil {
+				break
+			}
+		}
+		if err == nil && size > limit {
+			err = errTooLong(limit)
+		}
+		if err != nil {
+			line, _ := r.csv.FieldPos(0)
+			return nil, r.src.bad(line, err)
+		}
+		return record, nil
+	}
+	var parse *csv.ParseError
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, io.EOF
+	case errors.Is(err, errMeter):
+		at := r.csv.InputOffset()
+		return nil, fmt.Errorf("%s: the row at byte %d is longer than %d bytes: is a quote unclosed?", r.src.name, at, limit)
+	case errors.As(err, &parse):
+		switch {
+		case errors.Is(err, csv.ErrFieldCount):
+			err = fmt.Errorf("%d columns where the header has %d", len(record), len(r.names))
+		case errors.Is(err, csv.ErrBareQuote):
+			err = fmt.Errorf(`a bare " in column %d: quote the value and double its quotes`, parse.Column)
+		case errors.Is(err, csv.ErrQuote) && parse.Line > parse.StartLine:
+			err = fmt.Errorf("a quote opened here is not closed properly (read to line %d)", parse.Line)
+		case errors.Is(err, csv.ErrQuote):
+			err = fmt.Errorf(`a stray or unclosed " at byte %d of the line`, parse.Column)
+		default:
+			err = parse.Err
+		}
+		return nil, r.src.bad(parse.StartLine, err)
+	}
+	return nil, fmt.Errorf("%s: after row %d: %w", r.src.name, r.src.row, err)
+}
+
+func (r *csvReader) Next() (Row, error) {
+	r.src.row++
+	record, err := r.record()
+	if err != nil {
+		return Row{}, err
+	}
+	line, _ := r.csv.FieldPos(0)
+	return tableRow(r.src, line, r.names, record), nil
+}
+
+func (r *csvReader) Close() error { return r.src.Close() }
+
+// tsvReader reads the GLUE dialect: tabs separate, lines end rows, quotes are
+// ordinary characters.
+type tsvReader struct {
+	src   *source
+	names []string
+	buf   []byte
+}
+
+func newTSV(src *source) (RowReader, error) {
+	r := &tsvReader{src: src}
+	names, err := r.fields()
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: empty: no header line", src.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.names, err = header(src.name, names)
+	r.src.row = 0
+	return r, err
+}
+
+func (r *tsvReader) fields() ([]string, error) {
+	for {
+		var err error
+		if r.buf, err = r.src.readLine(r.buf); err != nil {
+			return nil, err
+		}
+		if len(r.buf) == 0 {
+			continue
+		}
+		r.src.row++
+		text, err := r.src.decode(string(r.buf))
+		if err != nil {
+			return nil, r.src.bad(r.src.line, err)
+		}
+		if n := strings.Count(text, "\t") + 1; r.names != nil && n != len(r.names) {
+			return nil, r.src.bad(r.src.line, fmt.Errorf("%d columns where the header has %d", n, len(r.names)))
+		}
+		return strings.Split(text, "\t"), nil
+	}
+}
+
+func (r *tsvReader) Next() (Row, error) {
+	fields, err := r.fields()
+	if err != nil {
+		return Row{}, err
+	}
+	return tableRow(r.src, r.src.line, r.names, fields), nil
+}
+
+func (r *tsvReader) Close() error { return r.src.Close() }
+
+// header checks the column names of a table.
+func header(file string, names []string) ([]string, error) {
+	if len(names) > maxColumns {
+		return nil, fmt.Errorf("%s: line 1: %d columns, more than %d", file, len(names), maxColumns)
+	}
+	seen := make(map[string]bool, len(names))
+	for i, name := range names {
+		names[i] = strings.TrimSpace(name)
+		// pandas writes its index under an empty name; only a second one is ambiguous.
+		if seen[names[i]] {
+			return nil, fmt.Errorf("%s: line 1: two columns are named %q", file, names[i])
+		}
+		seen[names[i]] = true
+	}
+	return names, nil
+}
+
+func tableRow(src *source, line int, names, fields []string) Row {
+	values := make([]any, len(fields))
+	for i, f := range fields {
+		values[i] = f
+	}
+	return Row{File: src.name, Line: line, Number: src.row, names: names, values: values}
+}
+
+// vaderReader reads the ground-truth files of the VADER paper: id, mean rating
+// from −4 to 4 and text, separated by tabs, without a header. The label is
+// "positive" above 0 and "negative" below; rows rated exactly 0 are left out and
+// counted.
+type vaderReader struct {
+	src     *source
+	buf     []byte
+	neutral int
+}
+
+var vaderColumns = []string{"id", "rating", "text", "label"}
+
+func (r *vaderReader) Next() (Row, error) {
+	for {
+		var err error
+		if r.buf, err = r.src.readLine(r.buf); err != nil {
+			return Row{}, err
+		}
+		if len(r.buf) == 0 {
+			continue
+		}
+		r.src.row++
+		fields := bytes.SplitN(r.buf, []byte("\t"), 3)
+		if len(fields) != 3 {
+			return Row{}, r.src.bad(r.src.line, fmt.Errorf("%d columns where id, rating and text are wanted", len(fields)))
+		}
+		rating, err := strconv.ParseFloat(string(fields[1]), 64)
+		if err != nil || math.IsNaN(rating) || math.Abs(rating) > 4 {
+			return Row{}, r.src.bad(r.src.line, fmt.Errorf("rating %s is no number from -4 to 4", brief(string(fields[1]))))
+		}
+		if rating == 0 {
+			r.neutral++
+			continue
+		}
+		text, err := r.src.decode(string(fields[2]))
+		if err != nil {
+			return Row{}, r.src.bad(r.src.line, err)
+		}
+		label := "positive"
+		if rating < 0 {
+			label = "negative"
+		}
+		values := []string{strings.ToValidUTF8(string(fields[0]), "\uFFFD"), string(fields[1]), text, label}
+		return tableRow(r.src, r.src.line, vaderColumns, values), nil
+	}
+}
+
+// LeftOut counts the rows that the format gives no label to.
+func (r *vaderReader) LeftOut() int { return r.neutral }
+
+func (r *vaderReader) Close() error { return r.src.Close() }

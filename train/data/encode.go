@@ -1,0 +1,98 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// Encoder turns text into token ids.
+type Encoder interface {
+	// EncodeIDs appends the ids of text to dst, special tokens included, at most
+	// maxLength of them (0: no limit). It must be safe for concurrent use.
+	EncodeIDs(dst []int64, text string, maxLength int) ([]int64, error)
+}
+
+// EncodeAll tokenizes examples on the given number of goroutines; rows that carry
+// ids are cut to maxLength. The error is that of the first example that fails.
+func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, workers int) ([][]int64, error) {
+	ids := make([][]int64, len(examples))
+	err := inChunks(ctx, len(examples), workers, func(i int) error {
+		ex := &examples[i]
+		if ex.IDs != nil {
+			ids[i] = ex.IDs
+			if maxLength > 0 && len(ex.IDs) > maxLength {
+				ids[i] = ex.IDs[:maxLength]
+			}
+			return nil
+		}
+		var err error
+		if ids[i], err = enc.EncodeIDs(nil, ex.Text, maxLength); err != nil {
+			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+// inChunks runs do for 0..n-1, a chunk at a time per goroutine, and returns the
+// error of the lowest index that failed.
+func inChunks(ctx context.Context, n, workers int, do func(i int) error) error {
+	const chunk = 32
+	var (
+		next  atomic.Int64
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		first error
+		at    = n
+	)
+	fail := func(i int, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if i < at {
+			at, first = i, err
+		}
+	}
+	failed := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return first != nil
+	}
+	for range max(1, min(workers, (n+chunk-1)/chunk)) {
+		wg.Go(func() {
+			for ctx.Err() == nil && !failed() {
+				start := int(next.Add(chunk)) - chunk
+				if start >= n {
+					return
+				}
+				// Chunks are handed out in order and finished once begun, so no
+				// lower index can fail unseen.
+				for i := start; i < min(start+chunk, n); i++ {
+					if err := guard(func() error { return do(i) }); err != nil {
+						fail(i, err)
+						break
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if first != nil {
+		return first
+	}
+	return ctx.Err()
+}
+
+// guard turns a panic into an error: a goroutine's panic would end the process.
+func guard(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return do()
+}

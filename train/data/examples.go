@@ -1,0 +1,337 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Unlabelled is the Label of an example whose class is not known.
+const Unlabelled = -1
+
+// Example is one text to classify.
+type Example struct {
+	Text  string
+	IDs   []int64 // token ids in place of Text, from column input_ids
+	Label int     // index into the label names, or Unlabelled
+	Name  string  // the label as the file has it, canonical; "" if unlabelled
+	ID    string  // the row's own identifier, if it has one
+	File  string
+	Line  int // from 1; 0 where the format has no lines
+	Row   int // data row, from 1
+
+	Extra []string // the columns asked for by LoadOptions.Extra, "" where absent
+}
+
+func (e Example) empty() bool { return e.IDs == nil && strings.TrimSpace(e.Text) == "" }
+
+// LoadOptions says how a file becomes examples.
+type LoadOptions struct {
+	Read        ReadOptions
+	TextColumn  string   // default: guessed from usual names
+	LabelColumn string   // default: guessed from usual names
+	Labels      []string // class names by index, from a checkpoint; default: those of the data
+	NoLabels    bool     // leave labels alone: Example.Label is Unlabelled
+	SkipBadRows bool     // count bad rows instead of failing on the first
+	Extra       []string // further columns wanted as text
+	Limit       int      // the first N examples only; 0: all
+
+	// For Load alone: a seeded random sample of N examples, in file order,
+	// taken after Limit; Balanced takes the same number of every class.
+	Sample   int
+	Balanced bool
+	Seed     uint64
+}
+
+// Stats counts what a reader met.
+type Stats struct {
+	Rows         int // examples given
+	Skipped      int // bad rows
+	FirstSkipped error
+	LeftOut      int // rows that the format gives no label to
+	EmptyTexts   int // texts of white space alone: kept
+	DuplicateIDs int // rows whose identifier an earlier row had: kept
+}
+
+// notes says for people what deserves a mention.
+func (s Stats) notes() []string {
+	var notes []string
+	say := func(n int, format string, args ...any) {
+		if n > 0 {
+			notes = append(notes, fmt.Sprintf("%d ", n)+fmt.Sprintf(format, args...))
+		}
+	}
+	say(s.Skipped, "bad rows skipped (the first: %v)", s.FirstSkipped)
+	say(s.LeftOut, "rows without a clear label left out")
+	say(s.EmptyTexts, "empty texts")
+	say(s.DuplicateIDs, "rows with an id that an earlier row has")
+	return notes
+}
+
+// ExampleReader streams examples in constant memory.
+type ExampleReader struct {
+	rows    RowReader
+	file    string
+	opts    LoadOptions
+	columns Columns
+	found   bool // columns are settled
+	labels  *labelIndex
+	stats   Stats
+	seen    map[string]struct{}
+}
+
+// OpenExamples opens a file for streaming. The file is read up to its first row,
+// so Columns is known when it returns; a file without rows is not an error.
+// Labels stay Unlabelled (but Name is set) unless opts.Labels gives their order.
+// Sample and Balanced belong to Load and are ignored here.
+func OpenExamples(path string, opts LoadOptions) (*ExampleReader, error) {
+	rows, err := Open(path, opts.Read)
+	if err != nil {
+		return nil, err
+	}
+	return NewExampleReader(rows, path, opts)
+}
+
+// NewExampleReader streams examples from rows, which it owns; file stands in errors.
+func NewExampleReader(rows RowReader, file string, opts LoadOptions) (*ExampleReader, error) {
+	r := &ExampleReader{rows: rows, file: file, opts: opts}
+	if opts.Labels != nil {
+		var err error
+		if r.labels, err = newLabelIndex(opts.Labels); err != nil {
+			rows.Close()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Columns says which columns are used; settled once a row was read.
+func (r *ExampleReader) Columns() Columns { return r.columns }
+
+// Stats counts what was met so far. DuplicateIDs is counted by Load alone.
+func (r *ExampleReader) Stats() Stats { return r.stats }
+
+// Close releases the file.
+func (r *ExampleReader) Close() error { return r.rows.Close() }
+
+// Next returns the next example, io.EOF after the last. A *RowError leaves the
+// reader usable.
+func (r *ExampleReader) Next() (Example, error) {
+	if r.opts.Limit > 0 && r.stats.Rows >= r.opts.Limit {
+		return Example{}, io.EOF
+	}
+	for {
+		ex, err := r.next()
+		if err == nil {
+			r.count(ex)
+			return ex, nil
+		}
+		if r.opts.SkipBadRows && isRowError(err) {
+			if r.stats.Skipped == 0 {
+				r.stats.FirstSkipped = err
+			}
+			r.stats.Skipped++
+			continue
+		}
+		if l, ok := r.rows.(interface{ LeftOut() int }); ok {
+			r.stats.LeftOut = l.LeftOut()
+		}
+		return Example{}, err
+	}
+}
+
+func (r *ExampleReader) count(ex Example) {
+	r.stats.Rows++
+	if ex.empty() {
+		r.stats.EmptyTexts++
+	}
+	if r.seen != nil && ex.ID != "" {
+		if _, ok := r.seen[ex.ID]; ok {
+			r.stats.DuplicateIDs++
+		}
+		r.seen[ex.ID] = struct{}{}
+	}
+}
+
+func (r *ExampleReader) next() (Example, error) {
+	row, err := r.rows.Next()
+	if err != nil {
+		return Example{}, err
+	}
+	if !r.found {
+		if err := r.settle(row); err != nil {
+			return Example{}, err
+		}
+	}
+	ex := Example{Label: Unlabelled, File: row.File, Line: row.Line, Row: row.Number}
+	if r.columns.IDs != "" {
+		ex.IDs, err = row.IDs(r.columns.IDs, 0)
+	} else {
+		ex.Text, err = row.Text(r.columns.Text)
+	}
+	if err != nil {
+		return Example{}, err
+	}
+	if r.columns.ID != "" {
+		ex.ID, _ = row.Text(r.columns.ID) // an identifier may be missing
+	}
+	for _, name := range r.opts.Extra {
+		text, _ := row.Text(name)
+		ex.Extra = append(ex.Extra, text)
+	}
+	if r.columns.Label == "" {
+		return ex, nil
+	}
+	value, ok := row.Lookup(r.columns.Label)
+	if !ok {
+		return Example{}, row.fail("no column %q", r.columns.Label)
+	}
+	if ex.Name, err = labelText(value); err != nil {
+		return Example{}, row.fail("%w", err)
+	}
+	if r.labels != nil {
+		if ex.Label, err = r.labels.class(ex.Name); err != nil {
+			return Example{}, row.fail("%w", err)
+		}
+		ex.Name = r.labels.names[ex.Label]
+	}
+	return ex, nil
+}
+
+// settle chooses the columns by the first row.
+func (r *ExampleReader) settle(row Row) error {
+	var err error
+	r.columns, err = findColumns(r.file, row.Columns(), r.opts.TextColumn, r.opts.LabelColumn, !r.opts.NoLabels)
+	if err != nil {
+		return err
+	}
+	r.found = true
+	named, ok := r.rows.(interface{ ClassNames(string) []string })
+	if r.labels != nil || r.columns.Label == "" || !ok {
+		return nil
+	}
+	if names := named.ClassNames(r.columns.Label); len(names) > 0 {
+		r.labels, err = newLabelIndex(names)
+	}
+	return err
+}
+
+// Set is a file's examples in memory.
+type Set struct {
+	File     string
+	Examples []Example
+	Labels   []string // class names by index; nil if unlabelled
+	Columns  Columns
+	Stats    Stats
+}
+
+// Notes says what a person should know: guessed columns, skipped rows and so on.
+func (s *Set) Notes() []string {
+	notes := s.Stats.notes()
+	if c := s.Columns.String(); c != "" {
+		notes = append([]string{c}, notes...)
+	}
+	for i, note := range notes {
+		notes[i] = s.File + ": " + note
+	}
+	return notes
+}
+
+// Counts gives the number of examples of each class.
+func (s *Set) Counts() []int {
+	counts := make([]int, len(s.Labels))
+	for _, ex := range s.Examples {
+		if ex.Label >= 0 && ex.Label < len(counts) {
+			counts[ex.Label]++
+		}
+	}
+	return counts
+}
+
+// CheckTrainable reports what makes training a classifier on s pointless.
+func (s *Set) CheckTrainable() error {
+	if len(s.Examples) == 0 {
+		return fmt.Errorf("%s: no examples to train on", s.File)
+	}
+	var present []string
+	for i, n := range s.Counts() {
+		if n > 0 {
+			present = append(present, s.Labels[i])
+		}
+	}
+	if len(present) < 2 {
+		return fmt.Errorf("%s: the %d training examples are all of class %s: at least two classes are needed (is the file sorted by class? then draw a random sample)",
+			s.File, len(s.Examples), list(present))
+	}
+	return nil
+}
+
+// Load reads a file's examples. Without opts.Labels the classes are those of the
+// file, integers in numeric order, names sorted; with them a label that is not
+// among them is a bad row.
+func Load(ctx context.Context, path string, opts LoadOptions) (*Set, error) {
+	r, err := OpenExamples(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return loadAll(ctx, r)
+}
+
+func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
+	r.seen = map[string]struct{}{}
+	s := &Set{File: r.file}
+	for {
+		if r.stats.Rows%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		ex, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.Examples = append(s.Examples, ex)
+	}
+	s.Columns, s.Stats = r.columns, r.stats
+	if err := s.label(r); err != nil {
+		return nil, err
+	}
+	return s, s.sample(r.opts)
+}
+
+// label turns the names found into class indices, if the reader could not.
+func (s *Set) label(r *ExampleReader) error {
+	if r.labels != nil {
+		s.Labels = slices.Clone(r.labels.names)
+		return nil
+	}
+	if s.Columns.Label == "" {
+		return nil
+	}
+	index := map[string]int{}
+	for _, ex := range s.Examples {
+		index[ex.Name] = 0
+	}
+	for name := range index {
+		s.Labels = append(s.Labels, name)
+	}
+	s.Labels = sortLabels(s.Labels)
+	// A column of free text or of measurements taken for labels would train a
+	// head of thousands of classes.
+	if n := len(s.Labels); n > 50 && 2*n > len(s.Examples) {
+		return fmt.Errorf("%s: column %q has %d different values in %d rows: it is no label column",
+			s.File, s.Columns.Label, n, len(s.Examples))
+	}
+	for i, name := range s.Labels {
+		index[name] = i
+	}
+	for i := range s.Examples {
+		s.Examples[i].Label = index[s.Examples[i].Name]
+	}
+	return nil
+}

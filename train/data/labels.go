@@ -1,0 +1,123 @@
+package data
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// labelText gives a label value in its canonical form: names without
+// surrounding space, integers in decimal ("1.0" is 1: pandas writes integers so
+// next to missing values). Anything else is no class.
+func labelText(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return labelName(v)
+	case json.Number, int64, float64:
+		n, ok := integer(v)
+		if !ok {
+			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", brief(v))
+		}
+		return strconv.FormatInt(n, 10), nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case nil:
+		return "", errors.New("no label")
+	}
+	return "", fmt.Errorf("label is %s: a name or an integer is wanted", kindOf(v))
+}
+
+func labelName(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return "", errors.New("no label")
+	}
+	if strings.Trim(s, "+-.0123456789") != "" {
+		return s, nil // a name
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return strconv.FormatInt(n, 10), nil
+	}
+	if f, err := strconv.ParseFloat(s, 64); err == nil {
+		n, ok := wholeFloat(f)
+		if !ok {
+			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", brief(s))
+		}
+		return strconv.FormatInt(n, 10), nil
+	}
+	return s, nil // "+", "--", "1-2": names after all
+}
+
+// sortLabels gives the order that makes labels class indices: integers by value,
+// otherwise by name (so negative, positive → 0, 1).
+func sortLabels(labels []string) []string {
+	sorted := slices.Clone(labels)
+	if !allIntegers(sorted) {
+		slices.Sort(sorted)
+		return sorted
+	}
+	slices.SortFunc(sorted, func(a, b string) int {
+		// Canonical decimals: fewer digits is the smaller magnitude.
+		an, bn := strings.HasPrefix(a, "-"), strings.HasPrefix(b, "-")
+		switch {
+		case an && !bn:
+			return -1
+		case bn && !an:
+			return 1
+		case an:
+			a, b = b, a
+		}
+		if len(a) != len(b) {
+			return len(a) - len(b)
+		}
+		return strings.Compare(a, b)
+	})
+	return sorted
+}
+
+func allIntegers(labels []string) bool {
+	return !slices.ContainsFunc(labels, func(s string) bool {
+		_, err := strconv.ParseInt(s, 10, 64)
+		return err != nil
+	})
+}
+
+// labelIndex maps canonical label texts to class indices.
+type labelIndex struct {
+	names []string
+	index map[string]int
+	named bool // the names are no integers, so an integer in the data is an index
+}
+
+func newLabelIndex(names []string) (*labelIndex, error) {
+	l := &labelIndex{names: names, index: make(map[string]int, len(names)), named: true}
+	for i, name := range names {
+		canonical, err := labelName(name)
+		if err != nil {
+			return nil, fmt.Errorf("label names: entry %d: %w", i, err)
+		}
+		if _, ok := l.index[canonical]; ok {
+			return nil, fmt.Errorf("label names: %q twice", name)
+		}
+		l.index[canonical] = i
+		if allIntegers([]string{canonical}) {
+			l.named = false
+		}
+	}
+	return l, nil
+}
+
+func (l *labelIndex) class(label string) (int, error) {
+	if i, ok := l.index[label]; ok {
+		return i, nil
+	}
+	if l.named {
+		if i, err := strconv.Atoi(label); err == nil && i >= 0 && i < len(l.names) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("label %s is not one of those trained on: %s", brief(label), list(l.names))
+}

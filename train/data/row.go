@@ -1,0 +1,192 @@
+package data
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Row is one record of a data file: named values in the file's order.
+//
+// A value is a string (CSV, TSV, text), or what JSON and Parquet can hold:
+// string, bool, json.Number, int64, float64, nil, []any, map[string]any.
+type Row struct {
+	File   string
+	Line   int // physical line the row starts on, from 1; 0 where the format has none
+	Number int // data row, from 1, counting bad rows
+
+	names  []string
+	values []any
+}
+
+// Columns names the row's values in order. The slice is shared: do not modify.
+func (r Row) Columns() []string { return r.names }
+
+// Lookup returns the value of the column with exactly that name.
+func (r Row) Lookup(column string) (any, bool) {
+	// Rows have few columns and tables share names: a scan beats a map per row.
+	if i := slices.Index(r.names, column); i >= 0 {
+		return r.values[i], true
+	}
+	return nil, false
+}
+
+// Text returns a column as text: a string as it is, a number or bool as JSON
+// writes it. Null, lists and objects are errors.
+func (r Row) Text(column string) (string, error) {
+	v, ok := r.Lookup(column)
+	if !ok {
+		return "", r.fail("no column %q", column)
+	}
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case json.Number:
+		return v.String(), nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64), nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case nil:
+		return "", r.fail("column %q is null", column)
+	}
+	return "", r.fail("column %q holds %s, not text", column, kindOf(v))
+}
+
+// IDs returns a column that holds token ids: a non-empty list of integers that
+// fit an int32 and are at least min.
+func (r Row) IDs(column string, min int64) ([]int64, error) {
+	v, ok := r.Lookup(column)
+	if !ok {
+		return nil, r.fail("no column %q", column)
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, r.fail("column %q holds %s, not a list of token ids", column, kindOf(v))
+	}
+	if len(list) == 0 {
+		return nil, r.fail("column %q is an empty list", column)
+	}
+	ids := make([]int64, len(list))
+	for i, e := range list {
+		id, ok := integer(e)
+		if !ok || id < min || id > math.MaxInt32 {
+			return nil, r.fail("column %q: element %d is %s, not a token id", column, i, brief(e))
+		}
+		ids[i] = id
+	}
+	return ids, nil
+}
+
+// fail makes the error that blames this row.
+func (r Row) fail(format string, args ...any) error {
+	return &RowError{File: r.File, Line: r.Line, Row: r.Number, Err: fmt.Errorf(format, args...)}
+}
+
+// RowError is what is wrong with one row. The reader that returned it can go on
+// with the next row, which is what SkipBadRows does.
+type RowError struct {
+	File string
+	Line int // from 1; 0 if the format has no lines
+	Row  int // data row, from 1
+	Err  error
+}
+
+func (e *RowError) Error() string {
+	if e.Line > 0 {
+		return fmt.Sprintf("%s: line %d: %v", e.File, e.Line, e.Err)
+	}
+	return fmt.Sprintf("%s: row %d: %v", e.File, e.Row, e.Err)
+}
+
+func (e *RowError) Unwrap() error { return e.Err }
+
+func isRowError(err error) bool {
+	var bad *RowError
+	return errors.As(err, &bad)
+}
+
+// integer reads a JSON or Parquet value that is a whole number, 3.0 included.
+func integer(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n, true
+		}
+		f, err := v.Float64()
+		if err != nil {
+			return 0, false
+		}
+		return wholeFloat(f)
+	case float64:
+		return wholeFloat(v)
+	}
+	return 0, false
+}
+
+func wholeFloat(f float64) (int64, bool) {
+	const exact = 1 << 53 // beyond it a float64 no longer tells integers apart
+	if f != math.Trunc(f) || math.Abs(f) > exact {
+		return 0, false
+	}
+	return int64(f), true
+}
+
+func kindOf(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case string:
+		return "text"
+	case bool:
+		return "a bool"
+	case json.Number, int64, float64:
+		return "a number"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "an object"
+	}
+	return fmt.Sprintf("%T", v)
+}
+
+// brief shows a value in an error: short, on one line.
+func brief(v any) string {
+	s := fmt.Sprint(v)
+	if _, ok := v.(string); ok {
+		s = strconv.Quote(s)
+	}
+	if v == nil {
+		s = "null"
+	}
+	const most = 60
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// list names columns or labels in an error: quoted, bounded.
+func list(names []string) string {
+	const most = 20
+	var b strings.Builder
+	for i, name := range names {
+		if i == most {
+			fmt.Fprintf(&b, ", … (%d in all)", len(names))
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(brief(name))
+	}
+	return b.String()
+}

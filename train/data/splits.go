@@ -1,0 +1,134 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// defaultRatios divide a single file into train, validation and test.
+var defaultRatios = []float64{0.8, 0.1, 0.1}
+
+// Sources names the files of a run: one per part, or one that is divided.
+type Sources struct {
+	Train, Val, Test string // Val and Test may be empty
+
+	Data     string    // instead of the three
+	Ratios   []float64 // of Data: train, val[, test]; default 0.8, 0.1, 0.1
+	Stratify bool      // classes keep their shares in the parts of Data
+	Seed     uint64    // of the division
+}
+
+func (s Sources) check() error {
+	switch {
+	case s.Data == "" && s.Train == "":
+		return errors.New("no training data: give a training file, or one data file to split")
+	case s.Data != "" && (s.Train != "" || s.Val != "" || s.Test != ""):
+		return errors.New("give either one data file to split, or files for train, val and test")
+	case len(s.Ratios) == 1 || len(s.Ratios) > 3:
+		return fmt.Errorf("split: %d ratios: give train,val or train,val,test", len(s.Ratios))
+	case s.Data == "" && len(s.Ratios) > 0:
+		return errors.New("split ratios belong to one data file, not to files for train, val and test")
+	}
+	return nil
+}
+
+func (s Sources) ratios() []float64 {
+	if s.Ratios == nil {
+		return defaultRatios
+	}
+	return s.Ratios
+}
+
+// Splits are the parts of a run's data; Val and Test may be nil.
+type Splits struct {
+	Train, Val, Test *Set
+	notes            []string
+}
+
+// Notes says what a person should know about all parts.
+func (s *Splits) Notes() []string { return s.notes }
+
+// LoadSplits reads what a classifier trains and is measured on. The classes are
+// opts.Labels, or those of the training file (of the whole file where one is
+// divided); a label elsewhere that is not among them is a bad row. Limit, Sample
+// and Balanced apply to each file read.
+func LoadSplits(ctx context.Context, src Sources, opts LoadOptions) (*Splits, error) {
+	if err := src.check(); err != nil {
+		return nil, err
+	}
+	s := &Splits{}
+	if src.Data != "" {
+		all, err := Load(ctx, src.Data, opts)
+		if err != nil {
+			return nil, err
+		}
+		parts, err := all.Split(src.ratios(), src.Seed, src.Stratify)
+		if err != nil {
+			return nil, err
+		}
+		s.Train, s.Val = parts[0], parts[1]
+		if len(parts) == 3 {
+			s.Test = parts[2]
+		}
+		s.notes = all.Notes()
+	} else {
+		load := func(path string) (*Set, error) {
+			if path == "" {
+				return nil, nil
+			}
+			set, err := Load(ctx, path, opts)
+			if err != nil {
+				return nil, err
+			}
+			opts.Labels = set.Labels // the training file comes first and decides
+			s.notes = append(s.notes, set.Notes()...)
+			if len(set.Examples) == 0 {
+				return nil, fmt.Errorf("%s: no examples", path)
+			}
+			return set, nil
+		}
+		var err error
+		for _, part := range []struct {
+			set  **Set
+			path string
+		}{{&s.Train, src.Train}, {&s.Val, src.Val}, {&s.Test, src.Test}} {
+			if *part.set, err = load(part.path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := s.Train.CheckTrainable(); err != nil {
+		return nil, err
+	}
+	s.noteOverlap("validation", s.Val)
+	s.noteOverlap("test", s.Test)
+	return s, nil
+}
+
+// noteOverlap mentions texts that are trained on and measured with.
+func (s *Splits) noteOverlap(name string, held *Set) {
+	if n := Overlap(s.Train, held); n > 0 {
+		s.notes = append(s.notes, fmt.Sprintf("%d of %d %s texts are also in the training data", n, len(held.Examples), name))
+	}
+}
+
+// Overlap counts the examples of held whose text is, to the byte, one of train's.
+func Overlap(train, held *Set) int {
+	if train == nil || held == nil {
+		return 0
+	}
+	texts := make(map[string]struct{}, len(train.Examples))
+	for _, ex := range train.Examples {
+		if ex.IDs == nil {
+			texts[ex.Text] = struct{}{}
+		}
+	}
+	n := 0
+	for _, ex := range held.Examples {
+		if _, ok := texts[ex.Text]; ok && ex.IDs == nil {
+			n++
+		}
+	}
+	return n
+}
