@@ -1,0 +1,384 @@
+package classic
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/nlpodyssey/safetensors"
+
+	"gopeft/model/fsutil"
+)
+
+const (
+	kindLogistic = "logreg"
+	kindForest   = "forest"
+
+	fileFormat  = "gopeft-classifier"
+	fileVersion = "1"
+)
+
+// Classifier is what both models can do.
+type Classifier interface {
+	// Kind is "logreg" or "forest".
+	Kind() string
+	// Features is the number of columns expected.
+	Features() int
+	// Classes is the size of the label space.
+	Classes() int
+	// Predict returns one label per row.
+	Predict(context.Context, Matrix) ([]int, error)
+	// PredictProba returns rows × Classes probabilities.
+	PredictProba(context.Context, Matrix) (Matrix, error)
+}
+
+// Saved is a classifier as a file keeps it.
+type Saved struct {
+	Model Classifier
+	// Labels, if any, names the classes.
+	Labels []string
+	// Meta is kept as it is: how the features were made, for example.
+	Meta map[string]string
+}
+
+// Save writes a classifier, atomically, as a safetensors file: the tensors
+// coef, intercept and seen of a regression, or the node arrays of a forest,
+// with kind, sizes, labels and meta in the header.
+func Save(path string, s Saved) error {
+	header := map[string]string{
+		"format": fileFormat, "version": fileVersion,
+		"kind":     s.Model.Kind(),
+		"features": strconv.Itoa(s.Model.Features()),
+		"classes":  strconv.Itoa(s.Model.Classes()),
+	}
+	if len(s.Labels) > 0 {
+		if len(s.Labels) != s.Model.Classes() {
+			return fmt.Errorf("save %s: %d labels for %d classes", path, len(s.Labels), s.Model.Classes())
+		}
+		labels, err := json.Marshal(s.Labels)
+		if err != nil {
+			return fmt.Errorf("save %s: labels: %w", path, err)
+		}
+		header["labels"] = string(labels)
+	}
+	if len(s.Meta) > 0 {
+		meta, err := json.Marshal(s.Meta)
+		if err != nil {
+			return fmt.Errorf("save %s: meta: %w", path, err)
+		}
+		header["meta"] = string(meta)
+	}
+
+	w := tensorWriter{tensors: map[string]safetensors.TensorView{}}
+	switch m := s.Model.(type) {
+	case *LogisticRegression:
+		m.store(&w)
+	case *Forest:
+		m.store(&w)
+	default:
+		return fmt.Errorf("save %s: unknown classifier %T", path, s.Model)
+	}
+	if w.err != nil {
+		return fmt.Errorf("save %s: %w", path, w.err)
+	}
+	return fsutil.WriteFile(path, func(out io.Writer) error {
+		return safetensors.SerializeToWriter(w.tensors, header, out)
+	})
+}
+
+// Load reads a file that Save wrote. Nothing in it is trusted: a value that
+// does not fit is an error that names the field.
+func Load(path string) (Saved, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return Saved{}, err
+	}
+	s, err := parse(content)
+	if err != nil {
+		return Saved{}, fmt.Errorf("classifier %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func parse(content []byte) (Saved, error) {
+	_, metadata, err := safetensors.ReadMetadata(content)
+	if err != nil {
+		return Saved{}, fmt.Errorf("not a safetensors file: %w", err)
+	}
+	tensors, err := safetensors.Deserialize(content)
+	if err != nil {
+		return Saved{}, fmt.Errorf("not a safetensors file: %w", err)
+	}
+	header := metadata.Metadata()
+	if header["format"] != fileFormat {
+		return Saved{}, fmt.Errorf("format %q, want %q: not a classifier file", header["format"], fileFormat)
+	}
+	if header["version"] != fileVersion {
+		return Saved{}, fmt.Errorf("version %q, this program reads version %s", header["version"], fileVersion)
+	}
+	features, err := headerInt(header, "features", math.MaxInt32)
+	if err != nil {
+		return Saved{}, err
+	}
+	classes, err := headerInt(header, "classes", maxClasses)
+	if err != nil {
+		return Saved{}, err
+	}
+
+	var s Saved
+	if text, ok := header["labels"]; ok {
+		if err := json.Unmarshal([]byte(text), &s.Labels); err != nil {
+			return Saved{}, fmt.Errorf("labels: %w", err)
+		}
+		if len(s.Labels) != classes {
+			return Saved{}, fmt.Errorf("labels: %d of them for %d classes", len(s.Labels), classes)
+		}
+	}
+	if text, ok := header["meta"]; ok {
+		if err := json.Unmarshal([]byte(text), &s.Meta); err != nil {
+			return Saved{}, fmt.Errorf("meta: %w", err)
+		}
+	}
+	r := tensorReader{tensors: tensors}
+	switch kind := header["kind"]; kind {
+	case kindLogistic:
+		s.Model, err = loadLogistic(&r, features, classes)
+	case kindForest:
+		s.Model, err = loadForest(&r, features, classes)
+	default:
+		err = fmt.Errorf("kind %q, want %s or %s", kind, kindLogistic, kindForest)
+	}
+	if err = errors.Join(r.err, err); err != nil {
+		return Saved{}, err
+	}
+	return s, nil
+}
+
+func headerInt(header map[string]string, name string, limit int) (int, error) {
+	n, err := strconv.Atoi(header[name])
+	if err != nil || n < 1 || n > limit {
+		return 0, fmt.Errorf("%s is %q, want a number from 1 to %d", name, header[name], limit)
+	}
+	return n, nil
+}
+
+// tensorWriter collects tensors and the first error.
+type tensorWriter struct {
+	tensors map[string]safetensors.TensorView
+	err     error
+}
+
+func addTensor[T int32 | int64 | float32 | float64](w *tensorWriter, name string, values []T, shape ...int) {
+	data, err := binary.Append(nil, binary.LittleEndian, values)
+	if err != nil {
+		w.err = errors.Join(w.err, fmt.Errorf("tensor %s: %w", name, err))
+		return
+	}
+	view, err := safetensors.NewTensorView(dtypeOf[T](), sizes(shape), data)
+	if err != nil {
+		w.err = errors.Join(w.err, fmt.Errorf("tensor %s: %w", name, err))
+		return
+	}
+	w.tensors[name] = view
+}
+
+func dtypeOf[T int32 | int64 | float32 | float64]() safetensors.DType {
+	var zero T
+	switch any(zero).(type) {
+	case int32:
+		return safetensors.I32
+	case int64:
+		return safetensors.I64
+	case float32:
+		return safetensors.F32
+	default:
+		return safetensors.F64
+	}
+}
+
+func sizes(shape []int) []uint64 {
+	out := make([]uint64, len(shape))
+	for i, n := range shape {
+		out[i] = uint64(n)
+	}
+	return out
+}
+
+// anySize in a wanted shape accepts every size.
+const anySize = -1
+
+// tensorReader hands out tensors after checking them, and keeps the first
+// error, after which it returns nothing.
+type tensorReader struct {
+	tensors safetensors.SafeTensors
+	err     error
+}
+
+func readTensor[T int32 | int64 | float32 | float64](r *tensorReader, name string, shape ...int) []T {
+	if r.err != nil {
+		return nil
+	}
+	view, ok := r.tensors.Tensor(name)
+	if !ok {
+		r.err = fmt.Errorf("tensor %s is missing", name)
+		return nil
+	}
+	if view.DType() != dtypeOf[T]() {
+		r.err = fmt.Errorf("tensor %s is of type %v, want %v", name, view.DType(), dtypeOf[T]())
+		return nil
+	}
+	fits := slices.EqualFunc(view.Shape(), shape, func(have uint64, want int) bool {
+		return want == anySize || have == uint64(want)
+	})
+	if !fits {
+		r.err = fmt.Errorf("tensor %s has shape %v, want %v (-1: any)", name, view.Shape(), shape)
+		return nil
+	}
+	var zero T
+	out := make([]T, len(view.Data())/binary.Size(zero))
+	if _, err := binary.Decode(view.Data(), binary.LittleEndian, out); err != nil {
+		r.err = fmt.Errorf("tensor %s: %w", name, err)
+		return nil
+	}
+	return out
+}
+
+func (m *LogisticRegression) store(w *tensorWriter) {
+	coefficients, intercepts := m.Coefficients()
+	seen := make([]int64, len(m.seen))
+	for i, c := range m.seen {
+		seen[i] = int64(c)
+	}
+	addTensor(w, "coef", slices.Concat(coefficients...), m.outputs(), m.features)
+	addTensor(w, "intercept", intercepts, m.outputs())
+	addTensor(w, "seen", seen, len(seen))
+}
+
+func loadLogistic(r *tensorReader, features, classes int) (*LogisticRegression, error) {
+	m := &LogisticRegression{classes: classes, features: features}
+	for i, c := range readTensor[int64](r, "seen", anySize) {
+		if c < 0 || c >= int64(classes) || i > 0 && int(c) <= m.seen[i-1] {
+			return nil, fmt.Errorf("tensor seen: class %d at %d, want ascending classes below %d", c, i, classes)
+		}
+		m.seen = append(m.seen, int(c))
+	}
+	if r.err == nil && len(m.seen) < 2 {
+		return nil, fmt.Errorf("tensor seen: %d classes, want at least 2", len(m.seen))
+	}
+	coefficients := readTensor[float64](r, "coef", m.outputs(), features)
+	intercepts := readTensor[float64](r, "intercept", m.outputs())
+	if r.err != nil {
+		return nil, nil
+	}
+	for k, b := range intercepts {
+		m.weights = append(m.weights, coefficients[k*features:(k+1)*features]...)
+		m.weights = append(m.weights, b)
+	}
+	for i, w := range m.weights {
+		if math.IsNaN(w) || math.IsInf(w, 0) {
+			return nil, fmt.Errorf("tensors coef and intercept: output %d, column %d is %v", i/(features+1), i%(features+1), w)
+		}
+	}
+	return m, nil
+}
+
+func (f *Forest) store(w *tensorWriter) {
+	n := f.Nodes()
+	feature, next := make([]int32, 0, n), make([]int32, 0, n)
+	threshold := make([]float32, 0, n)
+	var nodes, leaves []int64
+	var mixed []float32
+	for _, t := range f.trees {
+		for _, n := range t.nodes {
+			feature = append(feature, n.feature)
+			threshold = append(threshold, n.threshold)
+			next = append(next, n.next)
+		}
+		nodes = append(nodes, int64(len(t.nodes)))
+		leaves = append(leaves, int64(len(t.mixed)/f.classes))
+		mixed = append(mixed, t.mixed...)
+	}
+	addTensor(w, "feature", feature, n)
+	addTensor(w, "threshold", threshold, n)
+	addTensor(w, "next", next, n)
+	addTensor(w, "nodes_per_tree", nodes, len(nodes))
+	addTensor(w, "mixed_leaves_per_tree", leaves, len(leaves))
+	addTensor(w, "mixed", mixed, len(mixed)/f.classes, f.classes)
+}
+
+func loadForest(r *tensorReader, features, classes int) (*Forest, error) {
+	feature := readTensor[int32](r, "feature", anySize)
+	threshold := readTensor[float32](r, "threshold", len(feature))
+	next := readTensor[int32](r, "next", len(feature))
+	nodes := readTensor[int64](r, "nodes_per_tree", anySize)
+	leaves := readTensor[int64](r, "mixed_leaves_per_tree", len(nodes))
+	mixed := readTensor[float32](r, "mixed", anySize, classes)
+	if r.err != nil {
+		return nil, nil
+	}
+	if len(nodes) == 0 {
+		return nil, errors.New("tensor nodes_per_tree: no trees")
+	}
+	for i, share := range mixed {
+		if !(share >= 0 && share <= 1) {
+			return nil, fmt.Errorf("tensor mixed: leaf %d, class %d is %v, want a share from 0 to 1", i/classes, i%classes, share)
+		}
+	}
+
+	f := &Forest{classes: classes, features: features}
+	atNode, atLeaf := 0, 0
+	for i := range nodes {
+		if nodes[i] < 1 || nodes[i] > int64(len(feature)-atNode) {
+			return nil, fmt.Errorf("tensor nodes_per_tree: tree %d has %d nodes, %d are left", i, nodes[i], len(feature)-atNode)
+		}
+		if leaves[i] < 0 || leaves[i] > int64(len(mixed)/classes-atLeaf) {
+			return nil, fmt.Errorf("tensor mixed_leaves_per_tree: tree %d has %d, %d are left", i, leaves[i], len(mixed)/classes-atLeaf)
+		}
+		t := tree{nodes: make([]node, nodes[i])}
+		for j := range t.nodes {
+			k := atNode + j
+			t.nodes[j] = node{feature[k], threshold[k], next[k]}
+			if err := t.nodes[j].check(j, len(t.nodes), int(leaves[i]), features, classes); err != nil {
+				return nil, fmt.Errorf("tree %d, node %d: %w", i, j, err)
+			}
+		}
+		t.mixed = mixed[atLeaf*classes : (atLeaf+int(leaves[i]))*classes]
+		f.trees = append(f.trees, t)
+		atNode += int(nodes[i])
+		atLeaf += int(leaves[i])
+	}
+	if atNode != len(feature) || atLeaf != len(mixed)/classes {
+		return nil, fmt.Errorf("tensors feature and mixed: %d nodes and %d leaves belong to no tree",
+			len(feature)-atNode, len(mixed)/classes-atLeaf)
+	}
+	return f, nil
+}
+
+// check makes sure that a walk from node i stays inside the tree and ends.
+func (n node) check(i, nodes, leaves, features, classes int) error {
+	next := int(n.next)
+	switch {
+	case n.feature == pureLeaf:
+		if next < 0 || next >= classes {
+			return fmt.Errorf("next: class %d, want 0 to %d", next, classes-1)
+		}
+	case n.feature == mixedLeaf:
+		if next < 0 || next >= leaves {
+			return fmt.Errorf("next: leaf %d of %d", next, leaves)
+		}
+	case n.feature < 0 || int(n.feature) >= features:
+		return fmt.Errorf("feature: column %d, want 0 to %d", n.feature, features-1)
+	case math.IsNaN(float64(n.threshold)) || math.IsInf(float64(n.threshold), 0):
+		return fmt.Errorf("threshold: %v", n.threshold)
+	case next <= i || next >= nodes-1:
+		return fmt.Errorf("next: children at %d, want %d to %d", next, i+1, nodes-2)
+	}
+	return nil
+}
