@@ -24,6 +24,7 @@ version_of() {
                 "$1"/include/torch/{headeronly,csrc/api/include/torch}/version.h 2>/dev/null | head -n 1)
         done
         v=${v#.}
+        [[ $v == [0-9]* ]] || v=
     fi
     echo "${v%%+*}"
 }
