@@ -8,18 +8,18 @@ import (
 
 // Empty is an uninitialised tensor.
 func (s *Scope) Empty(shape []int64, d DType, dev Device) Tensor {
-	return s.made("empty", csrc.Empty(s.slot(), s.dims(shape), int(d), int(dev), false))
+	return s.made("empty", csrc.Empty(s.slot(), s.dims(shape), int(d), dev.index(), false))
 }
 
 // EmptyPinned is an uninitialised tensor in page-locked host memory, from which copies to a GPU run beside
 // computation. It needs CUDA.
 func (s *Scope) EmptyPinned(shape []int64, d DType) Tensor {
-	return s.made("empty", csrc.Empty(s.slot(), s.dims(shape), int(d), int(CPU), true))
+	return s.made("empty", csrc.Empty(s.slot(), s.dims(shape), int(d), CPU.index(), true))
 }
 
 // Full is a tensor filled with v.
 func (s *Scope) Full(shape []int64, v float64, d DType, dev Device) Tensor {
-	return s.made("full", csrc.Full(s.slot(), s.dims(shape), v, int(d), int(dev)))
+	return s.made("full", csrc.Full(s.slot(), s.dims(shape), v, int(d), dev.index()))
 }
 
 // Zeros is a tensor of zeros.
@@ -30,7 +30,7 @@ func (s *Scope) Scalar(v float64, d DType, dev Device) Tensor { return s.Full(ni
 
 // Arange is start, start+1, … end-1.
 func (s *Scope) Arange(start, end int64, d DType, dev Device) Tensor {
-	return s.made("arange", csrc.Arange(s.slot(), start, end, int(d), int(dev)))
+	return s.made("arange", csrc.Arange(s.slot(), start, end, int(d), dev.index()))
 }
 
 // Normal draws from N(mean, std²) with libtorch's generator.

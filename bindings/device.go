@@ -80,18 +80,18 @@ type CUDAMemory struct{ Free, Total, Peak int64 }
 // CUDAMemory reads the memory figures of a GPU.
 func (s *Scope) CUDAMemory(dev Device) (CUDAMemory, error) {
 	var m CUDAMemory
-	if msg := csrc.CUDAMemory(int(dev), &m.Free, &m.Total, &m.Peak); msg != "" {
+	if msg := csrc.CUDAMemory(dev.index(), &m.Free, &m.Total, &m.Peak); msg != "" {
 		return m, fmt.Errorf("memory of %s: %s", dev, firstLine(msg))
 	}
 	return m, nil
 }
 
 // ResetCUDAPeak restarts the peak of CUDAMemory.
-func (s *Scope) ResetCUDAPeak(dev Device) { s.check("reset peak", csrc.CUDAResetPeak(int(dev))) }
+func (s *Scope) ResetCUDAPeak(dev Device) { s.check("reset peak", csrc.CUDAResetPeak(dev.index())) }
 
 // Synchronize waits for a GPU's queued work; on the CPU there is none.
 func (s *Scope) Synchronize(dev Device) {
 	if dev.IsCUDA() {
-		s.check("synchronize", csrc.CUDASynchronize(int(dev)))
+		s.check("synchronize", csrc.CUDASynchronize(dev.index()))
 	}
 }

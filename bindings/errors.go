@@ -47,10 +47,12 @@ func lastError() string {
 	return b.String()
 }
 
-// firstLine drops the C++ stack that libtorch appends to its messages.
+// firstLine drops what libtorch appends to its messages: a C++ stack, or the list of every backend.
 func firstLine(s string) string {
-	if i := strings.Index(s, "\nException raised from"); i >= 0 {
-		s = s[:i]
+	for _, tail := range []string{"\nException raised from", " This could be because the operator doesn't exist for this backend"} {
+		if i := strings.Index(s, tail); i >= 0 {
+			s = s[:i]
+		}
 	}
 	return strings.Join(strings.Fields(s), " ")
 }

@@ -37,10 +37,10 @@ func (s *Scope) Autocast(dev Device, d DType, fn func()) {
 		d = BFloat16
 	}
 	var wasOn, wasDType int32
-	csrc.AutocastSet(int(dev), on, int(d), &wasOn, &wasDType)
+	csrc.AutocastSet(dev.index(), on, int(d), &wasOn, &wasDType)
 	defer func() {
 		var ignored int32
-		csrc.AutocastSet(int(dev), wasOn != 0, int(wasDType), &ignored, &ignored)
+		csrc.AutocastSet(dev.index(), wasOn != 0, int(wasDType), &ignored, &ignored)
 	}()
 	fn()
 }
@@ -50,12 +50,12 @@ func (s *Scope) Seed(seed uint64) { s.check("seed", csrc.Seed(seed)) }
 
 // RNGState is a device's generator state, an opaque uint8 tensor on the CPU.
 func (s *Scope) RNGState(dev Device) Tensor {
-	return s.made("rng state", csrc.RNGGet(s.slot(), int(dev)))
+	return s.made("rng state", csrc.RNGGet(s.slot(), dev.index()))
 }
 
 // SetRNGState puts back what RNGState returned.
 func (s *Scope) SetRNGState(state Tensor, dev Device) {
-	s.check("set rng state", csrc.RNGSet(state.p, int(dev)), state)
+	s.check("set rng state", csrc.RNGSet(state.p, dev.index()), state)
 }
 
 // WithSeed runs fn with dev's generator seeded, then restores the generator.

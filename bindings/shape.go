@@ -135,5 +135,5 @@ func (s *Scope) To(a Tensor, d DType) Tensor { return s.ToDevice(a, d, a.Device(
 
 // ToDevice is a in another dtype and on another device; copies from pinned memory are asynchronous.
 func (s *Scope) ToDevice(a Tensor, d DType, dev Device) Tensor {
-	return s.made("to", csrc.To(s.slot(), a.p, int(d), int(dev), true), a)
+	return s.made("to", csrc.To(s.slot(), a.p, int(d), dev.index(), true), a)
 }

@@ -67,23 +67,26 @@ func (d DType) Size() int {
 // Floating reports whether d is a floating-point type.
 func (d DType) Floating() bool { return d == Half || d == Float || d == Double || d == BFloat16 }
 
-// Device is CPU or a CUDA device's index.
+// Device is where a tensor's elements are: the zero value is the CPU.
 type Device int
 
 // CPU is the host.
-const CPU Device = -1
+const CPU Device = 0
 
 // CUDA is the n-th GPU.
-func CUDA(n int) Device { return Device(n) }
+func CUDA(n int) Device { return Device(n + 1) }
 
 // IsCUDA reports whether d is a GPU.
-func (d Device) IsCUDA() bool { return d >= 0 }
+func (d Device) IsCUDA() bool { return d > 0 }
+
+// index is d in the C functions' numbering: -1 for the CPU, n for the n-th GPU.
+func (d Device) index() int { return int(d) - 1 }
 
 func (d Device) String() string {
 	if d == CPU {
 		return "cpu"
 	}
-	return fmt.Sprintf("cuda:%d", int(d))
+	return fmt.Sprintf("cuda:%d", d.index())
 }
 
 // Tensor is a handle on a libtorch tensor that some Scope owns. It is a plain value: copying it copies the
@@ -91,7 +94,7 @@ func (d Device) String() string {
 type Tensor struct{ p unsafe.Pointer }
 
 // Defined reports whether t is a tensor rather than "none".
-func (t Tensor) Defined() bool { return t.p != nil && csrc.Defined(t.p) }
+func (t Tensor) Defined() bool { return t.p != nil }
 
 // Dim is the number of dimensions.
 func (t Tensor) Dim() int { return int(csrc.Dim(t.p)) }
@@ -118,7 +121,7 @@ func (t Tensor) Bytes() int64 { return t.Numel() * csrc.ItemSize(t.p) }
 func (t Tensor) DType() DType { return DType(csrc.Dtype(t.p)) }
 
 // Device is where the elements are.
-func (t Tensor) Device() Device { return Device(csrc.Device(t.p)) }
+func (t Tensor) Device() Device { return CUDA(csrc.Device(t.p)) }
 
 // RequiresGrad reports whether autograd tracks t.
 func (t Tensor) RequiresGrad() bool { return csrc.RequiresGrad(t.p) }

@@ -25,8 +25,6 @@ package csrc
 #cgo nocallback gp_requires_grad
 #cgo noescape gp_is_leaf
 #cgo nocallback gp_is_leaf
-#cgo noescape gp_defined
-#cgo nocallback gp_defined
 #cgo noescape gp_data
 #cgo nocallback gp_data
 #cgo noescape gp_item_size
@@ -199,10 +197,6 @@ func RequiresGrad(t Tensor) bool {
 
 func IsLeaf(t Tensor) bool {
 	return C.gp_is_leaf(C.gp_tensor(t)) != 0
-}
-
-func Defined(t Tensor) bool {
-	return C.gp_defined(C.gp_tensor(t)) != 0
 }
 
 func Data(t Tensor) unsafe.Pointer {

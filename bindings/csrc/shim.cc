@@ -73,7 +73,6 @@ int gp_device(gp_tensor t) { return T(t).is_cuda() ? T(t).get_device() : -1; }
 int gp_is_contiguous(gp_tensor t) { return T(t).is_contiguous(); }
 int gp_requires_grad(gp_tensor t) { return T(t).requires_grad(); }
 int gp_is_leaf(gp_tensor t) { return T(t).is_leaf(); }
-int gp_defined(gp_tensor t) { return t && T(t).defined(); }
 void* gp_data(gp_tensor t) { return T(t).data_ptr(); }
 int64_t gp_item_size(gp_tensor t) { return static_cast<int64_t>(T(t).element_size()); }
 

@@ -23,7 +23,6 @@ int gp_device(gp_tensor t);
 int gp_is_contiguous(gp_tensor t);
 int gp_requires_grad(gp_tensor t);
 int gp_is_leaf(gp_tensor t);
-int gp_defined(gp_tensor t);
 void* gp_data(gp_tensor t);
 int64_t gp_item_size(gp_tensor t);
 

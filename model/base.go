@@ -1,0 +1,135 @@
+package model
+
+import (
+	"fmt"
+
+	"gopeft/bindings"
+	"gopeft/model/hf"
+)
+
+// base is what every architecture keeps: its parameters in definition order with how each starts when no
+// checkpoint has it, its hook points, its head's labels and its config.json.
+type base struct {
+	params    Params
+	shapes    [][]int64
+	inits     []initKind
+	hooks     Hooks
+	labels    []string
+	headNames []string
+	config    map[string]any
+	scope     *bindings.Scope
+	source    *hf.Checkpoint // kept open while weights share its mapping
+	fresh     []string
+}
+
+type initKind int
+
+const (
+	normal initKind = iota // N(0, initializer_range²)
+	zero
+	one
+)
+
+func (b *base) declare(name string, kind initKind, shape ...int64) *Param {
+	p := &Param{Name: name}
+	b.params.Add(p)
+	b.shapes = append(b.shapes, shape)
+	b.inits = append(b.inits, kind)
+	return p
+}
+
+// Params implements Model.
+func (b *base) Params() *Params { return &b.params }
+
+// Hooks implements Model.
+func (b *base) Hooks() *Hooks { return &b.hooks }
+
+// Labels implements Model.
+func (b *base) Labels() []string { return b.labels }
+
+// HeadNames implements Model.
+func (b *base) HeadNames() []string { return b.headNames }
+
+// Config implements Model.
+func (b *base) Config() map[string]any { return b.config }
+
+// Fresh lists the parameters that no checkpoint had and that were initialised anew.
+func (b *base) Fresh() []string { return b.fresh }
+
+// Scope owns the weights; what lives as long as the model may be made in it.
+func (b *base) Scope() *bindings.Scope { return b.scope }
+
+// Close implements Model.
+func (b *base) Close() error {
+	if b.scope != nil {
+		b.scope.Close()
+	}
+	if b.source != nil {
+		err := b.source.Close()
+		b.source = nil
+		return err
+	}
+	return nil
+}
+
+// fill gives every parameter its tensor: from the checkpoint when it has weights, else initialised. What
+// r.Wants asks for beyond the parameters is returned, owned by s.
+func (b *base) fill(s *bindings.Scope, c *hf.Checkpoint, r hf.Request, initRange float64) ([]bindings.Tensor, error) {
+	b.scope = s.NewScope()
+	ts := make([]bindings.Tensor, len(r.Wants))
+	if c.Weights != nil {
+		var err error
+		if ts, err = c.Load(s, r); err != nil {
+			return nil, err
+		}
+		b.source = c
+	}
+	for i, p := range b.params.list {
+		if p.T = ts[i]; p.T.Defined() {
+			s.MoveTo(b.scope, p.T)
+			continue
+		}
+		b.fresh = append(b.fresh, p.Name)
+		switch b.inits[i] {
+		case normal:
+			p.T = b.scope.Normal(b.shapes[i], 0, initRange, dtypeOr(r.DType), r.Device)
+		case zero:
+			p.T = b.scope.Zeros(b.shapes[i], dtypeOr(r.DType), r.Device)
+		case one:
+			p.T = b.scope.Full(b.shapes[i], 1, dtypeOr(r.DType), r.Device)
+		}
+	}
+	return ts[len(b.params.list):], nil
+}
+
+func dtypeOr(d bindings.DType) bindings.DType {
+	if d == 0 {
+		return bindings.Float
+	}
+	return d
+}
+
+// wants asks for every parameter; those of a new head may be absent or are not looked for.
+func (b *base) wants(fresh bool) []hf.Want {
+	ws := make([]hf.Want, len(b.params.list))
+	for i, p := range b.params.list {
+		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i]}
+		for _, head := range b.headNames {
+			if ok, _ := Matches(head, p.Name); ok {
+				ws[i].New, ws[i].Fresh = true, fresh
+			}
+		}
+	}
+	return ws
+}
+
+// setLabels writes label names into the config, as transformers reads them.
+func (b *base) setLabels(labels []string) {
+	id2label, label2id := map[string]any{}, map[string]any{}
+	for i, l := range labels {
+		id2label[fmt.Sprint(i)] = l
+		label2id[l] = i
+	}
+	b.config["id2label"], b.config["label2id"] = id2label, label2id
+	delete(b.config, "num_labels")
+}

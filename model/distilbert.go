@@ -1,0 +1,206 @@
+package model
+
+import (
+	"fmt"
+
+	"gopeft/bindings"
+)
+
+// DistilBERTConfig is the part of a DistilBERT (or BERT) config.json that shapes the model.
+type DistilBERTConfig struct {
+	Vocab               int
+	MaxPositions        int
+	Layers              int
+	Heads               int
+	Dim                 int
+	FFN                 int
+	Activation          string // "gelu" or "relu"
+	Dropout             float64
+	AttentionDropout    float64
+	ClassifierDropout   float64
+	PadToken            int
+	LayerNormEps        float64
+	InitRange           float64
+	SinusoidalPositions bool
+}
+
+// DistilBERT is the encoder of Sanh et al. 2019 (post-norm blocks, learned positions, no token types) with
+// an optional sequence-classification head: pre_classifier → ReLU → dropout → classifier on [CLS].
+type DistilBERT struct {
+	cfg    DistilBERTConfig
+	base          // weights, hooks, labels: shared with the other families
+	words  *Param // [vocab, dim]
+	places *Param // [positions, dim]
+	norm   layerNorm
+	blocks []*distilBlock
+	pre    *Dense // nil without a head
+	out    *Dense
+}
+
+type layerNorm struct {
+	w, b *Param
+	eps  float64
+}
+
+func (n layerNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	return s.LayerNorm(x, n.w.Value(), n.b.Value(), n.eps)
+}
+
+type distilBlock struct {
+	*Block
+	attnNorm, ffnNorm layerNorm
+}
+
+const distilPrefix = "distilbert."
+
+// newDistilBERT declares the model's parameters; their tensors come from a checkpoint or from init.
+func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
+	m := &DistilBERT{cfg: cfg}
+	m.labels = labels
+	d, ffn := int64(cfg.Dim), int64(cfg.FFN)
+	norm := func(name string) layerNorm {
+		return layerNorm{m.declare(name+".weight", one, d), m.declare(name+".bias", zero, d), cfg.LayerNormEps}
+	}
+	dense := func(name string, in, out int64) *Dense {
+		return &Dense{W: m.declare(name+".weight", normal, out, in), B: m.declare(name+".bias", zero, out)}
+	}
+	m.words = m.declare(distilPrefix+"embeddings.word_embeddings.weight", normal, int64(cfg.Vocab), d)
+	m.places = m.declare(distilPrefix+"embeddings.position_embeddings.weight", normal, int64(cfg.MaxPositions), d)
+	m.norm = norm(distilPrefix + "embeddings.LayerNorm")
+	for i := range cfg.Layers {
+		name := fmt.Sprintf("%stransformer.layer.%d", distilPrefix, i)
+		b := &distilBlock{Block: &Block{Name: name}}
+		for _, module := range []struct {
+			slot    Slot
+			name    string
+			in, out int64
+		}{
+			{Q, "attention.q_lin", d, d}, {K, "attention.k_lin", d, d}, {V, "attention.v_lin", d, d}, {O, "attention.out_lin", d, d},
+		} {
+			b.Modules = append(b.Modules, Module{module.slot, module.name, dense(name+"."+module.name, module.in, module.out)})
+		}
+		b.attnNorm = norm(name + ".sa_layer_norm")
+		b.Modules = append(b.Modules,
+			Module{Up, "ffn.lin1", dense(name+".ffn.lin1", d, ffn)},
+			Module{Down, "ffn.lin2", dense(name+".ffn.lin2", ffn, d)})
+		b.ffnNorm = norm(name + ".output_layer_norm")
+		m.blocks = append(m.blocks, b)
+		m.hooks.Blocks = append(m.hooks.Blocks, b.Block)
+	}
+	if len(labels) > 0 {
+		m.pre = dense("pre_classifier", d, d)
+		m.out = dense("classifier", d, int64(len(labels)))
+		m.headNames = []string{"pre_classifier", "classifier"}
+	}
+	return m
+}
+
+// Info implements Model.
+func (m *DistilBERT) Info() Info {
+	c := m.cfg
+	return Info{Family: "distilbert", Vocab: c.Vocab, Hidden: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.Heads,
+		HeadDim: c.Dim / c.Heads, FFN: c.FFN, MaxPositions: c.MaxPositions}
+}
+
+// Forward implements Model.
+func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
+	h := m.embed(s, in)
+	virtual := 0
+	if p := m.hooks.Prompt; p != nil {
+		virtual = p.Len()
+	}
+	pad := &padding{scope: s, mask: extendMask(s, in.Mask, virtual)}
+	if in.States != nil {
+		*in.States = append(*in.States, h)
+	}
+	for _, b := range m.blocks {
+		h = m.block(s, b, h, pad, in)
+		if in.States != nil {
+			*in.States = append(*in.States, h)
+		}
+	}
+	return Output{Hidden: h, Virtual: virtual}
+}
+
+// embed is LayerNorm(words + positions), dropped out; a prompt counts as the first positions.
+func (m *DistilBERT) embed(s *bindings.Scope, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		e := withPrompt(s, m.hooks.Prompt, s.Embedding(m.words.Value(), in.IDs))
+		var places bindings.Tensor
+		if in.Positions.Defined() {
+			places = s.Embedding(m.places.Value(), in.Positions)
+		} else {
+			places = s.Narrow(m.places.Value(), 0, 0, e.Size(1))
+		}
+		return dropout(s, m.norm.forward(s, s.Add(e, places)), m.cfg.Dropout, in.Train)
+	})
+}
+
+func dropout(s *bindings.Scope, x bindings.Tensor, p float64, train bool) bindings.Tensor {
+	if !train {
+		return x
+	}
+	return s.Dropout(x, p)
+}
+
+func rate(p float64, train bool) float64 {
+	if train {
+		return p
+	}
+	return 0
+}
+
+func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, x bindings.Tensor, pad *padding, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		a := transform(s, b.AfterAttn, m.attend(s, b, x, pad, in))
+		x = s.AddLayerNorm(a, x, b.attnNorm.w.Value(), b.attnNorm.b.Value(), b.attnNorm.eps, 0)
+		f := s.In(func(s *bindings.Scope) bindings.Tensor {
+			up := b.Linear(Up).Forward(s, x)
+			if m.cfg.Activation == "relu" {
+				up = s.ReLU(up)
+			} else {
+				up = s.GELU(up)
+			}
+			return b.Linear(Down).Forward(s, up)
+		})
+		p := rate(m.cfg.Dropout, in.Train)
+		if len(b.AfterFFN) > 0 { // transforms come after the sublayer's own dropout
+			f, p = transform(s, b.AfterFFN, s.Dropout(f, p)), 0
+		}
+		return s.AddLayerNorm(f, x, b.ffnNorm.w.Value(), b.ffnNorm.b.Value(), b.ffnNorm.eps, p)
+	})
+}
+
+// attend is multi-head self-attention with the block's memories and branches.
+func (m *DistilBERT) attend(s *bindings.Scope, b *distilBlock, x bindings.Tensor, pad *padding, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		n := m.cfg.Heads
+		q := heads(s, b.Linear(Q).Forward(s, x), n)
+		k := heads(s, b.Linear(K).Forward(s, x), n)
+		v := heads(s, b.Linear(V).Forward(s, x), n)
+		k, v = remember(s, b.Memory, k, v)
+		bias := pad.bias(k.Size(2)-x.Size(1), q.DType())
+		o := s.Attention(q, k, v, bias, 0, rate(m.cfg.AttentionDropout, in.Train))
+		for _, branch := range b.Branch {
+			o = s.Add(o, branch.Attend(s, q, func(p bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
+				return ownHeads(s, b.Block, K, p, n), ownHeads(s, b.Block, V, p, n)
+			}))
+		}
+		return b.Linear(O).Forward(s, joinHeads(s, o))
+	})
+}
+
+// ownHeads applies the block's own map of a slot, unwrapped, and splits heads.
+func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) bindings.Tensor {
+	own, _ := b.Module(slot)
+	return heads(s, own.Dense.Forward(s, x), n)
+}
+
+// Classify implements Model: it reads the first real token, [CLS].
+func (m *DistilBERT) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		cls := s.Select(out.Hidden, 1, int64(out.Virtual))
+		h := s.ReLU(m.pre.Forward(s, cls))
+		return m.out.Forward(s, dropout(s, h, m.cfg.ClassifierDropout, in.Train))
+	})
+}

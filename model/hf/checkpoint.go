@@ -1,0 +1,82 @@
+package hf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"gopeft/model/hf/files"
+)
+
+// Checkpoint is an opened model folder (or a GGUF file). The weights it hands out may share its file
+// mapping: close it after the model.
+type Checkpoint struct {
+	Path    string
+	Config  []byte // config.json; nil for a GGUF file
+	Weights files.Archive
+}
+
+// Open opens the folder or file at path.
+func Open(path string) (*Checkpoint, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("model %s: no such folder or file; give a folder with config.json and model.safetensors, or fetch one with `gopeft pull`", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{Path: path}
+	if info.IsDir() {
+		if c.Config, err = ReadConfig(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if c.Weights, err = files.OpenModel(path); err != nil {
+		return nil, err
+	}
+	if c.Config == nil && c.Weights.Metadata()["general.architecture"] == "" {
+		return nil, errors.Join(fmt.Errorf("model %s: config.json is missing", path), c.Close())
+	}
+	return c, nil
+}
+
+// Close unmaps the weights.
+func (c *Checkpoint) Close() error { return c.Weights.Close() }
+
+// maxConfig bounds what is read of a config.json.
+const maxConfig = 16 << 20
+
+// ReadConfig reads a folder's config.json and checks that it is one JSON object.
+func ReadConfig(folder string) ([]byte, error) { return ReadJSON(filepath.Join(folder, "config.json")) }
+
+// ReadJSON reads a file that holds one JSON object.
+func ReadJSON(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxConfig {
+		return nil, fmt.Errorf("%s: %d bytes, too large for a JSON file of settings", path, info.Size())
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return raw, nil
+}
+
+// ModelType is the architecture a config.json names, "" if none.
+func ModelType(config []byte) string {
+	var c struct {
+		ModelType string `json:"model_type"`
+	}
+	_ = json.Unmarshal(config, &c) // ReadConfig has checked the syntax; a field of another type reads as none
+	return c.ModelType
+}

@@ -1,0 +1,171 @@
+package hf
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"gopeft/bindings"
+	"gopeft/model/hf/files"
+)
+
+// Want is a tensor that a model asks of a checkpoint.
+type Want struct {
+	Name  string   // the model's own name for it, HuggingFace's canonical one
+	Names []string // other names it may have in the file, tried after Name
+	Shape []int64
+	New   bool // may be absent: the caller initialises it
+	Fresh bool // is not even looked for: a head that is to be initialised anew
+}
+
+// Request is what Load matches against the checkpoint's tensors.
+type Request struct {
+	Wants []Want
+	// Rename maps a name in the file to the name to match, e.g. to drop or add a prefix; nil is identity.
+	Rename func(string) string
+	// Ignore reports file names (after Rename) that are known to have no use.
+	Ignore func(string) bool
+	// Adapt may change a tensor on its way in (nil: never), e.g. GGUF's row order; it runs on the CPU in dtype fp32.
+	Adapt  func(s *bindings.Scope, name string, t bindings.Tensor) bindings.Tensor
+	DType  bindings.DType // of the result; fp32 unless set
+	Device bindings.Device
+}
+
+// Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none. All missing, unexpected and mis-shaped keys are listed in one error. A tensor stored in the wanted
+// dtype on the CPU shares the file's mapping (copy-on-write); others are converted one at a time.
+func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, error) {
+	if r.DType == 0 {
+		r.DType = bindings.Float
+	}
+	entries := c.Weights.Entries()
+	byName := make(map[string]files.Entry, len(entries))
+	for _, e := range entries {
+		name := e.Name
+		if r.Rename != nil {
+			name = r.Rename(name)
+		}
+		if other, twice := byName[name]; twice {
+			return nil, fmt.Errorf("model %s: tensors %q and %q both stand for %s", c.Path, other.Name, e.Name, name)
+		}
+		byName[name] = e
+	}
+	plan, err := c.match(r, byName)
+	if err != nil {
+		return nil, err
+	}
+	ts := make([]bindings.Tensor, len(r.Wants))
+	for i, e := range plan {
+		if e == nil {
+			continue
+		}
+		if ts[i], err = c.tensor(s, r, r.Wants[i], *e); err != nil {
+			return nil, err
+		}
+	}
+	return ts, nil
+}
+
+// match finds the entry of each want, nil for an absent optional one.
+func (c *Checkpoint) match(r Request, byName map[string]files.Entry) ([]*files.Entry, error) {
+	plan := make([]*files.Entry, len(r.Wants))
+	var missing, misshaped, unexpected []string
+	used := make(map[string]bool, len(byName))
+	for i, w := range r.Wants {
+		if w.Fresh {
+			used[w.Name] = true
+			continue
+		}
+		for _, name := range append([]string{w.Name}, w.Names...) {
+			e, ok := byName[name]
+			if !ok {
+				continue
+			}
+			used[name] = true
+			if plan[i] != nil {
+				continue // an alias beside the name itself, such as a tied head
+			}
+			if !slices.Equal(e.Shape, w.Shape) {
+				misshaped = append(misshaped, fmt.Sprintf("%s is %v, want %v", e.Name, e.Shape, w.Shape))
+			}
+			plan[i] = &e
+		}
+		if plan[i] == nil && !w.New {
+			missing = append(missing, w.Name)
+		}
+	}
+	for name, e := range byName {
+		if !used[name] && (r.Ignore == nil || !r.Ignore(name)) {
+			unexpected = append(unexpected, e.Name)
+		}
+	}
+	slices.Sort(unexpected)
+	var parts []string
+	for _, p := range []struct {
+		what string
+		keys []string
+	}{{"missing", missing}, {"unexpected", unexpected}, {"of the wrong shape", misshaped}} {
+		if len(p.keys) > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s (%s)", len(p.keys), p.what, List(p.keys)))
+		}
+	}
+	if len(parts) > 0 {
+		return nil, fmt.Errorf("model %s: the weights do not fit its config.json: %s", c.Path, strings.Join(parts, "; "))
+	}
+	return plan, nil
+}
+
+// List joins keys for a message, the first 20 of them.
+func List(keys []string) string {
+	const most = 20
+	if len(keys) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(keys[:most], ", "), len(keys)-most)
+	}
+	return strings.Join(keys, ", ")
+}
+
+var dtypes = map[files.DType]bindings.DType{
+	files.F64: bindings.Double, files.F32: bindings.Float, files.F16: bindings.Half, files.BF16: bindings.BFloat16,
+	files.I64: bindings.Int64, files.I32: bindings.Int, files.I16: bindings.Int16, files.I8: bindings.Int8,
+	files.U8: bindings.Uint8, files.Bool: bindings.Bool,
+}
+
+// Tensor makes a tensor of an entry in its own dtype, sharing the entry's memory; the archive must stay open
+// while the tensor lives.
+func Tensor(s *bindings.Scope, e files.Entry) (bindings.Tensor, error) {
+	d, ok := dtypes[e.DType]
+	if !ok {
+		return bindings.Tensor{}, fmt.Errorf("%s: tensor %s has dtype %v, which has no place in a model", e.File, e.Name, e.DType)
+	}
+	if uintptr(unsafe.Pointer(unsafe.SliceData(e.Data)))%uintptr(d.Size()) != 0 || !e.Mapped() {
+		// Unaligned, or in memory that Go's collector may take: copied.
+		return s.FromRaw(e.Data, d, e.Shape...), nil
+	}
+	return s.OverMemory(e.Data, d, e.Shape...), nil
+}
+
+func (c *Checkpoint) tensor(s *bindings.Scope, r Request, w Want, e files.Entry) (bindings.Tensor, error) {
+	var err error
+	t := s.In(func(s *bindings.Scope) bindings.Tensor {
+		var t bindings.Tensor
+		if t, err = Tensor(s, e); err != nil {
+			return t
+		}
+		if !t.DType().Floating() {
+			err = fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, t.DType())
+			return t
+		}
+		if r.Adapt != nil {
+			t = r.Adapt(s, w.Name, t)
+		}
+		return s.ToDevice(t, r.DType, r.Device)
+	})
+	if err != nil {
+		return t, err
+	}
+	if r.Device != bindings.CPU || r.DType != dtypes[e.DType] {
+		err = e.Release()
+	}
+	return t, errors.Join(err)
+}

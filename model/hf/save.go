@@ -1,0 +1,81 @@
+package hf
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"gopeft/bindings"
+	"gopeft/model/fsutil"
+	"gopeft/model/hf/files"
+)
+
+// Named is a tensor with the name it is saved under.
+type Named struct {
+	Name   string
+	Tensor bindings.Tensor
+}
+
+// Outgoing describes tensors for package files' writers, which read each when its turn comes. A tensor is
+// written in its own dtype.
+func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
+	out := make([]files.Tensor, len(ts))
+	for i, n := range ts {
+		d, err := fileDType(n.Tensor.DType())
+		if err != nil {
+			return nil, fmt.Errorf("save %s: %w", n.Name, err)
+		}
+		out[i] = files.Tensor{Name: n.Name, DType: d, Shape: n.Tensor.Shape(), Write: func(w io.Writer) error {
+			return s.Run(func(s *bindings.Scope) error {
+				t := s.Contiguous(s.ToDevice(s.Detach(n.Tensor), n.Tensor.DType(), bindings.CPU))
+				return t.View(func(raw []byte) error { _, err := w.Write(raw); return err })
+			})
+		}}
+	}
+	return out, nil
+}
+
+func fileDType(d bindings.DType) (files.DType, error) {
+	for f, b := range dtypes {
+		if b == d {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("dtype %v has no place in a weights file", d)
+}
+
+// SaveModel writes config.json and model.safetensors (in shards above 5 GB) into an existing folder.
+func SaveModel(s *bindings.Scope, folder string, config any, ts []Named) error {
+	if err := WriteJSON(filepath.Join(folder, "config.json"), config); err != nil {
+		return err
+	}
+	out, err := Outgoing(s, ts)
+	if err != nil {
+		return err
+	}
+	_, err = files.WriteSharded(folder, "model", out, nil, 0)
+	return err
+}
+
+// WriteJSON writes v as HuggingFace does: two spaces, keys sorted, a final newline.
+func WriteJSON(path string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	// A round trip through a map sorts the keys of structs too.
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var sorted any
+	if err := decoder.Decode(&sorted); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return fsutil.WriteFile(path, func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(sorted)
+	})
+}

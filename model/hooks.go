@@ -1,0 +1,129 @@
+package model
+
+import "gopeft/bindings"
+
+// Slot names a linear map of a block, the same for every architecture.
+type Slot string
+
+// The slots. DistilBERT has Q, K, V, O, Up and Down (lin1, lin2); LLaMA has Gate besides.
+const (
+	Q    Slot = "q"
+	K    Slot = "k"
+	V    Slot = "v"
+	O    Slot = "o"
+	Up   Slot = "up"
+	Gate Slot = "gate"
+	Down Slot = "down"
+)
+
+// Linear is an affine map over the last dimension.
+type Linear interface {
+	Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor
+}
+
+// Memory is extra keys and values that join a block's own in one softmax (prefix tuning). They enter after
+// the head split and are not rotated.
+type Memory interface {
+	// Len is the number of extra positions.
+	Len() int
+	// KV gives keys and values [1 or B, Hkv, Len, D].
+	KV(s *bindings.Scope) (k, v bindings.Tensor)
+}
+
+// Branch is a second attention with a softmax of its own whose output joins the block's heads before the
+// output projection (adaption prompts).
+type Branch interface {
+	// Attend gives what is added to the heads' output [B, H, S, D]. q [B, H, S, D] is after RoPE; project
+	// applies the block's own key and value maps to [1, n, hidden], giving [1, Hkv, n, D].
+	Attend(s *bindings.Scope, q bindings.Tensor, project func(x bindings.Tensor) (k, v bindings.Tensor)) bindings.Tensor
+}
+
+// Transform changes a sublayer's output before the residual add (bottleneck adapters).
+type Transform interface {
+	Apply(s *bindings.Scope, h bindings.Tensor) bindings.Tensor
+}
+
+// Prompt is trainable vectors put before the token embeddings (soft prompts).
+type Prompt interface {
+	// Len is the number of virtual tokens.
+	Len() int
+	// Vectors gives [Len, hidden].
+	Vectors(s *bindings.Scope) bindings.Tensor
+}
+
+// Points are the hook points of one block. The zero value is the base model, bit for bit.
+type Points struct {
+	Memory    []Memory
+	Branch    []Branch
+	AfterAttn []Transform
+	AfterFFN  []Transform
+	Wrap      map[Slot]Linear // replaces the block's own map; whoever wraps calls what it wraps
+}
+
+// Module is a linear map of a block by slot and by HuggingFace name.
+type Module struct {
+	Slot  Slot
+	Name  string // within the block, e.g. "attention.q_lin"
+	Dense *Dense
+}
+
+// Block is what methods see of a transformer block.
+type Block struct {
+	Points
+	Name    string // prefix of its parameters, e.g. "distilbert.transformer.layer.0"
+	Modules []Module
+}
+
+// Module finds the block's own map of a slot.
+func (b *Block) Module(slot Slot) (Module, bool) {
+	for _, m := range b.Modules {
+		if m.Slot == slot {
+			return m, true
+		}
+	}
+	return Module{}, false
+}
+
+// Linear is what a slot computes now: the last wrapper put on it, or the block's own map.
+func (b *Block) Linear(slot Slot) Linear {
+	if l, ok := b.Wrap[slot]; ok {
+		return l
+	}
+	m, ok := b.Module(slot)
+	if !ok {
+		panic("model: block " + b.Name + " has no slot " + string(slot))
+	}
+	return m.Dense
+}
+
+// SetWrap puts l on a slot; nil takes the wrapper off.
+func (b *Block) SetWrap(slot Slot, l Linear) {
+	if l == nil {
+		delete(b.Wrap, slot)
+		return
+	}
+	if b.Wrap == nil {
+		b.Wrap = map[Slot]Linear{}
+	}
+	b.Wrap[slot] = l
+}
+
+// Hooks are all hook points of a model.
+type Hooks struct {
+	Prompt Prompt // nil: none
+	Blocks []*Block
+}
+
+// MemoryLen is the number of extra key positions, the same in every block that has any.
+func (h *Hooks) MemoryLen() int {
+	for _, b := range h.Blocks {
+		n := 0
+		for _, m := range b.Memory {
+			n += m.Len()
+		}
+		if n > 0 {
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,134 @@
+package model
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model/hf"
+)
+
+// Options say what Load makes of a checkpoint.
+type Options struct {
+	// Classify gives the model a sequence-classification head. Labels are its label names; when empty they
+	// come from the checkpoint. A head is taken from the checkpoint when its labels are the same, otherwise
+	// it starts anew (Fresh says so).
+	Classify bool
+	Labels   []string
+	DType    bindings.DType // compute dtype of the weights; fp32 unless set
+	Device   bindings.Device
+	// Dropout overrides the checkpoint's own rates (hidden, attention and classifier) when not nil.
+	Dropout *float64
+}
+
+// Load opens the checkpoint at path (a HuggingFace folder or a GGUF file) and builds its model. The weights
+// live in a scope of the model's own; Close frees them.
+func Load(s *bindings.Scope, path string, o Options) (Model, error) {
+	c, err := hf.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := build(s, c, o)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return m, nil
+}
+
+// New builds a model with random weights from a config.json's content.
+func New(s *bindings.Scope, config []byte, o Options) (Model, error) {
+	return build(s, &hf.Checkpoint{Path: "config", Config: config}, o)
+}
+
+func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
+	switch t := hf.ModelType(c.Config); t {
+	case "distilbert":
+		return loadDistilBERT(s, c, o)
+	case "bert":
+		return loadBERT(s, c, o)
+	default:
+		return nil, fmt.Errorf("model %s: model_type %q is not supported (distilbert, bert, llama, mistral, qwen2)", c.Path, t)
+	}
+}
+
+// headLabels decides a classification head's labels and whether the checkpoint's head cannot serve.
+func headLabels(raw []byte, o Options) (labels []string, fresh bool, err error) {
+	if !o.Classify {
+		return nil, false, nil
+	}
+	own, err := configLabels(raw)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(o.Labels) == 0 {
+		return own, false, nil
+	}
+	return o.Labels, !slices.Equal(own, o.Labels), nil
+}
+
+// configLabels reads id2label, or num_labels, or transformers' default of two.
+func configLabels(raw []byte) ([]string, error) {
+	var c struct {
+		ID2Label  map[string]string `json:"id2label"`
+		NumLabels *int              `json:"num_labels"`
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, fmt.Errorf("id2label: %w", err)
+	}
+	n := len(c.ID2Label)
+	if n == 0 {
+		n = 2
+		if c.NumLabels != nil {
+			n = *c.NumLabels
+		}
+	}
+	if n < 1 || n > 1_000_000 {
+		return nil, fmt.Errorf("num_labels is %d", n)
+	}
+	labels := make([]string, n)
+	for i := range labels {
+		labels[i] = fmt.Sprintf("LABEL_%d", i)
+		if len(c.ID2Label) > 0 {
+			name, ok := c.ID2Label[fmt.Sprint(i)]
+			if !ok {
+				return nil, fmt.Errorf("id2label has %d entries but none for %d", n, i)
+			}
+			labels[i] = name
+		}
+	}
+	return labels, nil
+}
+
+// dims checks that sizes of a config are positive and sane, naming the field.
+type dim struct {
+	field string
+	value int
+}
+
+func checkDims(dims ...dim) error {
+	for _, d := range dims {
+		if d.value < 1 || d.value > 1<<24 {
+			return fmt.Errorf("%s is %d, want a positive size", d.field, d.value)
+		}
+	}
+	return nil
+}
+
+func configMap(raw []byte) (map[string]any, error) {
+	decoder := json.NewDecoder(strings.NewReader(string(raw)))
+	decoder.UseNumber()
+	m := map[string]any{}
+	return m, decoder.Decode(&m)
+}
+
+// Save writes the model as a HuggingFace folder's config.json and weights.
+func Save(s *bindings.Scope, folder string, m Model) error {
+	var ts []hf.Named
+	for _, p := range m.Params().All() {
+		ts = append(ts, hf.Named{Name: p.Name, Tensor: p.T})
+	}
+	return hf.SaveModel(s, folder, m.Config(), ts)
+}

@@ -1,0 +1,61 @@
+package model
+
+import (
+	"gopeft/bindings"
+)
+
+// Info is the shape of a model, the same for every architecture.
+type Info struct {
+	Family       string // "distilbert" or "llama"
+	Vocab        int
+	Hidden       int
+	Layers       int
+	Heads        int
+	KVHeads      int
+	HeadDim      int
+	FFN          int
+	MaxPositions int
+}
+
+// Input is one batch.
+type Input struct {
+	IDs       bindings.Tensor // [B, S] int64
+	Mask      bindings.Tensor // [B, S] int64, 1 for real tokens; none when nothing is padded
+	Positions bindings.Tensor // [B, S] int64; none: counted from the mask
+	Segments  bindings.Tensor // [B, S] int64, LLaMA only: tokens attend within their segment; none: one per row
+	Train     bool            // dropout on
+	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.
+	CheckpointActivations bool
+	// States, when not nil, receives the embeddings' output and every block's, owned by the scope of the call.
+	States *[]bindings.Tensor
+}
+
+// Output is the last hidden states.
+type Output struct {
+	Hidden  bindings.Tensor // [B, Virtual+S, hidden]
+	Virtual int             // virtual tokens before IDs' first
+}
+
+// Model is a transformer with hook points and optional heads.
+type Model interface {
+	Info() Info
+	// Params is the model's own weights, heads included, methods' excluded.
+	Params() *Params
+	Hooks() *Hooks
+	// Forward computes the last hidden states.
+	Forward(s *bindings.Scope, in Input) Output
+	// Classify computes logits [B, labels] from Forward's output for the same input.
+	Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor
+	// Labels is the classification head's label names; empty without a head.
+	Labels() []string
+	// Config is the model's config.json as it is to be saved, label names included.
+	Config() map[string]any
+	// HeadNames lists the top-level names of the head's modules, e.g. "pre_classifier", "classifier".
+	HeadNames() []string
+	// Fresh lists the parameters that no checkpoint had and that were initialised anew.
+	Fresh() []string
+	// Scope owns the weights; what is to live as long as the model may be made in it.
+	Scope() *bindings.Scope
+	// Close frees the weights.
+	Close() error
+}

@@ -1,0 +1,146 @@
+package model
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"gopeft/bindings"
+)
+
+// Param is one weight of a model or of a method, under its HuggingFace name.
+type Param struct {
+	Name      string
+	T         bindings.Tensor // as stored: what is saved, and trained when Trainable
+	Trainable bool
+
+	low bindings.Tensor // frozen copy in the compute dtype
+}
+
+// Value is the tensor to compute with.
+func (p *Param) Value() bindings.Tensor {
+	if p == nil {
+		return bindings.Tensor{}
+	}
+	if p.low.Defined() {
+		return p.low
+	}
+	return p.T
+}
+
+// Params is an ordered list of parameters with unique names. The order is the model's definition order; it
+// decides the order of optimizer state and files.
+type Params struct {
+	list  []*Param
+	index map[string]int
+}
+
+// Add appends parameters. A repeated name is a programming error and panics.
+func (ps *Params) Add(params ...*Param) {
+	if ps.index == nil {
+		ps.index = map[string]int{}
+	}
+	for _, p := range params {
+		if _, twice := ps.index[p.Name]; twice {
+			panic("model: parameter " + p.Name + " added twice")
+		}
+		ps.index[p.Name] = len(ps.list)
+		ps.list = append(ps.list, p)
+	}
+}
+
+// All is every parameter in order.
+func (ps *Params) All() []*Param { return ps.list }
+
+// Get finds a parameter by name, nil if there is none.
+func (ps *Params) Get(name string) *Param {
+	if i, ok := ps.index[name]; ok {
+		return ps.list[i]
+	}
+	return nil
+}
+
+// Trainable is the trainable parameters in order.
+func (ps *Params) Trainable() []*Param {
+	var out []*Param
+	for _, p := range ps.list {
+		if p.Trainable {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Count is the number of elements of the trainable and of all parameters.
+func (ps *Params) Count() (trainable, total int64) {
+	for _, p := range ps.list {
+		n := p.T.Numel()
+		total += n
+		if p.Trainable {
+			trainable += n
+		}
+	}
+	return trainable, total
+}
+
+// Freeze makes no parameter trainable.
+func (ps *Params) Freeze(s *bindings.Scope) {
+	for _, p := range ps.list {
+		p.SetTrainable(s, false)
+	}
+}
+
+// SetTrainable makes autograd track p, or stop.
+func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
+	p.Trainable = on
+	s.SetRequiresGrad(p.T, on)
+	if !on {
+		s.SetGrad(p.T, bindings.Tensor{})
+	}
+}
+
+// Unfreeze makes trainable every parameter whose name matches one of the patterns: a substring between
+// dots ("classifier", "layer.5") or a glob over the whole name ("*.bias"). A pattern that matches nothing is
+// an error naming it.
+func (ps *Params) Unfreeze(s *bindings.Scope, patterns ...string) error {
+	for _, pattern := range patterns {
+		hit := false
+		for _, p := range ps.list {
+			ok, err := Matches(pattern, p.Name)
+			if err != nil {
+				return err
+			}
+			if ok {
+				hit = true
+				p.SetTrainable(s, true)
+			}
+		}
+		if !hit {
+			return fmt.Errorf("pattern %q matches no parameter; `gopeft inspect` lists their names", pattern)
+		}
+	}
+	return nil
+}
+
+// Matches reports whether a parameter's dotted name fits a pattern of Unfreeze.
+func Matches(pattern, name string) (bool, error) {
+	if strings.ContainsAny(pattern, "*?[") {
+		// path.Match keeps * within slashes; names have none, so * spans dots.
+		ok, err := path.Match(pattern, name)
+		if err != nil {
+			return false, fmt.Errorf("pattern %q: %w", pattern, err)
+		}
+		return ok, nil
+	}
+	return strings.Contains("."+name+".", "."+pattern+"."), nil
+}
+
+// CastFrozen gives every frozen floating-point matrix among names a copy in d, made once, in place of a cast
+// at every step; the stored tensor is kept for saving. Vectors stay as they are: norms compute in fp32.
+func (ps *Params) CastFrozen(s *bindings.Scope, d bindings.DType) {
+	for _, p := range ps.list {
+		if !p.Trainable && p.T.Dim() >= 2 && p.T.DType() != d && !p.low.Defined() {
+			p.low = s.To(p.T, d)
+		}
+	}
+}
