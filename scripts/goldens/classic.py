@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes train/classic/testdata/scikit-learn.json: what scikit-learn and SciPy give for data that the Go tests make themselves.
+"""Writes testdata/scikit-learn.json of train/classic, what scikit-learn and SciPy give for data that the Go tests make themselves, and of
+train/metrics, what scikit-learn says of some predictions.
 
     python scripts/goldens/classic.py
 """
@@ -11,8 +12,9 @@ import scipy.optimize
 import sklearn
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-OUT = pathlib.Path(__file__).resolve().parents[2] / "train" / "classic" / "testdata" / "scikit-learn.json"
+TRAIN = pathlib.Path(__file__).resolve().parents[2] / "train"
 MASK = (1 << 64) - 1
 
 
@@ -83,6 +85,20 @@ def powers_gradient(x):
     return 4 * np.arange(1, len(x) + 1) * x**3 + 1.5 * np.sign(x) * np.abs(x) ** 0.5
 
 
+def scores(name, labels, predicted, classes):
+    every = list(range(classes))
+    p, r, f, _ = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
+    out = {"name": name, "labels": labels, "predicted": predicted, "classes": classes, "accuracy": accuracy_score(labels, predicted),
+           "precision": p.tolist(), "recall": r.tolist(), "f1": f.tolist(), "confusion": confusion_matrix(labels, predicted, labels=every).tolist()}
+    return out | {f"{a}_f1": f1_score(labels, predicted, average=a, zero_division=0) for a in ("macro", "micro", "weighted")}
+
+
+def write(package, golden):
+    out = TRAIN / package / "testdata" / "scikit-learn.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(golden, separators=(",", ":")).replace('},{"name"', '},\n{"name"') + "\n")
+
+
 def main():
     rosen = scipy.optimize.rosen, scipy.optimize.rosen_der
     golden = {
@@ -107,8 +123,15 @@ def main():
             forest("four classes", 7, 800, 1000, 30, 4),
         ],
     }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(golden, separators=(",", ":")).replace('},{"name"', '},\n{"name"') + "\n")
+    write("classic", golden)
+    write("metrics", [
+        scores("two classes", [0, 1, 1, 0, 1, 0, 0, 1, 1, 1], [0, 1, 0, 0, 1, 1, 0, 1, 0, 1], 2),
+        scores("four classes", [0, 1, 2, 3, 3, 2, 1, 0, 3, 3, 1, 0], [0, 2, 2, 3, 1, 2, 1, 0, 3, 0, 1, 1], 4),
+        scores("a class never predicted", [0, 1, 2, 2, 1, 0], [0, 1, 1, 1, 1, 0], 3),
+        scores("a class that does not occur", [0, 1, 0, 3, 3], [0, 1, 1, 3, 0], 4),
+        scores("a class only predicted", [0, 0, 1, 1], [0, 2, 1, 1], 3),
+        scores("all wrong", [0, 1, 1], [1, 0, 0], 2),
+    ])
 
 
 if __name__ == "__main__":
