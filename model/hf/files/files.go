@@ -117,7 +117,8 @@ func (a *archive) Close() error {
 }
 
 // Open opens a weight file of any supported format, told apart by its content:
-// safetensors, GGUF, or a *.index.json that lists shards.
+// safetensors, a PyTorch archive (zip or the older plain pickle), GGUF, or a
+// *.index.json that lists shards.
 func Open(path string) (Archive, error) {
 	if strings.HasSuffix(path, ".index.json") {
 		return OpenIndex(path)
@@ -127,14 +128,16 @@ func Open(path string) (Archive, error) {
 		return nil, err
 	}
 	switch {
+	case len(head) > 8 && head[8] == '{' && bytes.Equal(head[4:8], make([]byte, 4)):
+		return OpenSafetensors(path)
 	case bytes.HasPrefix(head, []byte("GGUF")):
 		g, err := OpenGGUF(path)
 		if err != nil {
 			return nil, err
 		}
 		return g, nil
-	case len(head) > 8 && head[8] == '{':
-		return OpenSafetensors(path)
+	case looksPickled(head):
+		return OpenTorch(path)
 	case bytes.HasPrefix(head, []byte("version https://")):
 		return nil, fmt.Errorf("%s: a git-lfs pointer, not the file itself: run `git lfs pull` in its folder", path)
 	case strings.HasSuffix(path, ".safetensors"):
@@ -225,7 +228,7 @@ func checkName(name string) error {
 	return nil
 }
 
-const maxNameBytes = 4096
+const maxNameBytes = 1024
 
 // quote writes a name from a file for a one-line message, whatever is in it.
 func quote(name string) string {
