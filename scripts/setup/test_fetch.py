@@ -163,6 +163,12 @@ class TestFetch(Case):
             wheels.fetch(self.pin, self.store)
         self.assertEqual(len(calls), 2)
 
+    def test_a_full_disk_is_not_tried_again(self):
+        said = mock.Mock(return_value="OSError: [Errno 28] No space left on device: 'x'")
+        with mock.patch("wheels.TRIES", 3), mock.patch("wheels.download", said), self.assertRaisesRegex(Failure, "disk of .* is full"):
+            wheels.fetch(self.pin, self.store)
+        self.assertEqual(said.call_count, 1)
+
     def test_no_network_is_said(self):
         said = "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError: refused': /x\nERROR: No matching"
         self.assertRegex(wheels.reason(said, self.pin), "^no connection to the package index .NewConnectionError")

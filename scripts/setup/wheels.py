@@ -140,6 +140,8 @@ def fetch(pin, store, sdist=False):
             said = download(pin, tmp, sdist)
             if path := matching(tmp, pin):
                 return Path(shutil.move(str(path), str(store / path.name)))
+            if "No space left on device" in said:
+                raise Failure(f"the disk of {store} is full: cannot fetch {pin}")
     raise Failure(f"cannot fetch {pin}: {reason(said, pin)}")
 
 
