@@ -1,18 +1,37 @@
 #!/usr/bin/env bash
-# Makes the fixtures under testdata/ anew: the Python implementations, at pinned versions, in an environment of
-# their own under GOPEFT_HOME. It needs python3.11 (PYTHON=/path names another) and some 8 GB of disk.
+# Makes the fixtures anew with the Python implementations, at pinned versions, in an environment of their own under
+# GOPEFT_HOME. `goldens.sh NAME...` makes only those. It needs python3.11 (PYTHON=/path names one) and 8 GB of disk.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
+# Each script and its arguments, in the order they build on each other.
+parts=(
+    'distilbert'
+    'llama'
+    'peft_files'
+    'adapterhub'
+    'classic'
+    'safetensors_file model/hf/files/testdata'
+    'torch_files model/hf/files/testdata'
+    'gguf_blocks model/hf/files/testdata'
+    'tokenizer_unicode model/tokenizer/unicode_tables.go'
+    'data_parquet train/data/testdata'
+)
 python=${PYTHON:-python3.11}
-command -v "$python" >/dev/null || die "$python is missing: the fixtures' pinned versions are for Python 3.11 (PYTHON=/path names one)"
+command -v "$python" >/dev/null || die "$python is missing: the pinned versions are for Python 3.11 (PYTHON=/path names one)"
 venv=$GOPEFT_HOME/goldens-venv
 [[ -x $venv/bin/pip ]] || "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet --requirement scripts/goldens/requirements.txt
-mapfile -t scripts < <(grep -l '__main__' scripts/goldens/*.py)
-for script in "${scripts[@]}"; do
-    echo "$script"
-    "$venv/bin/python" -B "$script"
+"$venv/bin/pip" install --quiet --disable-pip-version-check --requirement scripts/goldens/requirements.txt \
+    gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1
+
+ran=0
+for part in "${parts[@]}"; do
+    read -ra words <<<"$part"
+    [[ $# -eq 0 || " $* " == *" ${words[0]} "* ]] || continue
+    echo "goldens: ${words[0]}" >&2
+    "$venv/bin/python" -B "scripts/goldens/${words[0]}.py" "${words[@]:1}"
+    ran=$((ran + 1))
 done
+[[ $ran -gt 0 ]] || die "none of $* is a part: ${parts[*]%% *}"
