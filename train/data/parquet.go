@@ -23,7 +23,6 @@ type parquetReader struct {
 	file   *parquet.File
 	leaves []*parquetLeaf // by leaf index; nil: left out
 	names  []string
-	lz4    bool
 
 	group int
 	rows  parquet.Rows
@@ -95,8 +94,10 @@ func (r *parquetReader) layout() error {
 	}
 	for _, group := range r.file.Metadata().RowGroups {
 		for i := range group.Columns {
-			codec := group.Columns[i].MetaData.Codec.String()
-			r.lz4 = r.lz4 || strings.HasPrefix(codec, "LZ4")
+			// The library decodes pyarrow's LZ4 pages only while they are small.
+			if codec := group.Columns[i].MetaData.Codec.String(); strings.HasPrefix(codec, "LZ4") {
+				return fmt.Errorf("%s: compressed with LZ4, which is not supported: write it with snappy, zstd or gzip", r.name)
+			}
 		}
 	}
 	return nil
@@ -152,9 +153,6 @@ func child(node parquet.Node, name string) parquet.Node {
 func (r *parquetReader) Next() (Row, error) {
 	if r.next == r.fill {
 		if err := guarded(r.name, r.read); err != nil {
-			if !errors.Is(err, io.EOF) && r.lz4 {
-				err = fmt.Errorf("%w (LZ4-compressed: write it with snappy, zstd or gzip instead)", err)
-			}
 			return Row{}, err
 		}
 	}

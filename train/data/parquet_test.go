@@ -1,0 +1,159 @@
+package data
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/parquet-go/parquet-go"
+)
+
+// The fixtures are pyarrow's and datasets': scripts/goldens/data_parquet.py.
+
+func TestParquetOfDatasetsLibrary(t *testing.T) {
+	set, err := Load(t.Context(), "testdata/hf_classlabel.parquet", LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"neg", "pos"}, set.Labels); diff != "" {
+		t.Errorf("class names of the metadata (-want +got):\n%s", diff)
+	}
+	if len(set.Examples) != 8 {
+		t.Fatalf("%d examples", len(set.Examples))
+	}
+	for i, ex := range set.Examples {
+		want := Example{
+			Text:  fmt.Sprintf("review %d, naïve “quotes” 日本 🙂\nline 2", i),
+			Label: i % 2, Name: set.Labels[i%2], File: "testdata/hf_classlabel.parquet", Row: i + 1,
+		}
+		if diff := cmp.Diff(want, ex); diff != "" {
+			t.Errorf("example %d (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+func TestParquetNestedColumnsInEveryCodec(t *testing.T) {
+	turn := func(role, content string) any { return map[string]any{"role": role, "content": content} }
+	columns := []string{"messages", "input_ids", "meta.lang", "meta.stars", "score", "flag", "dict"}
+	want := map[string][]any{
+		"messages": {
+			[]any{turn("user", "Hi"), turn("assistant", "Hello!")},
+			[]any{turn("system", "Be brief."), turn("user", "1+1?"), turn("assistant", "2")},
+			[]any{}, []any{},
+		},
+		"input_ids":  {[]any{int64(1), int64(2), int64(3)}, []any{int64(4)}, []any{}, []any{}},
+		"meta.stars": {int64(5), nil, nil, int64(1)},
+		"meta.lang":  {"en", "de", nil, nil},
+		"score":      {0.5, nil, math.NaN(), -1.0},
+		"flag":       {true, false, nil, true},
+		"dict":       {"a", "b", "a", nil},
+	}
+	for _, codec := range []string{"none", "snappy", "gzip", "zstd", "brotli", "lz4"} {
+		t.Run(codec, func(t *testing.T) {
+			rows, bad, err := readAll(t, "testdata/nested_"+codec+".parquet", ReadOptions{})
+			if codec == "lz4" {
+				wantError(t, err, "LZ4", "snappy")
+				return
+			}
+			if err != nil || bad != nil {
+				t.Fatal(err, bad)
+			}
+			if len(rows) != 4 {
+				t.Fatalf("%d rows", len(rows))
+			}
+			for _, column := range columns {
+				for i, row := range rows {
+					got, ok := row.Lookup(column)
+					if !ok {
+						t.Fatalf("no column %q among %q", column, row.Columns())
+					}
+					if diff := cmp.Diff(want[column][i], got, cmpopts.EquateNaNs()); diff != "" {
+						t.Errorf("%s, row %d (-want +got):\n%s", column, i, diff)
+					}
+				}
+			}
+			if _, ok := rows[0].Lookup("deep"); ok {
+				t.Error("a list of lists is read")
+			}
+		})
+	}
+}
+
+func TestParquetTextThatIsNotUTF8(t *testing.T) {
+	rows, bad, err := readAll(t, "testdata/latin1.parquet", ReadOptions{})
+	if err != nil || len(rows) != 1 || len(bad) != 1 {
+		t.Fatal(rows, bad, err)
+	}
+	wantError(t, bad[0], "latin1.parquet: row 2", `column "text"`, "not UTF-8")
+	rows, bad, err = readAll(t, "testdata/latin1.parquet", ReadOptions{Encoding: Windows1252})
+	if err != nil || bad != nil {
+		t.Fatal(bad, err)
+	}
+	if got, _ := rows[1].Lookup("text"); got != "café" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Files of many row groups and pages, written by the library itself, with a
+// classic repeated field.
+func TestParquetManyRows(t *testing.T) {
+	type record struct {
+		ID    int64    `parquet:"id"`
+		Text  string   `parquet:"text,dict"`
+		Label int32    `parquet:"label"`
+		Tags  []string `parquet:"tags"`
+	}
+	var records []record
+	for i := range 5000 {
+		records = append(records, record{ID: int64(i), Text: fmt.Sprint("text ", i%7), Label: int32(i % 3), Tags: make([]string, i%3)})
+	}
+	var b bytes.Buffer
+	if err := parquet.Write(&b, records, parquet.MaxRowsPerRowGroup(700)); err != nil {
+		t.Fatal(err)
+	}
+	path := write(t, "many.bin", b.String()) // known by content
+	rows, bad, err := readAll(t, path, ReadOptions{})
+	if err != nil || bad != nil || len(rows) != 5000 {
+		t.Fatal(len(rows), bad, err)
+	}
+	for i, row := range rows {
+		want := []any{int64(i), fmt.Sprint("text ", i%7), int64(i % 3)}
+		if diff := cmp.Diff(want, row.values[:3]); diff != "" {
+			t.Fatalf("row %d (-want +got):\n%s", i, diff)
+		}
+		if tags := row.values[3].([]any); len(tags) != i%3 {
+			t.Fatalf("row %d has %d tags", i, len(tags))
+		}
+	}
+	set, err := Load(t.Context(), path, LoadOptions{Limit: 10})
+	if err != nil || len(set.Examples) != 10 || len(set.Labels) != 3 {
+		t.Errorf("%+v, %v", set, err)
+	}
+}
+
+// A damaged file is an error, or at worst other values; never a panic.
+func TestParquetDamaged(t *testing.T) {
+	whole, err := os.ReadFile("testdata/nested_snappy.parquet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 4, 8, 100, len(whole) / 2, len(whole) - 9, len(whole) - 1} {
+		_, _, err := readAll(t, write(t, "cut.parquet", string(whole[:n])), ReadOptions{})
+		wantError(t, err, "cut.parquet")
+	}
+	dir := t.TempDir()
+	for i := range whole {
+		broken := bytes.Clone(whole)
+		broken[i] ^= 0x55
+		path := filepath.Join(dir, "broken.parquet")
+		if err := os.WriteFile(path, broken, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		readAll(t, path, ReadOptions{})
+	}
+}
