@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Entry is one named tensor of an archive.
@@ -25,7 +26,7 @@ type Entry struct {
 	// Data holds the elements, little-endian and contiguous. It is a private
 	// (copy-on-write) view of the mapped file, or memory of its own where the
 	// file does not store the tensor contiguously. It is valid until the archive
-	// is closed. It need not be aligned to the element size.
+	// is closed. See [Entry.Aligned].
 	Data []byte
 	// File is the path of the file that holds the entry.
 	File string
@@ -45,6 +46,14 @@ func (e Entry) Elements() int64 {
 
 // Mapped tells whether Data is a view of the mapped file.
 func (e Entry) Mapped() bool { return e.source != nil }
+
+// Aligned tells whether Data begins at a multiple of the element size, as code
+// that reads whole numbers from memory may require. Files of other writers need
+// not be aligned.
+func (e Entry) Aligned() bool {
+	size := uintptr(max(1, e.DType.Size()))
+	return len(e.Data) == 0 || uintptr(unsafe.Pointer(unsafe.SliceData(e.Data)))%size == 0
+}
 
 // Archive is an opened weight file or a set of shards.
 type Archive interface {
