@@ -1,0 +1,219 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gopeft/model/fsutil"
+)
+
+// Result is one method's line in a comparison. Figures not measured are NaN,
+// parameter counts that make no sense for the method (a forest's) are 0.
+type Result struct {
+	Method                    string
+	TrainAcc, ValAcc, TestAcc float64 // shares from 0 to 1
+	Trainable, Total          int64   // parameters
+	Seconds                   float64 // of training
+	SamplesPerS               float64 // trained samples per second
+	PeakRSSMB                 float64
+}
+
+// resultColumn is a column of the comparison, in its form for programs and the
+// one for people.
+type resultColumn struct {
+	name, title   string
+	exact, pretty func(Result) string
+}
+
+var resultColumns = []resultColumn{
+	{"method", "method", func(r Result) string { return r.Method }, func(r Result) string { return r.Method }},
+	fractionColumn("train_acc", "train acc", func(r Result) float64 { return r.TrainAcc }),
+	fractionColumn("val_acc", "val acc", func(r Result) float64 { return r.ValAcc }),
+	fractionColumn("test_acc", "test acc", func(r Result) float64 { return r.TestAcc }),
+	countColumn("trainable", "trainable", func(r Result) int64 { return r.Trainable }),
+	countColumn("total", "total", func(r Result) int64 { return r.Total }),
+	amountColumn("seconds", "seconds", func(r Result) float64 { return r.Seconds }),
+	amountColumn("samples_per_s", "samples/s", func(r Result) float64 { return r.SamplesPerS }),
+	amountColumn("peak_rss_mb", "peak RSS MB", func(r Result) float64 { return r.PeakRSSMB }),
+}
+
+func fractionColumn(name, title string, get func(Result) float64) resultColumn {
+	return resultColumn{name, title,
+		func(r Result) string { return exact(get(r)) },
+		func(r Result) string { return pretty(get(r), 4) }}
+}
+
+func countColumn(name, title string, get func(Result) int64) resultColumn {
+	return resultColumn{name, title,
+		func(r Result) string { return strconv.FormatInt(get(r), 10) },
+		func(r Result) string { return thousands(get(r)) }}
+}
+
+func amountColumn(name, title string, get func(Result) float64) resultColumn {
+	return resultColumn{name, title,
+		func(r Result) string { return exact(get(r)) },
+		func(r Result) string {
+			v := get(r)
+			switch {
+			case math.Abs(v) >= 100:
+				return pretty(v, 0)
+			case math.Abs(v) >= 10:
+				return pretty(v, 1)
+			default:
+				return pretty(v, 2)
+			}
+		}}
+}
+
+// exact keeps six digits behind the point, more than a run can measure.
+func exact(v float64) string {
+	if math.IsNaN(v) {
+		return ""
+	}
+	return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64)
+}
+
+func pretty(v float64, digits int) string {
+	if math.IsNaN(v) {
+		return "–"
+	}
+	return strconv.FormatFloat(v, 'f', digits, 64)
+}
+
+// thousands groups digits: 66,955,010.
+func thousands(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	sign := ""
+	if n < 0 {
+		sign, text = "-", text[1:]
+	}
+	var b strings.Builder
+	for i, d := range text {
+		if i > 0 && (len(text)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteRune(d)
+	}
+	return sign + b.String()
+}
+
+// WriteCompareCSV writes compare.csv: method, train_acc, val_acc, test_acc,
+// trainable, total, seconds, samples_per_s, peak_rss_mb.
+func WriteCompareCSV(path string, results []Result) error {
+	return fsutil.WriteFile(path, func(out io.Writer) error {
+		w := csv.NewWriter(out)
+		header := make([]string, len(resultColumns))
+		for i, c := range resultColumns {
+			header[i] = c.name
+		}
+		if err := w.Write(header); err != nil {
+			return err
+		}
+		for _, r := range results {
+			line := make([]string, len(resultColumns))
+			for i, c := range resultColumns {
+				line[i] = c.exact(r)
+			}
+			if err := w.Write(line); err != nil {
+				return err
+			}
+		}
+		w.Flush()
+		return w.Error()
+	})
+}
+
+// WriteCompareMarkdown writes compare.md, the same table for a page. intro, if
+// not empty, goes above it.
+func WriteCompareMarkdown(path, intro string, results []Result) error {
+	return fsutil.WriteFile(path, func(out io.Writer) error {
+		var b bytes.Buffer
+		if intro != "" {
+			fmt.Fprintf(&b, "%s\n\n", strings.TrimSpace(intro))
+		}
+		escape := strings.NewReplacer("|", `\|`, "\n", " ")
+		cells := cells(results)
+		for _, line := range cells {
+			for j := range line {
+				line[j] = escape.Replace(line[j])
+			}
+		}
+		widths := columnWidths(cells)
+		for i, line := range cells {
+			for j, cell := range line {
+				b.WriteString("| ")
+				pad(&b, cell, widths[j], j == 0)
+				b.WriteByte(' ')
+			}
+			b.WriteString("|\n")
+			if i == 0 {
+				for j, w := range widths {
+					if j == 0 {
+						fmt.Fprintf(&b, "|%s", strings.Repeat("-", w+2))
+					} else {
+						fmt.Fprintf(&b, "|%s:", strings.Repeat("-", w+1))
+					}
+				}
+				b.WriteString("|\n")
+			}
+		}
+		_, err := b.WriteTo(out)
+		return err
+	})
+}
+
+// WriteTable prints the comparison aligned for a terminal.
+func WriteTable(w io.Writer, results []Result) error {
+	var b bytes.Buffer
+	cells := cells(results)
+	widths := columnWidths(cells)
+	for _, line := range cells {
+		for j, cell := range line {
+			if j > 0 {
+				b.WriteString("  ")
+			}
+			pad(&b, cell, widths[j], j == 0)
+		}
+		b.WriteByte('\n')
+	}
+	_, err := b.WriteTo(w)
+	return err
+}
+
+// cells are the titles and the lines for people.
+func cells(results []Result) [][]string {
+	out := make([][]string, 1+len(results))
+	for _, c := range resultColumns {
+		out[0] = append(out[0], c.title)
+		for i, r := range results {
+			out[1+i] = append(out[1+i], c.pretty(r))
+		}
+	}
+	return out
+}
+
+func columnWidths(cells [][]string) []int {
+	widths := make([]int, len(cells[0]))
+	for _, line := range cells {
+		for j, cell := range line {
+			widths[j] = max(widths[j], utf8.RuneCountInString(cell))
+		}
+	}
+	return widths
+}
+
+// pad writes a cell, to the left or right of its column.
+func pad(b *bytes.Buffer, cell string, width int, left bool) {
+	space := strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell)))
+	if left {
+		b.WriteString(cell + space)
+	} else {
+		b.WriteString(space + cell)
+	}
+}

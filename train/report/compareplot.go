@@ -1,0 +1,116 @@
+package report
+
+import (
+	"math"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+// PlotCompare draws the accuracy of the methods against their trainable
+// parameters and against their training time, both on logarithmic axes, as a
+// PNG file. The accuracy is the test's or, where no method has one, the
+// validation's. Methods without it, or without the other figure, are left out
+// of the panel; those without trainable parameters stand at its left edge.
+func PlotCompare(path, title string, results []Result) error {
+	accuracy, name := func(r Result) float64 { return r.TestAcc }, "test accuracy (%)"
+	measured := false
+	for _, r := range results {
+		measured = measured || isFinite(r.TestAcc)
+	}
+	if !measured {
+		accuracy, name = func(r Result) float64 { return r.ValAcc }, "validation accuracy (%)"
+	}
+	return drawPanels(path, title, nil,
+		comparePanel("trainable parameters", name, results, accuracy,
+			func(r Result) float64 { return float64(r.Trainable) }, true),
+		comparePanel("training time (s)", name, results, accuracy,
+			func(r Result) float64 { return r.Seconds }, false))
+}
+
+func comparePanel(xName, yName string, results []Result, accuracy, cost func(Result) float64, showZero bool) *plot.Plot {
+	p := newPlot(xName, yName)
+	var marks []mark
+	low, high := math.Inf(1), math.Inf(-1)
+	bottom, top := math.Inf(1), math.Inf(-1)
+	zeros := false
+	for i, r := range results {
+		m := mark{x: cost(r), y: 100 * accuracy(r), label: r.Method, style: i}
+		if !isFinite(m.x) || !isFinite(m.y) || m.x < 0 || m.x == 0 && !showZero {
+			continue
+		}
+		if m.x > 0 {
+			low, high = min(low, m.x), max(high, m.x)
+		}
+		zeros = zeros || m.x == 0
+		bottom, top = min(bottom, m.y), max(top, m.y)
+		marks = append(marks, m)
+	}
+	if low > high {
+		low, high = 1, 10
+	}
+	if len(marks) == 0 {
+		bottom, top = 0, 100
+	}
+
+	ticks := logTicks{}
+	if zeros {
+		ticks.zero = math.Pow(10, math.Floor(math.Log10(low))-1)
+		low = ticks.zero
+		for i := range marks {
+			marks[i].x = max(marks[i].x, ticks.zero)
+		}
+	}
+	p.X.Scale = plot.LogScale{}
+	p.X.Tick.Marker = ticks
+	// At least a decade, and room for labels beside the outer points, more on
+	// the right, where most labels go.
+	if widen := math.Sqrt(10 / (high / low)); widen > 1 {
+		low, high = low/widen, high*widen
+	}
+	span := math.Log10(high / low)
+	p.X.Min, p.X.Max = low/math.Pow(10, 0.08*span), high*math.Pow(10, 0.2*span)
+	margin := max(0.12*(top-bottom), 0.5)
+	p.Y.Min, p.Y.Max = bottom-margin, top+margin
+	p.Add(marked(marks))
+	return p
+}
+
+// mark is a labelled point.
+type mark struct {
+	x, y  float64
+	label string
+	style int // colour and shape
+}
+
+// marked draws labelled points and finds room for the labels.
+type marked []mark
+
+// Plot implements plot.Plotter.
+func (ms marked) Plot(c draw.Canvas, p *plot.Plot) {
+	toX, toY := p.Transforms(&c)
+	places := make([]place, len(ms))
+	for i, m := range ms {
+		style := textStyle(9, ink)
+		extent := style.Rectangle(m.label).Size()
+		places[i] = place{at: vg.Point{X: toX(m.x), Y: toY(m.y)}, width: extent.X, height: style.FontExtents().Ascent}
+	}
+	boxes := placeLabels(places, c.Rectangle)
+	for i, m := range ms {
+		colour := series[m.style%len(series)]
+		shape := shapes[m.style/len(series)%len(shapes)]
+		box := boxes[i]
+		if near := nearest(box, places[i].at); distance(near, places[i].at) > 1.8*markRadius {
+			c.StrokeLine2(draw.LineStyle{Color: fade(colour, 0xa0), Width: 0.6}, places[i].at.X, places[i].at.Y, near.X, near.Y)
+		}
+		// Seen through, so that a point behind another shows.
+		c.DrawGlyph(draw.GlyphStyle{Color: fade(colour, 0xc0), Radius: markRadius, Shape: shape}, places[i].at)
+		style := textStyle(9, ink)
+		style.XAlign, style.YAlign = text.XLeft, text.YBottom
+		c.FillText(style, box.Min, m.label)
+	}
+}
+
+var shapes = []draw.GlyphDrawer{draw.CircleGlyph{}, draw.BoxGlyph{}, draw.PyramidGlyph{}}

@@ -1,0 +1,172 @@
+package report
+
+import (
+	"math"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+// PlotCurves draws loss and accuracy over the steps of a run as a PNG file.
+// The training curve is shown as logged and smoothed, the validation curve
+// with a dot per evaluation, the best one ringed; thin vertical lines mark
+// evaluations. Without any accuracy the loss stands alone.
+func PlotCurves(path, title string, rows []Row) error {
+	legend := curvesLegend{}
+	panels := []*plot.Plot{curvesPanel("loss", rows, 1, &legend,
+		func(r Row) float64 { return r.TrainLoss }, func(r Row) float64 { return r.ValLoss }, lowest)}
+
+	hasAccuracy := false
+	for _, r := range rows {
+		hasAccuracy = hasAccuracy || isFinite(r.TrainAcc) || isFinite(r.ValAcc)
+	}
+	if hasAccuracy {
+		panels = append(panels, curvesPanel("accuracy (%)", rows, 100, &legend,
+			func(r Row) float64 { return r.TrainAcc }, func(r Row) float64 { return r.ValAcc }, highest))
+	}
+	return drawPanels(path, title, legend.entries(), panels...)
+}
+
+// Styles of the curves.
+const curveWidth = 1.8
+
+func trainStyle() draw.LineStyle    { return draw.LineStyle{Color: blue, Width: curveWidth} }
+func rawTrainStyle() draw.LineStyle { return draw.LineStyle{Color: fade(blue, 0x50), Width: 0.8} }
+func valStyle() draw.LineStyle      { return draw.LineStyle{Color: orange, Width: curveWidth} }
+
+func valDot() draw.GlyphStyle {
+	return draw.GlyphStyle{Color: orange, Radius: 3, Shape: draw.CircleGlyph{}}
+}
+
+func bestRing() draw.GlyphStyle {
+	return draw.GlyphStyle{Color: orange, Radius: 6, Shape: draw.RingGlyph{}}
+}
+
+// curvesLegend knows which kinds of curves the panels have.
+type curvesLegend struct{ plain, smooth, val bool }
+
+func (l curvesLegend) entries() []legendEntry {
+	train, raw, val, dot, ring := trainStyle(), rawTrainStyle(), valStyle(), valDot(), bestRing()
+	var out []legendEntry
+	if l.smooth {
+		out = append(out, legendEntry{"train", &raw, nil}, legendEntry{"train, smoothed", &train, nil})
+	} else if l.plain {
+		out = append(out, legendEntry{"train", &train, nil})
+	}
+	if l.val {
+		out = append(out, legendEntry{"validation", &val, &dot}, legendEntry{"best", nil, &ring})
+	}
+	return out
+}
+
+// curvesPanel draws one figure's training and validation curve.
+func curvesPanel(name string, rows []Row, scale float64, legend *curvesLegend, train, val func(Row) float64, best func(plotter.XYs) int) *plot.Plot {
+	p := newPlot("step", name)
+	p.X.Tick.Marker = countTicks{}
+
+	trainPoints, valPoints := points(rows, scale, train), points(rows, scale, val)
+	p.Add(verticals(valPoints))
+	const smoothFrom = 12 // fewer points are a line one can follow
+	switch n := len(trainPoints); {
+	case n >= smoothFrom:
+		legend.smooth = true
+		p.Add(line(trainPoints, rawTrainStyle()), line(smoothed(trainPoints), trainStyle()))
+	case n > 1:
+		legend.plain = true
+		p.Add(line(trainPoints, trainStyle()))
+	case n == 1:
+		legend.plain = true
+		p.Add(dots(trainPoints, draw.GlyphStyle{Color: blue, Radius: 3, Shape: draw.CircleGlyph{}}))
+	}
+	if len(valPoints) > 0 {
+		legend.val = true
+		p.Add(line(valPoints, valStyle()), dots(valPoints, valDot()), dots(valPoints[best(valPoints):][:1], bestRing()))
+	}
+
+	all := append(append(plotter.XYs{}, trainPoints...), valPoints...)
+	p.X.Min, p.X.Max = 0, 1
+	p.Y.Min, p.Y.Max = math.Inf(1), math.Inf(-1)
+	for _, v := range all {
+		p.X.Max = max(p.X.Max, v.X)
+		p.Y.Min, p.Y.Max = min(p.Y.Min, v.Y), max(p.Y.Max, v.Y)
+	}
+	if len(all) == 0 {
+		p.Y.Min, p.Y.Max = 0, 1
+	}
+	margin := max(0.05*(p.Y.Max-p.Y.Min), 1e-3*math.Abs(p.Y.Max), 1e-6)
+	p.Y.Min, p.Y.Max = p.Y.Min-margin, p.Y.Max+margin
+	return p
+}
+
+// points are the rows in which a figure was measured.
+func points(rows []Row, scale float64, get func(Row) float64) plotter.XYs {
+	var out plotter.XYs
+	for _, r := range rows {
+		if v := get(r); isFinite(v) {
+			out = append(out, plotter.XY{X: float64(r.Step), Y: v * scale})
+		}
+	}
+	return out
+}
+
+func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// smoothed is the exponential moving mean over about a twentieth of the
+// points, without the pull to the first value.
+func smoothed(points plotter.XYs) plotter.XYs {
+	decay := 1 - 1/max(3, float64(len(points))/20)
+	out := make(plotter.XYs, len(points))
+	mean, weight := 0.0, 0.0
+	for i, v := range points {
+		mean = decay*mean + (1-decay)*v.Y
+		weight = decay*weight + (1 - decay)
+		out[i] = plotter.XY{X: v.X, Y: mean / weight}
+	}
+	return out
+}
+
+func line(points plotter.XYs, style draw.LineStyle) *plotter.Line {
+	return &plotter.Line{XYs: points, LineStyle: style}
+}
+
+func dots(points plotter.XYs, style draw.GlyphStyle) *plotter.Scatter {
+	return &plotter.Scatter{XYs: points, GlyphStyle: style}
+}
+
+func lowest(points plotter.XYs) int {
+	best := 0
+	for i, v := range points {
+		if v.Y < points[best].Y {
+			best = i
+		}
+	}
+	return best
+}
+
+func highest(points plotter.XYs) int {
+	best := 0
+	for i, v := range points {
+		if v.Y > points[best].Y {
+			best = i
+		}
+	}
+	return best
+}
+
+// verticals draws a thin line at every point's x.
+type verticals plotter.XYs
+
+// Plot implements plot.Plotter.
+func (v verticals) Plot(c draw.Canvas, p *plot.Plot) {
+	const most = 40 // beyond, the lines would be a grey area
+	if len(v) > most {
+		return
+	}
+	toX, _ := p.Transforms(&c)
+	style := draw.LineStyle{Color: fade(grey, 0x90), Width: 0.5, Dashes: []vg.Length{2, 3}}
+	for _, point := range v {
+		c.StrokeLine2(style, toX(point.X), c.Min.Y, toX(point.X), c.Max.Y)
+	}
+}

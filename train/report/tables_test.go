@@ -1,0 +1,157 @@
+package report
+
+import (
+	"bytes"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func results() []Result {
+	nan := math.NaN()
+	return []Result{
+		{"logreg", 0.93, 0.86, 0.8612345, 769, 66363649, 12.346, 812.5, 640.2},
+		{"forest", 1, 0.82, 0.824, 0, 66362880, 9.5, nan, 655},
+		{"full", 0.99, 0.91, 0.914, 66955010, 66955010, 1234.5, 3.6, 2578},
+		{"llama|ada", nan, nan, nan, 605954, 66955010, nan, nan, nan},
+	}
+}
+
+func TestCompareCSV(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "compare.csv")
+	if err := WriteCompareCSV(path, results()); err != nil {
+		t.Fatal(err)
+	}
+	want := `method,train_acc,val_acc,test_acc,trainable,total,seconds,samples_per_s,peak_rss_mb
+logreg,0.93,0.86,0.861235,769,66363649,12.346,812.5,640.2
+forest,1,0.82,0.824,0,66362880,9.5,,655
+full,0.99,0.91,0.914,66955010,66955010,1234.5,3.6,2578
+llama|ada,,,,605954,66955010,,,
+`
+	if diff := cmp.Diff(want, read(t, path)); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+}
+
+func TestCompareMarkdown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "compare.md")
+	if err := WriteCompareMarkdown(path, "Seed 1.\n", results()); err != nil {
+		t.Fatal(err)
+	}
+	want := `Seed 1.
+
+| method     | train acc | val acc | test acc |  trainable |      total | seconds | samples/s | peak RSS MB |
+|------------|----------:|--------:|---------:|-----------:|-----------:|--------:|----------:|------------:|
+| logreg     |    0.9300 |  0.8600 |   0.8612 |        769 | 66,363,649 |    12.3 |       812 |         640 |
+| forest     |    1.0000 |  0.8200 |   0.8240 |          0 | 66,362,880 |    9.50 |         – |         655 |
+| full       |    0.9900 |  0.9100 |   0.9140 | 66,955,010 | 66,955,010 |    1234 |      3.60 |        2578 |
+| llama\|ada |         – |       – |        – |    605,954 | 66,955,010 |       – |         – |           – |
+`
+	if diff := cmp.Diff(want, read(t, path)); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteTable(&b, results()[:2]); err != nil {
+		t.Fatal(err)
+	}
+	want := `method  train acc  val acc  test acc  trainable       total  seconds  samples/s  peak RSS MB
+logreg     0.9300   0.8600    0.8612        769  66,363,649     12.3        812          640
+forest     1.0000   0.8200    0.8240          0  66,362,880     9.50          –          655
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 66955010: "66,955,010", -1234: "-1,234"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
+// sameNumber takes two missing numbers for equal.
+var sameNumber = cmp.Comparer(func(a, b Number) bool {
+	return a == b || math.IsNaN(float64(a)) && math.IsNaN(float64(b))
+})
+
+func TestSummaryRoundTrip(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "summary.json")
+	want := Summary{
+		Method: "lora", Model: "distilbert-base-uncased <tiny>",
+		Params:   Params{Trainable: 739586, Frozen: 66362880, Total: 67102466},
+		Accuracy: Splits{0.95, 0.9, 0.89}, Loss: MissingSplits(),
+		Seconds: 12.5, SamplesPerS: 30, PeakRSSMB: 900, PeakCUDAMB: Missing(), BestEpoch: 2,
+	}
+	if err := WriteSummary(path, want); err != nil {
+		t.Fatal(err)
+	}
+	text := `{
+  "method": "lora",
+  "model": "distilbert-base-uncased <tiny>",
+  "params": {
+    "trainable": 739586,
+    "frozen": 66362880,
+    "total": 67102466
+  },
+  "accuracy": {
+    "train": 0.95,
+    "val": 0.9,
+    "test": 0.89
+  },
+  "loss": {
+    "train": null,
+    "val": null,
+    "test": null
+  },
+  "seconds": 12.5,
+  "samples_per_s": 30,
+  "peak_rss_mb": 900,
+  "peak_cuda_mb": null,
+  "best_epoch": 2
+}
+`
+	if diff := cmp.Diff(text, read(t, path)); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+	got, err := ReadSummary(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, sameNumber); diff != "" {
+		t.Errorf("summary (-want +got):\n%s", diff)
+	}
+	r := got.Result()
+	if r.Method != "lora" || r.TestAcc != 0.89 || r.Trainable != 739586 || r.Seconds != 12.5 {
+		t.Errorf("result %+v", r)
+	}
+}
+
+func TestSummaryErrorsNameTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "summary.json")
+	if err := os.WriteFile(path, []byte(`{"seconds": "fast"}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadSummary(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "string") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestMissingFieldsOfASummaryAreNaN(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "summary.json")
+	if err := os.WriteFile(path, []byte(`{"method": "lora"}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ReadSummary(path)
+	if err != nil || !math.IsNaN(float64(s.Seconds)) || !math.IsNaN(float64(s.Accuracy.Test)) {
+		t.Errorf("summary %+v, error %v", s, err)
+	}
+}
