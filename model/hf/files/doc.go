@@ -22,8 +22,9 @@
 // Nothing in a file is trusted. Sizes, offsets, shapes, names, paths in an index
 // and pickle programs are checked before they are used, no pickle code is ever
 // executed, and a malformed file is one error naming the file and the tensor.
-// What cannot be defended against is another process shortening a file while it
-// is mapped: the system then ends this process, as it does for every mmap reader.
+// A file that another process shortens while it is mapped is an error from
+// [Entry.Float32] and [Prefault]; only code that uses Data in place cannot be
+// defended against it.
 //
 // The writers stream tensor by tensor, never hold more than one in memory, and
 // replace the destination atomically.

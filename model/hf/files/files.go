@@ -44,6 +44,25 @@ func (e Entry) Elements() int64 {
 	return n
 }
 
+// Rows cuts the entry along its first dimension: the rows first … first+count-1,
+// sharing the data. Converting and releasing a large tensor in such parts keeps
+// little of the file in memory at a time.
+func (e Entry) Rows(first, count int64) (Entry, error) {
+	if len(e.Shape) == 0 || len(e.Shape) == 1 && e.DType.Quantised() {
+		return Entry{}, fmt.Errorf("%s: tensor %s: %s%v cannot be cut into rows", e.File, quote(e.Name), e.DType, e.Shape)
+	}
+	if rows := e.Shape[0]; first < 0 || count < 0 || first > rows || count > rows-first {
+		return Entry{}, fmt.Errorf("%s: tensor %s: rows %d to %d of %d", e.File, quote(e.Name), first, first+count, rows)
+	}
+	part := e
+	part.Shape = slices.Clone(e.Shape)
+	part.Shape[0] = count
+	width := int64(len(e.Data)) / max(1, e.Shape[0])
+	part.Data = e.Data[first*width : (first+count)*width : (first+count)*width]
+	part.offset += first * width
+	return part, nil
+}
+
 // Mapped tells whether Data is a view of the mapped file.
 func (e Entry) Mapped() bool { return e.source != nil }
 

@@ -103,20 +103,33 @@ func (e Entry) Float32(dst []float32, first int64) error {
 	}
 	src := e.Data[first/k.elems*k.size : (first+count)/k.elems*k.size]
 	const piece = 1 << 15 // elements; whole blocks of every type
-	if count < 4*piece {
-		decode(dst, src, e.DType)
-		return nil
-	}
-	var wg sync.WaitGroup
 	workers := int64(runtime.GOMAXPROCS(0))
-	share := (count/workers + piece - 1) / piece * piece
-	for from := int64(0); from < count; from += share {
+	if count < 4*piece {
+		workers = 1
+	}
+	share := max(1, (count/workers+piece-1)/piece*piece)
+	failures := make([]error, (count+share-1)/share)
+	var wg sync.WaitGroup
+	for i := range failures {
+		from := int64(i) * share
 		to := min(from+share, count)
-		wg.Go(func() {
-			decode(dst[from:to], src[from/k.elems*k.size:to/k.elems*k.size], e.DType)
-		})
+		convert := func() {
+			failures[i] = guardFaults(func() {
+				decode(dst[from:to], src[from/k.elems*k.size:to/k.elems*k.size], e.DType)
+			})
+		}
+		if len(failures) == 1 {
+			convert()
+		} else {
+			wg.Go(convert)
+		}
 	}
 	wg.Wait()
+	for _, err := range failures {
+		if err != nil {
+			return fmt.Errorf("%s: tensor %s: %w", e.File, quote(e.Name), err)
+		}
+	}
 	return nil
 }
 

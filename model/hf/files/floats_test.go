@@ -180,6 +180,58 @@ func TestLargeRangesAreSplitWithoutSeams(t *testing.T) {
 	}
 }
 
+func TestAShortenedFileIsAnError(t *testing.T) {
+	const count = 1 << 20
+	path := t.TempDir() + "/w.safetensors"
+	if err := WriteSafetensors(path, []Tensor{{Name: "w", DType: F32, Shape: []int64{count}, Data: make([]byte, count*4)}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	a := mustOpen(t, path)
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	w := a.Entries()[0]
+	wantError(t, w.Float32(make([]float32, count), 0), path, `"w"`, "shortened")
+	wantError(t, w.Float32(make([]float32, 10), count-10), path, `"w"`, "shortened")
+	if err := Prefault(t.Context(), a.Entries()); err == nil {
+		t.Error("prefault saw nothing")
+	}
+}
+
+func TestRowsShareTheDataOfTheirEntry(t *testing.T) {
+	a := mustOpen(t, "testdata/every_type.safetensors")
+	weight, _ := a.Lookup("layer.0.weight")
+	part, err := weight.Rows(1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]float32, 8)
+	if err := part.Float32(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, []float32{4, 5, 6, 7, 8, 9, 10, 11}) || !slices.Equal(part.Shape, []int64{2, 4}) || !slices.Equal(weight.Shape, []int64{3, 4}) {
+		t.Errorf("%v %v", part.Shape, got)
+	}
+	if &part.Data[0] != &weight.Data[16] || part.offset != weight.offset+16 {
+		t.Error("the data are not shared")
+	}
+	if none, err := weight.Rows(3, 0); err != nil || len(none.Data) != 0 {
+		t.Errorf("no rows: %v %v", none.Data, err)
+	}
+	for _, r := range [][2]int64{{-1, 1}, {0, 4}, {3, 1}, {1, -1}, {1, math.MaxInt64}} {
+		if _, err := weight.Rows(r[0], r[1]); err == nil {
+			t.Errorf("rows %v are accepted", r)
+		}
+	}
+	quantised, _ := mustOpen(t, "testdata/blocks.gguf").Lookup("Q6_K")
+	if part, err = quantised.Rows(2, 1); err != nil || part.Float32(make([]float32, 512), 0) != nil {
+		t.Errorf("a quantised row: %v", err)
+	}
+	scalar, _ := a.Lookup("scalar")
+	_, err = scalar.Rows(0, 1)
+	wantError(t, err, `"scalar"`, "cannot be cut")
+}
+
 func TestPrefaultAndReleaseKeepTheData(t *testing.T) {
 	content := make([]byte, 1<<20)
 	random := rand.NewChaCha8([32]byte{1})

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -154,7 +155,7 @@ func parseIndex(text []byte) (map[string]string, error) {
 
 func checkShardPath(file string) error {
 	local := filepath.FromSlash(file)
-	if strings.ContainsAny(file, "\\\x00") || !filepath.IsLocal(local) || filepath.Clean(local) != local || local == "." {
+	if strings.Contains(file, `\`) || strings.ContainsFunc(file, unicode.IsControl) || !filepath.IsLocal(local) || filepath.Clean(local) != local || local == "." {
 		return fmt.Errorf("the shard path %s does not stay in the index's folder", quote(file))
 	}
 	return nil

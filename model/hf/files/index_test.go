@@ -40,6 +40,7 @@ func TestRefusesMalformedIndexes(t *testing.T) {
 		{"a backslash path", `{"weight_map":{"a":"..\\s1.safetensors"}}`, []string{`"a"`, "does not stay"}},
 		{"an empty path", `{"weight_map":{"a":""}}`, []string{`"a"`, "does not stay"}},
 		{"a NUL in the path", `{"weight_map":{"a":"s1\u0000.safetensors"}}`, []string{`"a"`, "does not stay"}},
+		{"a line break in the path", `{"weight_map":{"a":"s1\n.safetensors"}}`, []string{`"a"`, "does not stay"}},
 		{"the folder itself", `{"weight_map":{"a":"."}}`, []string{`"a"`, "does not stay"}},
 		{"a missing shard", `{"weight_map":{"a":"s9.safetensors"}}`, []string{`"s9.safetensors" is missing`}},
 		{"a folder as shard", `{"weight_map":{"a":"folder"}}`, []string{"a folder"}},

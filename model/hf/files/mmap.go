@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -100,25 +101,55 @@ func Prefault(ctx context.Context, entries []Entry) error {
 			whole = whole[n:]
 		}
 	}
+	return touch(ctx, chunks, int(page))
+}
+
+// touch reads a byte of every page of the chunks, in order, on a few goroutines.
+func touch(ctx context.Context, chunks [][]byte, page int) error {
 	var next, sum atomic.Int64
+	failures := make([]error, min(len(chunks), runtime.GOMAXPROCS(0), 4))
 	var wg sync.WaitGroup
-	for range min(len(chunks), runtime.GOMAXPROCS(0), 4) {
+	for worker := range failures {
 		wg.Go(func() {
-			touched := int64(0)
-			for ctx.Err() == nil {
-				i := next.Add(1) - 1
-				if i >= int64(len(chunks)) {
-					break
+			failures[worker] = guardFaults(func() {
+				touched := int64(0)
+				for ctx.Err() == nil {
+					i := next.Add(1) - 1
+					if i >= int64(len(chunks)) {
+						break
+					}
+					for p := 0; p < len(chunks[i]); p += page {
+						touched += int64(chunks[i][p])
+					}
 				}
-				for p := 0; p < len(chunks[i]); p += int(page) {
-					touched += int64(chunks[i][p])
-				}
-			}
-			sum.Add(touched) // the reads must have a use, or they may be left out
+				sum.Add(touched) // the reads must have a use, or they may be left out
+			})
 		})
 	}
 	wg.Wait()
+	for _, err := range failures {
+		if err != nil {
+			return err
+		}
+	}
 	return ctx.Err()
+}
+
+// guardFaults runs work that reads mapped memory, and gives an error where the
+// pages cannot be had: the file was shortened, or its disk has gone.
+func guardFaults(work func()) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			err = errors.New("the mapped file cannot be read any more: it was shortened, or its disk failed")
+		default:
+			panic(r)
+		}
+	}()
+	work()
+	return nil
 }
 
 // Release gives back the memory of pages that lie wholly inside the entry, once

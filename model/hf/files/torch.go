@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -114,7 +116,8 @@ func readTorchZip(u *unpickler, data []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range u.storages {
+	for _, key := range slices.Sorted(maps.Keys(u.storages)) {
+		s := u.storages[key]
 		if s.at, s.size, err = z.locate(prefix + "data/" + s.key); err != nil {
 			return nil, err
 		}

@@ -79,7 +79,7 @@ func TestATrainingCheckpointGivesItsWeightsAndSettings(t *testing.T) {
 // give those with operands.
 func program(parts ...string) string { return "\x80\x02" + strings.Join(parts, "") + "." }
 
-func unicode(s string) string {
+func pyString(s string) string {
 	return "X" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(s)))) + s
 }
 
@@ -97,7 +97,7 @@ func global(full string) string {
 func call(full string, args ...string) string { return global(full) + tuple(args...) + "R" }
 
 func storage(class, key string, count int64) string {
-	return tuple(unicode("storage"), global(class), unicode(key), unicode("cpu"), number(count)) + "Q"
+	return tuple(pyString("storage"), global(class), pyString(key), pyString("cpu"), number(count)) + "Q"
 }
 
 // floats is storage 0 with four F32 numbers; torchFile gives it 16 bytes.
@@ -144,7 +144,7 @@ func torchFile(t testing.TB, pickle string) []byte {
 // what follows it.
 func legacyFile(pickle, keys string, rest ...byte) []byte {
 	magic := program("\x8a\x0a" + string(legacyMagic))
-	head := magic + program(number(1001)) + program(dict(unicode("little_endian"), "\x88"))
+	head := magic + program(number(1001)) + program(dict(pyString("little_endian"), "\x88"))
 	return append([]byte(head+pickle+keys), rest...)
 }
 
@@ -158,23 +158,23 @@ func malformedPickles() []torchCase {
 	size, step := tuple(number(4)), tuple(number(1))
 	deep := "}"
 	for range 50 {
-		deep = dict(unicode("a"), deep)
+		deep = dict(pyString("a"), deep)
 	}
 	// Each dict holds the one before twice: 2^40 paths to a tensor.
-	bomb := dict(unicode("w"), plain) + "q\x00"
+	bomb := dict(pyString("w"), plain) + "q\x00"
 	for range 7 {
 		items := make([]string, 0, 128)
 		for i := range 64 {
-			items = append(items, unicode(fmt.Sprint(i)), "h\x00")
+			items = append(items, pyString(fmt.Sprint(i)), "h\x00")
 		}
 		bomb += dict(items...) + "q\x00"
 	}
 	return []torchCase{
-		{"os.system", program(call("os.system", unicode("true"))), []string{`"os.system"`, "never run"}},
-		{"posix.system", program(call("posix.system", unicode("true"))), []string{`"posix.system"`}},
-		{"builtins.eval", program(call("builtins.eval", unicode("1"))), []string{`"builtins.eval"`}},
+		{"os.system", program(call("os.system", pyString("true"))), []string{`"os.system"`, "never run"}},
+		{"posix.system", program(call("posix.system", pyString("true"))), []string{`"posix.system"`}},
+		{"builtins.eval", program(call("builtins.eval", pyString("1"))), []string{`"builtins.eval"`}},
 		{"a global that is never called", program(global("subprocess.Popen")), []string{`"subprocess.Popen"`}},
-		{"a global with protocol 4", program(unicode("os"), unicode("system"), "\x93"), []string{`"os.system"`}},
+		{"a global with protocol 4", program(pyString("os"), pyString("system"), "\x93"), []string{`"os.system"`}},
 		{"a global whose name is a number", program(number(1), number(2), "\x93"), []string{"not a string"}},
 		{"a dotted way round the list", program("ctorch._utils\n_rebuild_tensor_v2.__globals__\n"), []string{"__globals__"}},
 		{"an attribute of torch", program(global("torch.load")), []string{`"torch.load"`}},
@@ -199,7 +199,7 @@ func malformedPickles() []torchCase {
 		{"append to a number", program("K\x01K\x02a"), []string{"appended to"}},
 		{"set in a list", program("]NNs"), []string{"set in a list"}},
 		{"key without a value", program("}(Nu"), []string{"no value"}},
-		{"call of a string", program(unicode("f"), ")R"), []string{`"f" is called`}},
+		{"call of a string", program(pyString("f"), ")R"), []string{`"f" is called`}},
 		{"call of a storage class", program(global("torch.FloatStorage"), ")R"), []string{"FloatStorage", "called"}},
 		{"call without a tuple", program(global("collections.OrderedDict"), "NR"), []string{"called with None"}},
 		{"attributes of a number", program("K\x01Nb"), []string{"attributes"}},
@@ -207,29 +207,29 @@ func malformedPickles() []torchCase {
 		{"a million values", program(strings.Repeat("N", 1<<20+1)), []string{"values on the stack"}},
 		{"not a dict", program("K\x01"), []string{"not a dict"}},
 		{"a single tensor", program(plain), []string{"not a dict"}},
-		{"no tensors", program(dict(unicode("a"), "K\x01")), []string{"no tensors"}},
+		{"no tensors", program(dict(pyString("a"), "K\x01")), []string{"no tensors"}},
 		{"a tensor without a name", program(dict("N", plain)), []string{"name"}},
-		{"a tensor named by the empty string", program(dict(unicode(""), plain)), []string{"empty name"}},
-		{"a name of 5000 bytes", program(dict(unicode(strings.Repeat("n", 5000)), plain)), []string{"name"}},
-		{"a name twice", program(dict(unicode("w"), plain, unicode("w"), plain)), []string{`"w" appears twice`}},
-		{"a dict inside itself", program("}q\x00", unicode("a"), "h\x00s"), []string{"contains itself"}},
-		{"two dicts inside each other", program("}q\x00}q\x01", unicode("a"), "h\x00s0", unicode("b"), "h\x01s"), []string{"nested"}},
+		{"a tensor named by the empty string", program(dict(pyString(""), plain)), []string{"empty name"}},
+		{"a name of 5000 bytes", program(dict(pyString(strings.Repeat("n", 5000)), plain)), []string{"name"}},
+		{"a name twice", program(dict(pyString("w"), plain, pyString("w"), plain)), []string{`"w" appears twice`}},
+		{"a dict inside itself", program("}q\x00", pyString("a"), "h\x00s"), []string{"contains itself"}},
+		{"two dicts inside each other", program("}q\x00}q\x01", pyString("a"), "h\x00s0", pyString("b"), "h\x01s"), []string{"nested"}},
 		{"dicts nested deep", program(deep), []string{"nested"}},
 		{"dicts shared exponentially", program(bomb), []string{"more than 262144 values"}},
-		{"reference that is no storage", program(tuple(unicode("module"), "N", "N", "N", "N"), "Q"), []string{"not a storage"}},
+		{"reference that is no storage", program(tuple(pyString("module"), "N", "N", "N", "N"), "Q"), []string{"not a storage"}},
 		{"reference that is no tuple", program("NQ"), []string{"not a storage"}},
-		{"reference that is too short", program(tuple(unicode("storage")), "Q"), []string{"not a storage"}},
-		{"storage class that is a string", program(tuple(unicode("storage"), unicode("F"), unicode("0"), "N", number(4)), "Q"), []string{"malformed"}},
-		{"storage class that is a function", program(tuple(unicode("storage"), global("torch.Size"), unicode("0"), "N", number(4)), "Q"), []string{"malformed"}},
+		{"reference that is too short", program(tuple(pyString("storage")), "Q"), []string{"not a storage"}},
+		{"storage class that is a string", program(tuple(pyString("storage"), pyString("F"), pyString("0"), "N", number(4)), "Q"), []string{"malformed"}},
+		{"storage class that is a function", program(tuple(pyString("storage"), global("torch.Size"), pyString("0"), "N", number(4)), "Q"), []string{"malformed"}},
 		{"unknown storage class", program(storage("torch.QUInt8Storage", "0", 4)), []string{"QUInt8Storage"}},
 		{"storage of -1 numbers", program(storage("torch.FloatStorage", "0", -1)), []string{"-1 numbers"}},
 		{"storage of 2^62 numbers", program(storage("torch.FloatStorage", "0", 1<<62)), []string{"numbers"}},
 		{"storage as two types", program(floats, storage("torch.IntStorage", "0", 4)), []string{`"0"`, "elsewhere"}},
-		{"storage view", program(tuple(unicode("storage"), global("torch.FloatStorage"), unicode("0"), "N", number(4), tuple("N")), "Q"), []string{"before 0.4"}},
-		{"storage larger than its record", program(dict(unicode("w"), tensor(storage("torch.FloatStorage", "0", 1<<40), 0, size, step))), []string{`"0" holds 16 bytes`}},
-		{"storage smaller than its record", program(dict(unicode("w"), tensor(storage("torch.FloatStorage", "0", 3), 0, tuple(number(3)), step))), []string{`"0" holds 16 bytes`}},
-		{"storage without a record", program(dict(unicode("w"), tensor(storage("torch.FloatStorage", "7", 4), 0, size, step))), []string{`"x/data/7" is missing`}},
-		{"storage that climbs out", program(dict(unicode("w"), tensor(storage("torch.FloatStorage", "../../0", 4), 0, size, step))), []string{"is missing"}},
+		{"storage view", program(tuple(pyString("storage"), global("torch.FloatStorage"), pyString("0"), "N", number(4), tuple("N")), "Q"), []string{"before 0.4"}},
+		{"storage larger than its record", program(dict(pyString("w"), tensor(storage("torch.FloatStorage", "0", 1<<40), 0, size, step))), []string{`"0" holds 16 bytes`}},
+		{"storage smaller than its record", program(dict(pyString("w"), tensor(storage("torch.FloatStorage", "0", 3), 0, tuple(number(3)), step))), []string{`"0" holds 16 bytes`}},
+		{"storage without a record", program(dict(pyString("w"), tensor(storage("torch.FloatStorage", "7", 4), 0, size, step))), []string{`"x/data/7" is missing`}},
+		{"storage that climbs out", program(dict(pyString("w"), tensor(storage("torch.FloatStorage", "../../0", 4), 0, size, step))), []string{"is missing"}},
 		{"tensor of a number", program(tensor("K\x01", 0, size, step)), []string{"tensor", "its storage is the number 1"}},
 		{"tensor without arguments", program(call("torch._utils._rebuild_tensor_v2")), []string{"0 arguments"}},
 		{"negative offset", program(tensor(floats, -1, size, step)), []string{"offset"}},
@@ -240,14 +240,14 @@ func malformedPickles() []torchCase {
 		{"stride that overflows", program(tensor(floats, 0, tuple(number(3), number(3)), tuple(number(1<<62), number(1<<62)))), []string{"leaves its storage"}},
 		{"negative stride", program(tensor(floats, 0, size, tuple(number(-1)))), []string{"strides", "-1"}},
 		{"negative dimension", program(tensor(floats, 0, tuple(number(-4)), step)), []string{"shape", "-4"}},
-		{"dimension that is a string", program(tensor(floats, 0, tuple(unicode("4")), step)), []string{"shape", `"4"`}},
+		{"dimension that is a string", program(tensor(floats, 0, tuple(pyString("4")), step)), []string{"shape", `"4"`}},
 		{"dimension of more than 64 bits", program(tensor(floats, 0, tuple("\x8a\x09\x01\x00\x00\x00\x00\x00\x00\x00\x01"), step)), []string{"shape"}},
 		{"shape that is a list", program(tensor(floats, 0, "]", step)), []string{"shape", "not a tuple"}},
 		{"65 dimensions", program(tensor(floats, 0, tuple(strings.Repeat("K\x01", 65)), tuple(strings.Repeat("K\x01", 65)))), []string{"more than 64"}},
 		{"fewer strides than dimensions", program(tensor(floats, 0, tuple(number(2), number(2)), step)), []string{"2 dimensions have 1 strides"}},
 		{"shape that overflows", program(tensor(floats, 0, tuple(number(1<<40), number(1<<40)), tuple(number(0), number(0)))), []string{"overflows"}},
-		{"one number expanded to terabytes", program(dict(unicode("w"), tensor(floats, 0, tuple(number(1<<40)), tuple(number(0))))), []string{`"w"`, "too often"}},
-		{"parameter of a string", program(call("torch._utils._rebuild_parameter", unicode("x"))), []string{"a parameter is made of"}},
+		{"one number expanded to terabytes", program(dict(pyString("w"), tensor(floats, 0, tuple(number(1<<40)), tuple(number(0))))), []string{`"w"`, "too often"}},
+		{"parameter of a string", program(call("torch._utils._rebuild_parameter", pyString("x"))), []string{"a parameter is made of"}},
 		{"parameter of nothing", program(call("torch._utils._rebuild_parameter")), []string{"without data"}},
 	}
 }
@@ -267,7 +267,7 @@ func malformedTorchFiles(t testing.TB) []struct {
 	file []byte
 	want []string
 } {
-	good := program(dict(unicode("w"), plain))
+	good := program(dict(pyString("w"), plain))
 	whole := torchFile(t, good)
 	damaged := bytes.Replace(whole, []byte("FloatStorage"), []byte("HalfXStorage"), 1)
 	encrypted := slices.Clone(whole)
@@ -276,7 +276,7 @@ func malformedTorchFiles(t testing.TB) []struct {
 	outside := slices.Clone(whole)
 	binary.LittleEndian.PutUint32(outside[central+20:], 1<<30)
 	binary.LittleEndian.PutUint32(outside[central+24:], 1<<30)
-	list := program("]" + unicode("0") + "a")
+	list := program("]" + pyString("0") + "a")
 	numbers := append(binary.LittleEndian.AppendUint64(nil, 4), make([]byte, 16)...)
 	return []struct {
 		name string
@@ -293,18 +293,18 @@ func malformedTorchFiles(t testing.TB) []struct {
 		{"encrypted", encrypted, []string{`"x/data/0" is compressed or encrypted`}},
 		{"record outside the file", outside, []string{`"x/data/0" lies outside`}},
 		{"damaged pickle", damaged, []string{"checksum"}},
-		{"plain pickle", []byte(program(dict(unicode("w"), "K\x01"))), []string{"torch.save did not write"}},
+		{"plain pickle", []byte(program(dict(pyString("w"), "K\x01"))), []string{"torch.save did not write"}},
 		{"legacy with another version", []byte(program("\x8a\x0a"+string(legacyMagic)) + program(number(1002))), []string{"1002"}},
-		{"legacy from a big-endian system", []byte(program("\x8a\x0a"+string(legacyMagic)) + program(number(1001)) + program(dict(unicode("little_endian"), "\x89"))), []string{"big-endian"}},
+		{"legacy from a big-endian system", []byte(program("\x8a\x0a"+string(legacyMagic)) + program(number(1001)) + program(dict(pyString("little_endian"), "\x89"))), []string{"big-endian"}},
 		{"legacy that ends after its head", legacyFile("", ""), []string{"cut short"}},
 		{"legacy without its storages", legacyFile(good, program("]")), []string{`"w"`, "not in the file"}},
 		{"legacy with a list that is none", legacyFile(good, program("N")), []string{"list of storages"}},
-		{"legacy with an unknown storage", legacyFile(good, program("]"+unicode("9")+"a")), []string{`"9"`}},
+		{"legacy with an unknown storage", legacyFile(good, program("]"+pyString("9")+"a")), []string{`"9"`}},
 		{"legacy with a number as storage", legacyFile(good, program("]K\x01a")), []string{"the number 1"}},
-		{"legacy with a storage twice", legacyFile(good, program("]"+unicode("0")+"a"+unicode("0")+"a"), append(slices.Clone(numbers), numbers...)...), []string{"twice"}},
+		{"legacy with a storage twice", legacyFile(good, program("]"+pyString("0")+"a"+pyString("0")+"a"), append(slices.Clone(numbers), numbers...)...), []string{"twice"}},
 		{"legacy with another count", legacyFile(good, list, binary.LittleEndian.AppendUint64(nil, 5)...), []string{"5 numbers, 4"}},
 		{"legacy with a storage cut short", legacyFile(good, list, numbers[:20]...), []string{`"0"`, "cut short"}},
-		{"legacy with code", legacyFile(program(call("os.system", unicode("true"))), list), []string{`"os.system"`}},
+		{"legacy with code", legacyFile(program(call("os.system", pyString("true"))), list), []string{`"os.system"`}},
 	}
 }
 
@@ -319,8 +319,8 @@ func TestRefusesMalformedTorchFiles(t *testing.T) {
 }
 
 func TestTheBuildersOfTheseTestsMakeValidFiles(t *testing.T) {
-	good := program(dict(unicode("w"), plain))
-	keys := program("]" + unicode("0") + "a")
+	good := program(dict(pyString("w"), plain))
+	keys := program("]" + pyString("0") + "a")
 	numbers := append(binary.LittleEndian.AppendUint64(nil, 4), make([]byte, 16)...)
 	for name, file := range map[string][]byte{"zip": torchFile(t, good), "legacy": legacyFile(good, keys, numbers...)} {
 		a := mustOpen(t, writeTemp(t, name, file))
@@ -346,7 +346,7 @@ func FuzzTorch(f *testing.F) {
 
 // FuzzPickle reaches the pickle machine behind a valid archive.
 func FuzzPickle(f *testing.F) {
-	f.Add([]byte(program(dict(unicode("w"), plain))))
+	f.Add([]byte(program(dict(pyString("w"), plain))))
 	for _, c := range malformedPickles() {
 		if len(c.pickle) < 1<<12 {
 			f.Add([]byte(c.pickle))
