@@ -57,6 +57,7 @@ type unpickler struct {
 	marks    []int
 	memo     map[uint64]any
 	storages map[string]*pyStorage
+	copied   int // items copied by OrderedDict calls so far
 }
 
 // load runs one program from the current position and leaves the position after

@@ -106,10 +106,11 @@ func (u *unpickler) reduce() error {
 	}
 	switch function {
 	case "collections.OrderedDict":
-		if len(args) > 0 {
-			return errors.New("OrderedDict is called with arguments")
+		d, err := u.orderedDict(args)
+		if err != nil {
+			return err
 		}
-		u.push(&pyDict{})
+		u.push(d)
 	case "torch.Size":
 		if len(args) != 1 {
 			return fmt.Errorf("torch.Size has %d arguments", len(args))
@@ -136,6 +137,35 @@ func (u *unpickler) reduce() error {
 		return fmt.Errorf("%s is called", quote(string(function)))
 	}
 	return nil
+}
+
+// orderedDict takes nothing, or the list of pairs that Python 2 wrote. It is the
+// one call that copies what it is given, so the copies are counted.
+func (u *unpickler) orderedDict(args pyTuple) (*pyDict, error) {
+	d := &pyDict{}
+	if len(args) == 0 {
+		return d, nil
+	}
+	pairs, ok := args[0].(*pyList)
+	if !ok || len(args) > 1 {
+		return nil, fmt.Errorf("OrderedDict is called with %d arguments, the first %s", len(args), pyKind(args[0]))
+	}
+	if u.copied += len(pairs.items); u.copied > maxPickleOps {
+		return nil, fmt.Errorf("OrderedDict is called with more than %d items in all", maxPickleOps)
+	}
+	for _, item := range pairs.items {
+		pair, ok := item.(pyTuple)
+		if list, isList := item.(*pyList); isList {
+			pair, ok = list.items, true
+		}
+		if !ok || len(pair) != 2 {
+			return nil, fmt.Errorf("an item of OrderedDict is %s, not a pair", pyKind(item))
+		}
+		if err := d.set(pair); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
 }
 
 // build would set attributes. PyTorch's state dicts carry their module versions

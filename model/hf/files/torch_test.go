@@ -169,6 +169,8 @@ func malformedPickles() []torchCase {
 		}
 		bomb += dict(items...) + "q\x00"
 	}
+	// A long list given to a call again and again.
+	again := "](" + strings.Repeat(tuple("K\x01", "N"), 1<<13) + "eq\x01" + strings.Repeat(global("collections.OrderedDict")+"h\x01\x85R0", 1<<11)
 	return []torchCase{
 		{"os.system", program(call("os.system", pyString("true"))), []string{`"os.system"`, "never run"}},
 		{"posix.system", program(call("posix.system", pyString("true"))), []string{`"posix.system"`}},
@@ -202,6 +204,11 @@ func malformedPickles() []torchCase {
 		{"call of a string", program(pyString("f"), ")R"), []string{`"f" is called`}},
 		{"call of a storage class", program(global("torch.FloatStorage"), ")R"), []string{"FloatStorage", "called"}},
 		{"call without a tuple", program(global("collections.OrderedDict"), "NR"), []string{"called with None"}},
+		{"OrderedDict of a number", program(call("collections.OrderedDict", "K\x01")), []string{"OrderedDict", "the number 1"}},
+		{"OrderedDict of two lists", program(call("collections.OrderedDict", "]", "]")), []string{"2 arguments"}},
+		{"OrderedDict of a triple", program(call("collections.OrderedDict", "](NNNta")), []string{"not a pair"}},
+		{"OrderedDict of numbers", program(call("collections.OrderedDict", "]K\x01a")), []string{"not a pair"}},
+		{"OrderedDict of one list many times", program(again), []string{"items in all"}},
 		{"attributes of a number", program("K\x01Nb"), []string{"attributes"}},
 		{"a million marks", program(strings.Repeat("(", 1<<20+1)), []string{"marks"}},
 		{"a million values", program(strings.Repeat("N", 1<<20+1)), []string{"values on the stack"}},
@@ -327,6 +334,16 @@ func TestTheBuildersOfTheseTestsMakeValidFiles(t *testing.T) {
 		if diff := cmp.Diff([]string{"w F32 [4] 16"}, describeEntries(a)); diff != "" {
 			t.Error(name, diff)
 		}
+	}
+}
+
+func TestReadsTheOrderedDictsOfPython2(t *testing.T) {
+	name := "U\x01w" // SHORT_BINSTRING, Python 2's str
+	pair := "](" + name + plain + "e"
+	good := program(call("collections.OrderedDict", "]("+pair+tuple("U\x01v", plain)+"e"))
+	a := mustOpen(t, writeTemp(t, "old.pth", torchFile(t, good)))
+	if diff := cmp.Diff([]string{"w F32 [4] 16", "v F32 [4] 16"}, describeEntries(a)); diff != "" {
+		t.Error(diff)
 	}
 }
 
