@@ -62,15 +62,10 @@ func rankColumns[R rankType](ctx context.Context, x Matrix, workers int) (rankTa
 // equal.
 func orderedBits(v float32) uint32 {
 	const sign = 1 << 31
-	b := math.Float32bits(v)
-	switch {
-	case b == sign:
-		return sign
-	case b&sign != 0:
-		return ^b
-	default:
-		return b | sign
-	}
+	b := math.Float32bits(v + 0) // -0 + 0 is +0
+	// Negative numbers have all bits flipped, the others their sign, without a
+	// branch that the processor could only guess.
+	return b ^ (uint32(int32(b)>>31) | sign)
 }
 
 // radixSort sorts keys by their bits [low, low+bits), stably, eight bits at a
