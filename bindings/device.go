@@ -2,6 +2,7 @@ package bindings
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"gopeft/bindings/csrc"
@@ -31,6 +32,12 @@ func Version() string { return csrc.TorchVersion() }
 
 // CPUCapability is the instruction set libtorch's own kernels use, e.g. "AVX512".
 func CPUCapability() string { return csrc.CPUCapability() }
+
+// LibraryFolder is the folder libtorch was loaded from.
+func LibraryFolder() string { return filepath.Dir(csrc.LibraryPath()) }
+
+// CXX11ABI reports which of GCC's two string types libtorch was built with.
+func CXX11ABI() bool { return csrc.IsCXX11ABI() }
 
 // LoadCUDA makes GPUs usable, before the first tensor is made, by loading libtorch's CUDA part from the
 // folder dir ("" searches the rpath). It returns how many GPUs there are; with the libraries present but no

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unsafe"
 
+	lib "github.com/sugarme/gotch/libtch"
+
 	"gopeft/bindings/csrc"
 )
 
@@ -128,6 +130,10 @@ func (t Tensor) RequiresGrad() bool { return csrc.RequiresGrad(t.p) }
 
 // IsContiguous reports whether the elements lie in row-major order without gaps.
 func (t Tensor) IsContiguous() bool { return csrc.IsContiguous(t.p) }
+
+// Version counts the in-place changes made to t's memory: what was computed from t is current while it stays
+// the same.
+func (t Tensor) Version() int64 { return lib.Atg_Version(lib.Ctensor(t.p)) }
 
 // Same reports whether t and o are the same handle.
 func (t Tensor) Same(o Tensor) bool { return t.p == o.p }

@@ -76,9 +76,7 @@ package csrc
 #cgo noescape gp_set_requires_grad
 #cgo nocallback gp_set_requires_grad
 #cgo noescape gp_backward
-#cgo nocallback gp_backward
 #cgo noescape gp_grad_of
-#cgo nocallback gp_grad_of
 #cgo noescape gp_get_grad
 #cgo nocallback gp_get_grad
 #cgo noescape gp_set_grad
@@ -113,6 +111,10 @@ package csrc
 #cgo nocallback gp_torch_version
 #cgo noescape gp_cpu_capability
 #cgo nocallback gp_cpu_capability
+#cgo noescape gp_library_path
+#cgo nocallback gp_library_path
+#cgo noescape gp_is_cxx11_abi
+#cgo nocallback gp_is_cxx11_abi
 #cgo noescape gp_load_library
 #cgo nocallback gp_load_library
 #cgo noescape gp_cuda_count
@@ -373,6 +375,14 @@ func TorchVersion() string {
 
 func CPUCapability() string {
 	return C.GoString(C.gp_cpu_capability())
+}
+
+func LibraryPath() string {
+	return C.GoString(C.gp_library_path())
+}
+
+func IsCXX11ABI() bool {
+	return C.gp_is_cxx11_abi() != 0
 }
 
 func LoadLibrary(path string) string {

@@ -253,6 +253,13 @@ const char* gp_cpu_capability(void) {
   return name.c_str();
 }
 
+const char* gp_library_path(void) {
+  Dl_info info;
+  return dladdr(reinterpret_cast<void*>(&at::get_num_threads), &info) && info.dli_fname ? info.dli_fname : "";
+}
+
+int gp_is_cxx11_abi(void) { return _GLIBCXX_USE_CXX11_ABI; }
+
 char* gp_load_library(const char* path) {
   GUARD(if (!dlopen(path, RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error(dlerror());)
 }

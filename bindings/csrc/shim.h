@@ -82,6 +82,8 @@ void gp_flush_denormal(int on);
 void gp_keep_large_blocks(int on);
 const char* gp_torch_version(void);
 const char* gp_cpu_capability(void);
+const char* gp_library_path(void);  // the file libtorch was loaded from
+int gp_is_cxx11_abi(void);
 char* gp_load_library(const char* path);
 char* gp_cuda_count(int* n);
 char* gp_cuda_memory(int device, int64_t* free, int64_t* total, int64_t* peak);
