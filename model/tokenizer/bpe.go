@@ -1,0 +1,454 @@
+package tokenizer
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// bpe merges the symbols of a word pair by pair, always the pair of the lowest rank and among
+// equals the leftmost, until none can be (Sennrich et al., 2016).
+type bpe struct {
+	vocab  map[string]int32
+	merges *mergeTable
+	// In byte mode the symbols are bytes, and words are given as bytes although the vocabulary
+	// writes them as printable characters.
+	byteMode bool
+	byteID   [256]int32 // of every single byte, -1 where there is none
+	allBytes bool
+	runeID   map[rune]int32 // of every single character, without byte mode
+	asciiID  [utf8.RuneSelf]int32
+	whole    map[string]int32 // words that are tokens as they are, where merges are ignored for these
+
+	prefix, suffix string     // of symbols within, and at the end of, a word
+	fallback       [256]int32 // the tokens <0x00> to <0xFF>, -1 where there is none
+	byteFallback   bool
+	unk            int32 // -1: unknown symbols vanish
+	unkToken       string
+	hasUnk         bool
+	fuseUnk        bool
+	// In front of a boundary character no merge reaches back, so that text without pre-tokenizer
+	// falls apart into words there; 0 where merges do.
+	boundary rune
+}
+
+const none = int32(-1)
+
+func newBPE(m *modelSpec, byteMode bool) *bpe {
+	b := &bpe{
+		vocab: m.vocab, merges: newMergeTable(m.merges), byteMode: byteMode, prefix: m.prefix, suffix: m.suffix,
+		byteFallback: m.byteFallback, unk: none, unkToken: m.unk, hasUnk: m.hasUnk, fuseUnk: m.fuseUnk,
+	}
+	if id, ok := m.vocab[m.unk]; ok && m.hasUnk {
+		b.unk = id
+	}
+	id := func(s string) int32 {
+		if id, ok := m.vocab[s]; ok {
+			return id
+		}
+		return none
+	}
+	for i := range b.fallback {
+		b.fallback[i] = id(fmt.Sprintf("<0x%02X>", i))
+	}
+	plain := m.prefix == "" && m.suffix == ""
+	b.allBytes = plain
+	for i, r := range byteChars() {
+		b.byteID[i] = id(string(r))
+		b.allBytes = b.allBytes && b.byteID[i] != none
+	}
+	b.runeID = map[rune]int32{}
+	for i := range b.asciiID {
+		b.asciiID[i] = none
+	}
+	for token, id := range m.vocab {
+		r, n := utf8.DecodeRuneInString(token)
+		if n != len(token) || n == 0 {
+			continue
+		}
+		if r < utf8.RuneSelf {
+			b.asciiID[r] = id
+		} else {
+			b.runeID[r] = id
+		}
+	}
+	if m.ignoreMerges {
+		b.whole = m.vocab
+		if byteMode {
+			b.whole = make(map[string]int32, len(m.vocab))
+			for token, id := range m.vocab {
+				if raw, ok := rawBytes(token); ok {
+					b.whole[raw] = id
+				}
+			}
+		}
+	}
+	if plain && !byteMode && !m.ignoreMerges && b.boundaryHolds(m, '▁') {
+		b.boundary = '▁'
+	}
+	return b
+}
+
+// boundaryHolds tells whether every merge whose right half starts with r has a left half that
+// ends with it, so that no token spans from another character to r.
+func (b *bpe) boundaryHolds(m *modelSpec, r rune) bool {
+	if _, ok := b.runeID[r]; !ok {
+		return false // it may become part of an unknown stretch
+	}
+	if strings.HasSuffix(m.unk, string(r)) {
+		return false
+	}
+	for _, p := range m.merges {
+		if strings.HasPrefix(m.tokens[p.right], string(r)) && !strings.HasSuffix(m.tokens[p.left], string(r)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *bpe) tokenize(e *encoder, t text) error {
+	if b.boundary == 0 {
+		return b.word(e, t)
+	}
+	mark := []byte(string(b.boundary))
+	for from, i := 0, 0; from < len(t.b); {
+		// A word: boundary characters, then others up to the next boundary character.
+		for bytes.HasPrefix(t.b[i:], mark) {
+			i += len(mark)
+		}
+		if k := bytes.Index(t.b[i:], mark); k >= 0 {
+			i += k
+		} else {
+			i = len(t.b)
+		}
+		if err := b.word(e, t.slice(from, i)); err != nil {
+			return err
+		}
+		from = i
+		if e.full() {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (b *bpe) word(e *encoder, t text) error {
+	subs, slot, hash := []subword(nil), 0, uint32(0)
+	cached := len(t.b) <= cacheKeyMax
+	if cached {
+		if subs, slot, hash = e.cache.lookup(t.b); subs != nil {
+			e.addWord(t, subs)
+			return nil
+		}
+	}
+	if b.whole != nil {
+		if id, ok := b.whole[string(t.b)]; ok {
+			e.subs = append(e.subs[:0], subword{id, int32(len(t.b))})
+			if cached {
+				e.cache.store(slot, hash, t.b, e.subs)
+			}
+			e.addWord(t, e.subs)
+			return nil
+		}
+	}
+	if b.byteMode && !b.allBytes {
+		// What becomes of a missing byte is defined on the printable form.
+		t = e.printable(t)
+		cached = false
+	}
+	e.subs = e.subs[:0]
+	if b.byteMode && b.allBytes {
+		for _, c := range t.b {
+			e.subs = append(e.subs, subword{b.byteID[c], 1})
+		}
+	} else if err := b.symbols(e, t.b); err != nil {
+		return err
+	}
+	b.merge(e)
+	if cached {
+		e.cache.store(slot, hash, t.b, e.subs)
+	}
+	e.addWord(t, e.subs)
+	return nil
+}
+
+// symbols appends the symbols of word: a token per character, else the tokens of its bytes, else
+// the unknown token, which may stand for several characters in a row.
+func (b *bpe) symbols(e *encoder, word []byte) error {
+	pending := int32(0) // bytes of the unknown token that has not been added yet
+	flush := func() {
+		if pending > 0 {
+			e.subs = append(e.subs, subword{b.unk, pending})
+			pending = 0
+		}
+	}
+	for i := 0; i < len(word); {
+		r, n := utf8.DecodeRune(word[i:])
+		id := b.symbol(r, i == 0, i+n == len(word))
+		if id != none {
+			flush()
+			e.subs = append(e.subs, subword{id, int32(n)})
+			i += n
+			continue
+		}
+		if b.byteFallback && b.spell(e, word[i:i+n], i == 0, i+n == len(word)) {
+			i += n
+			continue
+		}
+		if b.hasUnk {
+			if b.unk == none {
+				return errUnknown(b.unkToken, string(word[i:i+n]))
+			}
+			if !b.fuseUnk {
+				flush()
+			}
+			pending += int32(n)
+		}
+		i += n
+	}
+	flush()
+	return nil
+}
+
+// symbol is the token of one character.
+func (b *bpe) symbol(r rune, first, last bool) int32 {
+	if (first || b.prefix == "") && (!last || b.suffix == "") {
+		if r < utf8.RuneSelf {
+			return b.asciiID[r]
+		}
+		if id, ok := b.runeID[r]; ok {
+			return id
+		}
+		return none
+	}
+	if id, ok := b.vocab[b.affixed(string(r), first, last)]; ok {
+		return id
+	}
+	return none
+}
+
+func (b *bpe) affixed(s string, first, last bool) string {
+	if !first {
+		s = b.prefix + s
+	}
+	if last {
+		s += b.suffix
+	}
+	return s
+}
+
+// spell appends the byte tokens of a character, if there is one for every byte.
+func (b *bpe) spell(e *encoder, char []byte, first, last bool) bool {
+	from := len(e.subs)
+	s := b.affixed(string(char), first, last)
+	for i := range len(s) {
+		id := b.fallback[s[i]]
+		if id == none {
+			e.subs = e.subs[:from]
+			return false
+		}
+		e.subs = append(e.subs, subword{id, 1})
+	}
+	return true
+}
+
+// shortWord is the number of symbols up to which looking for the best pair one by one is
+// faster than keeping a heap of them.
+const shortWord = 40
+
+// merge merges e.subs in place.
+func (b *bpe) merge(e *encoder) {
+	if len(e.subs) < 2 {
+		return
+	}
+	if len(e.subs) > shortWord {
+		b.mergeLong(e)
+		return
+	}
+	subs := e.subs
+	var ranks [shortWord]uint32 // of the pair that starts at each symbol
+	const last = math.MaxUint32
+	rank := func(i int) uint32 {
+		if i+1 < len(subs) {
+			if m, ok := b.merges.find(subs[i].id, subs[i+1].id); ok {
+				return m.rank
+			}
+		}
+		return last
+	}
+	for i := range subs {
+		ranks[i] = rank(i)
+	}
+	for {
+		best, at := uint32(last), -1
+		for i, r := range ranks[:len(subs)] {
+			if r < best {
+				best, at = r, i
+			}
+		}
+		if at < 0 {
+			break
+		}
+		subs[at] = subword{b.merges.result[best], subs[at].n + subs[at+1].n}
+		copy(subs[at+1:], subs[at+2:])
+		copy(ranks[at+1:], ranks[at+2:len(subs)])
+		subs = subs[:len(subs)-1]
+		ranks[at] = rank(at)
+		if at > 0 {
+			ranks[at-1] = rank(at - 1)
+		}
+	}
+	e.subs = subs
+}
+
+// link connects a symbol of a long word to its neighbours that are left, -1 at the ends.
+type link struct{ prev, next int32 }
+
+// mergeLong is merge by a heap of pairs, ordered by rank and then position. Pairs that have
+// changed since they were put there are recognised by what they would merge to.
+func (b *bpe) mergeLong(e *encoder) {
+	subs := e.subs
+	links := slices.Grow(e.links[:0], len(subs))[:len(subs)]
+	heap := e.heap[:0]
+	for i := range subs {
+		links[i] = link{int32(i) - 1, int32(i) + 1}
+		if i+1 < len(subs) {
+			if m, ok := b.merges.find(subs[i].id, subs[i+1].id); ok {
+				heap = append(heap, uint64(m.rank)<<32|uint64(i))
+			}
+		}
+	}
+	links[len(subs)-1].next = -1
+	for i := len(heap)/4 + 1; i >= 0; i-- {
+		siftDown(heap, i)
+	}
+	push := func(i int32) {
+		if m, ok := b.merges.find(subs[i].id, subs[links[i].next].id); ok {
+			heap = append(heap, uint64(m.rank)<<32|uint64(i))
+			siftUp(heap, len(heap)-1)
+		}
+	}
+	for len(heap) > 0 {
+		top := heap[0]
+		heap[0] = heap[len(heap)-1]
+		heap = heap[:len(heap)-1]
+		siftDown(heap, 0)
+
+		at, id := int32(top&math.MaxUint32), b.merges.result[top>>32]
+		next := links[at].next
+		if subs[at].n == 0 || next < 0 {
+			continue
+		}
+		if m, ok := b.merges.find(subs[at].id, subs[next].id); !ok || m.id != id {
+			continue
+		}
+		subs[at] = subword{id, subs[at].n + subs[next].n}
+		subs[next].n = 0
+		links[at].next = links[next].next
+		if after := links[at].next; after >= 0 {
+			links[after].prev = at
+			push(at)
+		}
+		if before := links[at].prev; before >= 0 {
+			push(before)
+		}
+	}
+	n := 0
+	for _, s := range subs {
+		if s.n != 0 {
+			subs[n] = s
+			n++
+		}
+	}
+	e.subs, e.links, e.heap = subs[:n], links, heap
+}
+
+// A heap of four children per node: half as deep as a binary one, and siblings share a cache line.
+func siftDown(h []uint64, i int) {
+	for {
+		c := 4*i + 1
+		if c >= len(h) {
+			return
+		}
+		least := c
+		for k := c + 1; k < min(c+4, len(h)); k++ {
+			if h[k] < h[least] {
+				least = k
+			}
+		}
+		if h[i] <= h[least] {
+			return
+		}
+		h[i], h[least] = h[least], h[i]
+		i = least
+	}
+}
+
+func siftUp(h []uint64, i int) {
+	for i > 0 {
+		p := (i - 1) / 4
+		if h[p] <= h[i] {
+			return
+		}
+		h[p], h[i] = h[i], h[p]
+		i = p
+	}
+}
+
+// mergeRule says that tokens left and right, side by side, become token id. Its rank is its
+// place in the list.
+type mergeRule struct{ left, right, id int32 }
+
+type merged struct {
+	rank uint32
+	id   int32
+}
+
+// mergeTable finds the merge of a pair: open addressing, a power of two of slots.
+type mergeTable struct {
+	keys   []uint64 // left<<32 | right, plus 1 so that 0 is a free slot
+	values []merged
+	result []int32 // the token that each rank merges to
+	shift  uint
+}
+
+func newMergeTable(rules []mergeRule) *mergeTable {
+	bits := uint(4)
+	for 1<<bits < 2*len(rules) {
+		bits++
+	}
+	m := &mergeTable{
+		keys: make([]uint64, 1<<bits), values: make([]merged, 1<<bits),
+		result: make([]int32, len(rules)), shift: 64 - bits,
+	}
+	for rank, r := range rules {
+		m.result[rank] = r.id
+		k := pairKey(r.left, r.right)
+		i := m.slot(k)
+		for m.keys[i] != 0 && m.keys[i] != k {
+			i = (i + 1) & uint64(len(m.keys)-1)
+		}
+		m.keys[i], m.values[i] = k, merged{uint32(rank), r.id} // of two equal pairs the later counts
+	}
+	return m
+}
+
+func pairKey(left, right int32) uint64 { return uint64(left)<<32 | uint64(right) + 1 }
+
+// slot spreads keys by a multiplication with 2^64 divided by the golden ratio.
+func (m *mergeTable) slot(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 >> m.shift }
+
+func (m *mergeTable) find(left, right int32) (merged, bool) {
+	k := pairKey(left, right)
+	for i := m.slot(k); ; i = (i + 1) & uint64(len(m.keys)-1) {
+		switch m.keys[i] {
+		case k:
+			return m.values[i], true
+		case 0:
+			return merged{}, false
+		}
+	}
+}

@@ -1,0 +1,22 @@
+// Package tokenizer turns text into token ids and back, with the same ids and offsets as
+// HuggingFace's tokenizers library:
+//
+//	tok, err := tokenizer.Load("path/to/model")
+//	enc, err := tok.Encode("Hello, world!", tokenizer.Options{AddSpecial: true, MaxLength: 512})
+//	fmt.Println(enc.IDs, tok.Decode(enc.IDs, true))
+//
+// It reads tokenizer.json, vocab.txt, SentencePiece's and LLaMA-3's tokenizer.model, and the
+// metadata of GGUF files, and knows the tokenizers of BERT and DistilBERT (WordPiece), LLaMA 1
+// and 2 and Mistral (BPE over characters, with bytes as fallback), and LLaMA-3, SmolLM2, GPT-2
+// and Qwen2 (BPE over bytes). What a file asks for and the package does not do is an error when
+// it is loaded, never a different result.
+//
+// A text passes four stages. Added tokens, such as [SEP] or <|eot_id|>, are found in it and set
+// apart (added.go). What lies between is normalized (normalize.go) and cut into words
+// (pretokenize.go, words.go). The model turns words into tokens (wordpiece.go, bpe.go). The
+// template puts special tokens around them (postprocess.go). Through all this a text carries
+// along where its characters came from (text.go), for the offsets.
+//
+// The Unicode properties are the library's, frozen in unicode_tables.go. The template, the
+// decoder interface and some decoders are those of github.com/sugarme/tokenizer.
+package tokenizer

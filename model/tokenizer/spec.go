@@ -1,0 +1,220 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// spec is what a tokenizer is built from, whatever file it was read from: a tokenizer.json with
+// the model taken apart.
+type spec struct {
+	added                                            []addedToken
+	normalizer, preTokenizer, postProcessor, decoder json.RawMessage
+	padToken                                         string // of a padding section, as a hint to the token's role
+	model                                            modelSpec
+}
+
+// modelSpec is a vocabulary and how words are cut with it.
+type modelSpec struct {
+	kind   string // BPE or WordPiece
+	vocab  map[string]int32
+	tokens []string // by id
+	unk    string
+	hasUnk bool
+	prefix string // of a symbol (BPE) or piece (WordPiece) within a word
+
+	maxChars int // WordPiece: a longer word is unknown
+
+	merges       []mergeRule // BPE, by rank
+	suffix       string      // of the symbol that ends a word
+	fuseUnk      bool
+	byteFallback bool
+	ignoreMerges bool
+}
+
+// maxTokens bounds ids, so that a few bytes of a malformed file cannot ask for gigabytes.
+const maxTokens = 1 << 23
+
+// setVocab takes over a vocabulary after a check of its ids.
+func (m *modelSpec) setVocab(vocab map[string]int64) error {
+	m.vocab = make(map[string]int32, len(vocab))
+	size := int64(0)
+	for token, id := range vocab {
+		if id < 0 || id >= maxTokens {
+			return fmt.Errorf("vocab: token %q has the id %d, outside 0 to %d", token, id, maxTokens-1)
+		}
+		size = max(size, id+1)
+		m.vocab[token] = int32(id)
+	}
+	m.tokens = make([]string, size)
+	for token, id := range m.vocab {
+		if old := m.tokens[id]; old == "" || token < old {
+			m.tokens[id] = token
+		}
+	}
+	return nil
+}
+
+// addMerge appends the merge of two tokens at the next rank.
+func (m *modelSpec) addMerge(left, right string) error {
+	i := len(m.merges)
+	l, ok := m.vocab[left]
+	if !ok {
+		return fmt.Errorf("merges[%d]: token %q is not in the vocabulary", i, left)
+	}
+	r, ok := m.vocab[right]
+	if !ok {
+		return fmt.Errorf("merges[%d]: token %q is not in the vocabulary", i, right)
+	}
+	if len(right) < len(m.prefix) {
+		return fmt.Errorf("merges[%d]: token %q is shorter than the prefix %q", i, right, m.prefix)
+	}
+	both := left + right[len(m.prefix):]
+	id, ok := m.vocab[both]
+	if !ok {
+		return fmt.Errorf("merges[%d]: what %q and %q merge to, %q, is not in the vocabulary", i, left, right, both)
+	}
+	m.merges = append(m.merges, mergeRule{l, r, id})
+	return nil
+}
+
+// addToken enters an added token, unless one of that content is there already.
+func (s *spec) addToken(a addedToken) {
+	for _, old := range s.added {
+		if old.Content == a.Content {
+			return
+		}
+	}
+	s.added = append(s.added, a)
+}
+
+// addSpecial enters a token of the vocabulary as a special one.
+func (s *spec) addSpecial(token string) {
+	s.addToken(addedToken{ID: int64(s.model.vocab[token]), Content: token, Special: true})
+}
+
+// build makes a tokenizer of its description.
+func build(s *spec, config *folderConfig) (*Tokenizer, error) {
+	t := &Tokenizer{spec: s, special: map[int64]bool{}, rawAdded: newAddedSearch(), normalizedAdded: newAddedSearch()}
+	var err error
+	if t.normalizer, err = parseNormalizer(s.normalizer); err != nil {
+		return nil, fmt.Errorf("normalizer: %w", err)
+	}
+	if t.preTokenizers, err = parsePreTokenizer(s.preTokenizer); err != nil {
+		return nil, fmt.Errorf("pre_tokenizer: %w", err)
+	}
+	byteMode := false
+	for i, p := range t.preTokenizers {
+		if _, ok := p.(byteLevel); !ok {
+			continue
+		}
+		if i+1 < len(t.preTokenizers) {
+			return nil, fmt.Errorf("pre_tokenizer: something follows ByteLevel, which is not supported")
+		}
+		byteMode = true
+	}
+	switch s.model.kind {
+	case "BPE":
+		t.model = newBPE(&s.model, byteMode)
+	case "WordPiece":
+		if byteMode {
+			return nil, fmt.Errorf("pre_tokenizer: ByteLevel in front of WordPiece is not supported")
+		}
+		t.model = newWordPiece(&s.model)
+	default:
+		return nil, fmt.Errorf("model: type %q is not supported: want BPE or WordPiece", s.model.kind)
+	}
+	t.tokens = s.model.tokens
+	t.ids = make(map[string]int64, len(s.model.vocab)+len(s.added))
+	for token, id := range s.model.vocab {
+		t.ids[token] = int64(id)
+	}
+	if err := t.addTokens(s.added); err != nil {
+		return nil, err
+	}
+	if t.post, err = parsePostProcessor(s.postProcessor, len(t.tokens)); err != nil {
+		return nil, err
+	}
+	if t.post.trimOffsets {
+		t.margins = make([]margin, len(t.tokens))
+		for id, token := range t.tokens {
+			t.margins[id] = marginOf(token)
+		}
+	}
+	if t.decoder, err = parseDecoder(s.decoder); err != nil {
+		return nil, fmt.Errorf("decoder: %w", err)
+	}
+	if _, ok := t.decoder.(byteLevelDecoder); ok {
+		t.rawTokens = make([]string, len(t.tokens))
+		for id, token := range t.tokens {
+			t.rawTokens[id] = token
+			if raw, ok := rawBytes(token); ok {
+				t.rawTokens[id] = raw
+			}
+		}
+	}
+	t.name(config)
+	return t, nil
+}
+
+// addTokens enters the added tokens. As in the library, the id of one that the model knows is
+// the model's, and of another the next free one, whatever the file says.
+func (t *Tokenizer) addTokens(added []addedToken) error {
+	type key = addedToken
+	seen := map[key]bool{}
+	size := int64(len(t.ids))
+	next := size
+	var special, plain []addedToken
+	isSpecial := map[string]bool{}
+	for _, a := range added {
+		if a.Special && a.Content != "" && !isSpecial[a.Content] {
+			isSpecial[a.Content] = true
+			special = append(special, a)
+		}
+	}
+	last := map[string]addedToken{}
+	for _, a := range added {
+		k := a
+		k.ID = 0
+		if a.Content == "" || seen[k] {
+			continue
+		}
+		seen[k] = true
+		id, ok := t.ids[a.Content]
+		if !ok {
+			id = next
+			next++
+			if id >= maxTokens {
+				return fmt.Errorf("added_tokens: more than %d tokens", maxTokens)
+			}
+			t.ids[a.Content] = id
+		}
+		for int64(len(t.tokens)) <= id {
+			t.tokens = append(t.tokens, "")
+		}
+		t.tokens[id] = a.Content
+		last[a.Content] = a
+		if !isSpecial[a.Content] {
+			plain = append(plain, a)
+		}
+	}
+	for _, a := range append(special, plain...) {
+		id := t.ids[a.Content]
+		if isSpecial[a.Content] {
+			t.special[id] = true
+		}
+		// How it is searched is said by its last entry, whether it is by this one.
+		flags := last[a.Content]
+		m := addedMatch{id: int32(id), singleWord: flags.SingleWord, lstrip: flags.LStrip, rstrip: flags.RStrip}
+		if !a.Normalized {
+			t.rawAdded.add(a.Content, m)
+			continue
+		}
+		pattern := text{b: []byte(a.Content)}
+		if t.normalizer != nil {
+			pattern = t.normalizer.normalize(newEncoder(t), pattern)
+		}
+		t.normalizedAdded.add(string(pattern.b), m)
+	}
+	return nil
+}
