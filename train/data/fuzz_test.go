@@ -95,7 +95,15 @@ func FuzzParquet(f *testing.F) {
 		if err := os.WriteFile(path, content, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := readAll(t, path, ReadOptions{Format: Parquet}); err != nil && !strings.Contains(err.Error(), "fuzzed.parquet") {
+		r, err := Open(path, ReadOptions{Format: Parquet})
+		if err == nil {
+			defer r.Close()
+		}
+		// A few bytes can stand for many rows of nulls: they stream, so look at some.
+		for n := 0; n < 5000 && (err == nil || isRowError(err)); n++ {
+			_, err = r.Next()
+		}
+		if err != nil && !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "fuzzed.parquet") {
 			t.Errorf("error %q", err)
 		}
 	})

@@ -38,12 +38,14 @@ type parquetLeaf struct {
 	inner   string // the struct field within a list element, "" for plain values
 	list    bool
 	present int // definition level from which a list element exists
-	bytes   bool
 }
 
 func openParquet(f *os.File, size int64, name string, opts ReadOptions) (RowReader, error) {
 	r := &parquetReader{f: f, name: name, src: &source{name: name, opts: opts}, group: -1}
 	err := guarded(name, func() error {
+		if err := checkFooter(f, size); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 		file, err := parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -92,12 +94,9 @@ func (r *parquetReader) layout() error {
 		leaf.field = at
 		r.leaves[i] = leaf
 	}
-	for _, group := range r.file.Metadata().RowGroups {
-		for i := range group.Columns {
-			// The library decodes pyarrow's LZ4 pages only while they are small.
-			if codec := group.Columns[i].MetaData.Codec.String(); strings.HasPrefix(codec, "LZ4") {
-				return fmt.Errorf("%s: compressed with LZ4, which is not supported: write it with snappy, zstd or gzip", r.name)
-			}
+	for i := range r.file.Metadata().RowGroups {
+		if err := r.checkGroup(&r.file.Metadata().RowGroups[i], schema, paths); err != nil {
+			return fmt.Errorf("%s: row group %d: %w", r.name, i, err)
 		}
 	}
 	return nil
@@ -108,8 +107,7 @@ func (r *parquetReader) leaf(schema *parquet.Schema, path []string) (*parquetLea
 	if !ok || column.MaxRepetitionLevel > 1 {
 		return nil, "", false
 	}
-	kind := column.Node.Type().Kind()
-	leaf := &parquetLeaf{bytes: kind == parquet.ByteArray || kind == parquet.FixedLenByteArray}
+	leaf := &parquetLeaf{}
 	if column.MaxRepetitionLevel == 0 {
 		return leaf, strings.Join(path, "."), true
 	}
@@ -259,7 +257,9 @@ func (r *parquetReader) value(leaf *parquetLeaf, v parquet.Value) (any, error) {
 	if v.IsNull() {
 		return nil, nil
 	}
-	if leaf.bytes {
+	// By the value's own kind, not the schema's: the other may not be in memory.
+	switch v.Kind() {
+	case parquet.ByteArray, parquet.FixedLenByteArray:
 		raw := v.ByteArray()
 		if limit := r.src.opts.maxRow(); len(raw) > limit {
 			return nil, fmt.Errorf("column %q: %w", r.names[leaf.field], errTooLong(limit))
@@ -269,8 +269,6 @@ func (r *parquetReader) value(leaf *parquetLeaf, v parquet.Value) (any, error) {
 			return nil, fmt.Errorf("column %q: %w", r.names[leaf.field], err)
 		}
 		return text, nil
-	}
-	switch v.Kind() {
 	case parquet.Boolean:
 		return v.Boolean(), nil
 	case parquet.Int32:

@@ -2,10 +2,12 @@ package data
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -147,7 +149,7 @@ func TestParquetDamaged(t *testing.T) {
 		wantError(t, err, "cut.parquet")
 	}
 	dir := t.TempDir()
-	for i := range whole {
+	for i := 0; i < len(whole); i += 3 {
 		broken := bytes.Clone(whole)
 		broken[i] ^= 0x55
 		path := filepath.Join(dir, "broken.parquet")
@@ -155,5 +157,90 @@ func TestParquetDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		readAll(t, path, ReadOptions{})
+	}
+}
+
+// Lengths that lie about what follows are refused before they are believed.
+func TestParquetLengthsAreChecked(t *testing.T) {
+	page := func(fields ...byte) []byte { return append(fields, 0) }
+	for _, c := range []struct {
+		name string
+		raw  []byte
+		want string // "": fine
+	}{
+		{"empty struct", page(), ""},
+		{"one of everything", page(
+			0x11, 0x12, 0x13, 0xff, 0x15, 0x80, 0x01, // true, false, byte, i32
+			0x17, 1, 2, 3, 4, 5, 6, 7, 8, 0x18, 2, 'h', 'i', // double, binary
+			0x19, 0x23, 7, 7, 0x1b, 1, 0x85, 1, 'x', 3, // list, map
+			0x1c, 0x11, 0, 0x05, 0x40, 9), ""}, // struct, numbered field
+		{"empty map", page(0x1b, 0), ""},
+		{"no end", []byte{0x11}, "cut off"},
+		{"binary of 2 GB", page(0x18, 0xff, 0xff, 0xff, 0xff, 0x07), "cut off"},
+		{"list of 2 billion", page(0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07), "cut off"},
+		{"map of 2 billion", page(0x1b, 0xff, 0xff, 0xff, 0xff, 0x07, 0x33), "cut off"},
+		{"map cut off", []byte{0x1b, 1}, "cut off"},
+		{"list cut off", []byte{0x19}, "cut off"},
+		{"number of 80 bits", page(0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01), "over 64 bits"},
+		{"unknown type", page(0x1e), "unknown type 14"},
+		{"nested without end", bytes.Repeat([]byte{0x1c}, 100_000), "too deep"},
+		{"lists without end", append([]byte{0x19}, bytes.Repeat([]byte{0x19}, 100_000)...), "too deep"},
+	} {
+		end, err := thriftWalker(c.raw).structure(0, 0)
+		switch {
+		case c.want != "":
+			wantError(t, err, c.want)
+		case err != nil || end != len(c.raw):
+			t.Errorf("%s: ends at %d of %d, %v", c.name, end, len(c.raw), err)
+		}
+	}
+
+	footer := func(length uint32) string {
+		return "PAR1" + string(binary.LittleEndian.AppendUint32(nil, length)) + "PAR1"
+	}
+	for content, want := range map[string]string{
+		footer(0):                      "cut off", // an empty footer lacks even its end
+		footer(4_000_000_000):          "a footer of 4000000000 bytes",
+		"PAR1 and then some text":      "it ends in",
+		"PAR1PARE":                     "8 bytes are no parquet",
+		"PAR1\x00\x00\x00\x00\x00PARE": "it ends in",
+	} {
+		_, _, err := readAll(t, write(t, "a.parquet", content), ReadOptions{})
+		wantError(t, err, "a.parquet", want)
+	}
+
+	// A page whose header claims more than there is.
+	whole, err := os.ReadFile("testdata/nested_none.parquet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open("testdata/nested_none.parquet", ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pq := r.(*parquetReader)
+	meta := pq.file.Metadata().RowGroups[0].Columns[0].MetaData
+	at := meta.DataPageOffset
+	if meta.DictionaryPageOffset != 0 {
+		at = meta.DictionaryPageOffset
+	}
+	_, n, err := pq.pageHeader(at, at+meta.TotalCompressedSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := 0
+	for i := range n {
+		for _, b := range []byte{0x7f, 0xff} {
+			broken := bytes.Clone(whole)
+			broken[at+i] = b
+			_, _, err := readAll(t, write(t, "a.parquet", string(broken)), ReadOptions{})
+			if err != nil && strings.Contains(err.Error(), "leaves the column") {
+				leaves++
+			}
+		}
+	}
+	if leaves == 0 {
+		t.Error("no damage to a page header made its size wrong")
 	}
 }

@@ -1,0 +1,259 @@
+package data
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// The Parquet library allocates what a file's lengths say before it looks at the
+// bytes, and reads values through unsafe pointers by the types that the metadata
+// claims. What follows holds those claims against the file first.
+const (
+	maxPageBytes  = 256 << 20 // one page, decompressed
+	maxPageValues = 64 << 20
+	maxPageHeader = 1 << 20
+)
+
+// checkFooter walks the footer: its length, and those of all lists in it.
+func checkFooter(f *os.File, size int64) error {
+	const frame = 12 // magic, and footer length and magic
+	if size < frame {
+		return fmt.Errorf("%d bytes are no parquet file", size)
+	}
+	var tail [8]byte
+	if _, err := f.ReadAt(tail[:], size-8); err != nil {
+		return err
+	}
+	if magic := string(tail[4:]); magic != "PAR1" {
+		return fmt.Errorf("no parquet file, or cut off: it ends in %q", magic)
+	}
+	length := int64(binary.LittleEndian.Uint32(tail[:4]))
+	if length > size-frame {
+		return fmt.Errorf("a footer of %d bytes in a file of %d", length, size)
+	}
+	footer := make([]byte, length)
+	if _, err := f.ReadAt(footer, size-8-length); err != nil {
+		return err
+	}
+	_, err := thriftWalker(footer).structure(0, 0)
+	if err != nil {
+		return fmt.Errorf("footer: %w", err)
+	}
+	return nil
+}
+
+// checkGroup holds a row group's column chunks against schema and file.
+func (r *parquetReader) checkGroup(group *format.RowGroup, schema *parquet.Schema, paths [][]string) error {
+	if len(group.Columns) != len(paths) || group.NumRows < 0 {
+		return fmt.Errorf("%d columns and %d rows, the schema has %d columns", len(group.Columns), group.NumRows, len(paths))
+	}
+	for i, path := range paths {
+		meta := &group.Columns[i].MetaData
+		column, _ := schema.Lookup(path...)
+		var err error
+		switch {
+		case parquet.Kind(meta.Type) != column.Node.Type().Kind():
+			err = fmt.Errorf("stored as %v, declared as %v", meta.Type, column.Node.Type().Kind())
+		case strings.HasPrefix(meta.Codec.String(), "LZ4"):
+			// The library decodes pyarrow's LZ4 pages only while they are small.
+			err = errors.New("compressed with LZ4, which is not supported: write it with snappy, zstd or gzip")
+		case column.MaxRepetitionLevel == 0 && meta.NumValues != group.NumRows:
+			err = fmt.Errorf("%d values for %d rows", meta.NumValues, group.NumRows)
+		default:
+			err = r.checkPages(meta)
+		}
+		if err != nil {
+			return fmt.Errorf("column %q: %w", strings.Join(path, "."), err)
+		}
+	}
+	return nil
+}
+
+// checkPages walks the page headers of a column chunk.
+func (r *parquetReader) checkPages(meta *format.ColumnMetaData) error {
+	at := meta.DataPageOffset
+	if meta.DictionaryPageOffset != 0 {
+		at = meta.DictionaryPageOffset
+	}
+	size := meta.TotalCompressedSize
+	if at < 0 || size < 0 || at > r.file.Size()-size || meta.DataPageOffset < at || meta.DataPageOffset > at+size {
+		return fmt.Errorf("%d bytes at %d are outside of the file", size, at)
+	}
+	for end := at + size; at < end; {
+		header, n, err := r.pageHeader(at, end)
+		if err != nil {
+			return fmt.Errorf("page at byte %d: %w", at, err)
+		}
+		values := max(header.DataPageHeader.V.NumValues, header.DataPageHeaderV2.V.NumValues, header.DictionaryPageHeader.V.NumValues)
+		packed, plain := int64(header.CompressedPageSize), header.UncompressedPageSize
+		at += n
+		switch {
+		case packed < 0 || packed > end-at:
+			return fmt.Errorf("a page of %d bytes at byte %d leaves the column", packed, at)
+		case plain < 0 || plain > maxPageBytes:
+			return fmt.Errorf("the page at byte %d is %d bytes, more than %d", at, plain, maxPageBytes)
+		case values > maxPageValues:
+			return fmt.Errorf("the page at byte %d has %d values, more than %d", at, values, maxPageValues)
+		}
+		at += packed
+	}
+	return nil
+}
+
+// pageHeader reads the page header at a place and tells its length.
+func (r *parquetReader) pageHeader(at, end int64) (header format.PageHeader, n int64, err error) {
+	for window := int64(4 << 10); ; window *= 16 {
+		raw := make([]byte, min(window, end-at))
+		if _, err := r.f.ReadAt(raw, at); err != nil && !errors.Is(err, io.EOF) {
+			return header, 0, err
+		}
+		length, err := thriftWalker(raw).structure(0, 0)
+		if err != nil {
+			if errors.Is(err, errThriftCut) && window < end-at && window < maxPageHeader {
+				continue
+			}
+			return header, 0, err
+		}
+		var protocol thrift.CompactProtocol
+		err = thrift.NewDecoder(protocol.NewReaderFromBytes(raw[:length])).Decode(&header)
+		return header, int64(length), err
+	}
+}
+
+// thriftWalker walks data of Thrift's compact protocol without decoding it.
+type thriftWalker []byte
+
+var errThriftCut = errors.New("metadata cut off")
+
+// Types of the compact protocol.
+const (
+	thriftTrue   = 1
+	thriftFalse  = 2
+	thriftByte   = 3
+	thriftI16    = 4
+	thriftI32    = 5
+	thriftI64    = 6
+	thriftDouble = 7
+	thriftBinary = 8
+	thriftList   = 9
+	thriftSet    = 10
+	thriftMap    = 11
+	thriftStruct = 12
+)
+
+// structure walks the struct at a place and returns where it ends.
+func (w thriftWalker) structure(at, depth int) (int, error) {
+	for {
+		if at >= len(w) {
+			return at, errThriftCut
+		}
+		head := w[at]
+		at++
+		if head == 0 {
+			return at, nil
+		}
+		var err error
+		if head>>4 == 0 { // the field's number stands apart
+			if _, at, err = w.varint(at); err != nil {
+				return at, err
+			}
+		}
+		if kind := head & 0xf; kind != thriftTrue && kind != thriftFalse { // a bool field's value is its type
+			if at, err = w.value(kind, at, depth); err != nil {
+				return at, err
+			}
+		}
+	}
+}
+
+// value walks one value; elements of containers too.
+func (w thriftWalker) value(kind byte, at, depth int) (int, error) {
+	const deepest = 64
+	if depth > deepest {
+		return at, errors.New("metadata nested too deep")
+	}
+	switch kind {
+	case thriftTrue, thriftFalse, thriftByte:
+		return w.skip(at, 1)
+	case thriftI16, thriftI32, thriftI64:
+		_, at, err := w.varint(at)
+		return at, err
+	case thriftDouble:
+		return w.skip(at, 8)
+	case thriftBinary:
+		n, at, err := w.varint(at)
+		if err != nil {
+			return at, err
+		}
+		return w.skip(at, n)
+	case thriftStruct:
+		return w.structure(at, depth+1)
+	case thriftList, thriftSet:
+		if at >= len(w) {
+			return at, errThriftCut
+		}
+		head := w[at]
+		at++
+		n := uint64(head >> 4)
+		if n == 15 {
+			var err error
+			if n, at, err = w.varint(at); err != nil {
+				return at, err
+			}
+		}
+		return w.elements(n, at, depth, head&0xf)
+	case thriftMap:
+		n, at, err := w.varint(at)
+		if err != nil || n == 0 {
+			return at, err
+		}
+		if at >= len(w) {
+			return at, errThriftCut
+		}
+		return w.elements(n, at+1, depth, w[at]>>4, w[at]&0xf)
+	}
+	return at, fmt.Errorf("metadata of unknown type %d", kind)
+}
+
+// elements walks n times one value of each kind. Each takes at least a byte, so
+// more of them than bytes are left is a lie.
+func (w thriftWalker) elements(n uint64, at, depth int, kinds ...byte) (int, error) {
+	if n > uint64(len(w)-at) {
+		return at, errThriftCut
+	}
+	for range n {
+		for _, kind := range kinds {
+			var err error
+			if at, err = w.value(kind, at, depth+1); err != nil {
+				return at, err
+			}
+		}
+	}
+	return at, nil
+}
+
+func (w thriftWalker) skip(at int, n uint64) (int, error) {
+	if n > uint64(len(w)-at) {
+		return at, errThriftCut
+	}
+	return at + int(n), nil
+}
+
+func (w thriftWalker) varint(at int) (uint64, int, error) {
+	v, n := binary.Uvarint(w[at:])
+	switch {
+	case n == 0:
+		return 0, at, errThriftCut
+	case n < 0:
+		return 0, at, errors.New("metadata holds a number over 64 bits")
+	}
+	return v, at + n, nil
+}
