@@ -23,6 +23,7 @@
 #include <malloc.h>
 
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "guard.h"
@@ -33,6 +34,7 @@ namespace {
 
 Tensor& T(gp_tensor t) { return *static_cast<Tensor*>(t); }
 Tensor opt(gp_tensor t) { return t ? T(t) : Tensor(); }
+std::optional<Tensor> maybe(gp_tensor t) { return t ? std::optional<Tensor>(T(t)) : std::nullopt; }
 gp_tensor box(Tensor t) { return new Tensor(std::move(t)); }
 at::IntArrayRef dims(const int64_t* p, int n) { return at::IntArrayRef(p, static_cast<size_t>(n)); }
 
@@ -149,13 +151,13 @@ char* gp_clone(gp_tensor* out, gp_tensor a) { GUARD(*out = box(T(a).clone());) }
 char* gp_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor mask, double dropout, int causal,
                    double scale, int gqa) {
 #if GP_TORCH >= 205
-  GUARD(*out = box(at::scaled_dot_product_attention(T(q), T(k), T(v), opt(mask), dropout, causal != 0, scale, gqa != 0));)
+  GUARD(*out = box(at::scaled_dot_product_attention(T(q), T(k), T(v), maybe(mask), dropout, causal != 0, scale, gqa != 0));)
 #else
   GUARD(Tensor key = T(k); Tensor value = T(v); if (gqa) {
     int64_t groups = T(q).size(1) / key.size(1);
     key = key.repeat_interleave(groups, 1);
     value = value.repeat_interleave(groups, 1);
-  } *out = box(at::scaled_dot_product_attention(T(q), key, value, opt(mask), dropout, causal != 0, scale));)
+  } *out = box(at::scaled_dot_product_attention(T(q), key, value, maybe(mask), dropout, causal != 0, scale));)
 #endif
 }
 

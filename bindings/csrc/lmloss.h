@@ -1,0 +1,17 @@
+// The loss of a language model's head without its logits in memory.
+#pragma once
+#include "shim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Cross-entropy in fp32 of hidden [N,d] times weight [V,d] transposed against int64 targets [N]; targets equal
+// to ignore count for nothing. chunk_bytes bounds the logits held at once (at least one token's). *out is the
+// mean or sum, a scalar; zero when every target is ignored.
+char* gp_lm_cross_entropy(gp_tensor* out, gp_tensor hidden, gp_tensor weight, gp_tensor targets, int64_t ignore, int mean,
+                          int64_t chunk_bytes);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,18 @@
+package bindings
+
+import "gopeft/bindings/csrc"
+
+// LMCrossEntropy is the mean (or sum) over tokens of -log softmax(hidden·weightᵀ)[target], in fp32, for hidden
+// [..., d], weight [V, d] and int64 targets of hidden's leading shape; targets equal to ignore are left out of
+// the sum and the count, and it is 0 when all are. It equals CrossEntropy of the logits, which never exist
+// whole: they are made for some tokens at a time, with their gradients, in at most chunkBytes of fp32 (0: 64
+// MiB, or a token's). The products run in autocast's dtype, else in weight's.
+func (s *Scope) LMCrossEntropy(hidden, weight, targets Tensor, ignore int64, mean bool, chunkBytes int64) Tensor {
+	if chunkBytes <= 0 {
+		chunkBytes = 64 << 20
+	}
+	return s.In(func(s *Scope) Tensor {
+		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)
+		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, chunkBytes), h, weight, t)
+	})
+}
