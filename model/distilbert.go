@@ -65,6 +65,7 @@ func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 		return &Dense{W: m.declare(name+".weight", normal, out, in), B: m.declare(name+".bias", zero, out)}
 	}
 	m.words = m.declare(distilPrefix+"embeddings.word_embeddings.weight", normal, int64(cfg.Vocab), d)
+	m.hooks.Words = m.words
 	m.places = m.declare(distilPrefix+"embeddings.position_embeddings.weight", normal, int64(cfg.MaxPositions), d)
 	m.norm = norm(distilPrefix + "embeddings.LayerNorm")
 	for i := range cfg.Layers {
@@ -104,6 +105,7 @@ func (m *DistilBERT) Info() Info {
 
 // Forward implements Model.
 func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
+	m.hooks.Train = in.Train
 	h := m.embed(s, in)
 	virtual := 0
 	if p := m.hooks.Prompt; p != nil {
@@ -114,7 +116,7 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 		*in.States = append(*in.States, h)
 	}
 	for _, b := range m.blocks {
-		h = m.block(s, b, h, pad, in)
+		h = m.step(s, b, h, pad, in)
 		if in.States != nil {
 			*in.States = append(*in.States, h)
 		}
@@ -150,9 +152,21 @@ func rate(p float64, train bool) float64 {
 	return 0
 }
 
-func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, x bindings.Tensor, pad *padding, in Input) bindings.Tensor {
+// step is one block, its activations kept or, when in asks so, recomputed in the backward pass.
+func (m *DistilBERT) step(s *bindings.Scope, b *distilBlock, h bindings.Tensor, pad *padding, in Input) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		a := transform(s, b.AfterAttn, m.attend(s, b, x, pad, in))
+		memory := memories(s, b.Memory)
+		bias := pad.bias(memoryLen(memory), computeDType(s, h))
+		return checkpointed(s, in, append([]bindings.Tensor{h, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
+			return m.block(s, b, ts[0], ts[1], ts[2:], in)
+		})
+	})
+}
+
+func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, x, bias bindings.Tensor, memory []bindings.Tensor, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		joinAttn := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.attnNorm.forward(s, s.Add(h, x)) }
+		a := transform(s, b.AfterAttn, m.attend(s, b, x, bias, memory, in), joinAttn)
 		x = s.AddLayerNorm(a, x, b.attnNorm.w.Value(), b.attnNorm.b.Value(), b.attnNorm.eps, 0)
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
 			up := b.Linear(Up).Forward(s, x)
@@ -165,22 +179,22 @@ func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, x bindings.Tensor,
 		})
 		p := rate(m.cfg.Dropout, in.Train)
 		if len(b.AfterFFN) > 0 { // transforms come after the sublayer's own dropout
-			f, p = transform(s, b.AfterFFN, s.Dropout(f, p)), 0
+			join := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.ffnNorm.forward(s, s.Add(h, x)) }
+			f, p = transform(s, b.AfterFFN, s.Dropout(f, p), join), 0
 		}
 		return s.AddLayerNorm(f, x, b.ffnNorm.w.Value(), b.ffnNorm.b.Value(), b.ffnNorm.eps, p)
 	})
 }
 
 // attend is multi-head self-attention with the block's memories and branches.
-func (m *DistilBERT) attend(s *bindings.Scope, b *distilBlock, x bindings.Tensor, pad *padding, in Input) bindings.Tensor {
+func (m *DistilBERT) attend(s *bindings.Scope, b *distilBlock, x, bias bindings.Tensor, memory []bindings.Tensor, in Input) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		n := m.cfg.Heads
 		q := heads(s, b.Linear(Q).Forward(s, x), n)
 		k := heads(s, b.Linear(K).Forward(s, x), n)
 		v := heads(s, b.Linear(V).Forward(s, x), n)
-		k, v = remember(s, b.Memory, k, v)
-		bias := pad.bias(k.Size(2)-x.Size(1), q.DType())
-		o := s.Attention(q, k, v, bias, 0, rate(m.cfg.AttentionDropout, in.Train))
+		k, v = remember(s, memory, k, v)
+		o := s.Attention(q, k, v, biasFor(s, bias, q), 0, rate(m.cfg.AttentionDropout, in.Train))
 		for _, branch := range b.Branch {
 			o = s.Add(o, branch.Attend(s, q, func(p bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
 				return ownHeads(s, b.Block, K, p, n), ownHeads(s, b.Block, V, p, n)
@@ -199,7 +213,15 @@ func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) 
 // Classify implements Model: it reads the first real token, [CLS].
 func (m *DistilBERT) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		cls := s.Select(out.Hidden, 1, int64(out.Virtual))
+		at := out.Virtual
+		if m.hooks.PoolAsPeft {
+			at = 0
+		}
+		cls := s.Select(out.Hidden, 1, int64(at))
+		if c := m.hooks.Classifier; c != nil {
+			return c.Forward(s, cls)
+		}
+		cls = s.To(cls, m.pre.W.Value().DType()) // a method may keep its head in fp32 over a half base
 		h := s.ReLU(m.pre.Forward(s, cls))
 		return m.out.Forward(s, dropout(s, h, m.cfg.ClassifierDropout, in.Train))
 	})

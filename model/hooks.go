@@ -40,7 +40,9 @@ type Branch interface {
 
 // Transform changes a sublayer's output before the residual add (bottleneck adapters).
 type Transform interface {
-	Apply(s *bindings.Scope, h bindings.Tensor) bindings.Tensor
+	// Apply gives what takes the place of the sublayer's output h [B, S, hidden]. join is what the block then
+	// makes of such an output: the residual added and, in post-norm blocks, the sum normalised.
+	Apply(s *bindings.Scope, h bindings.Tensor, join func(*bindings.Scope, bindings.Tensor) bindings.Tensor) bindings.Tensor
 }
 
 // Prompt is trainable vectors put before the token embeddings (soft prompts).
@@ -108,10 +110,28 @@ func (b *Block) SetWrap(slot Slot, l Linear) {
 	b.Wrap[slot] = l
 }
 
-// Hooks are all hook points of a model.
+// Hooks are all hook points of a model. But for Blocks' descriptions and Words, the zero value is the base
+// model.
 type Hooks struct {
-	Prompt Prompt // nil: none
-	Blocks []*Block
+	Method     string // name of the method attached, "" if none
+	Prompt     Prompt // nil: none
+	Blocks     []*Block
+	Words      *Param // token embeddings [vocab, hidden]
+	Unembed    Linear // replaces the language-model head's map; nil: the model's own
+	Classifier Linear // replaces the classification head: pooled hidden [B, hidden] to logits; nil: the model's own
+	// PoolAsPeft makes Classify pool where the peft library does behind a soft prompt: the first virtual token
+	// of an encoder, the last position, padded or not, of a decoder.
+	PoolAsPeft bool
+	// Train tells methods that dropout is on in the running forward pass; Forward sets it.
+	Train bool
+}
+
+// Clear takes everything off the hook points.
+func (h *Hooks) Clear() {
+	for _, b := range h.Blocks {
+		b.Points = Points{}
+	}
+	*h = Hooks{Blocks: h.Blocks, Words: h.Words}
 }
 
 // MemoryLen is the number of extra key positions, the same in every block that has any.

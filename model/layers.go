@@ -69,6 +69,14 @@ func lowest(d bindings.DType) float64 {
 	return masked
 }
 
+// biasFor is bias in q's dtype, none if it is none.
+func biasFor(s *bindings.Scope, bias, q bindings.Tensor) bindings.Tensor {
+	if !bias.Defined() {
+		return bias
+	}
+	return s.To(bias, q.DType())
+}
+
 // heads splits [B, S, n·D] into [B, n, S, D].
 func heads(s *bindings.Scope, x bindings.Tensor, n int) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
@@ -85,12 +93,30 @@ func joinHeads(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	})
 }
 
-// remember puts a block's memories before its own keys and values.
-func remember(s *bindings.Scope, ms []Memory, k, v bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
+// memories asks a block's memories for their keys and values: k, v, k, v, …
+func memories(s *bindings.Scope, ms []Memory) []bindings.Tensor {
+	var kv []bindings.Tensor
 	for _, m := range ms {
-		pk, pv := m.KV(s)
-		k = s.Cat(2, batchOf(s, pk, k), k)
-		v = s.Cat(2, batchOf(s, pv, v), v)
+		k, v := m.KV(s)
+		kv = append(kv, k, v)
+	}
+	return kv
+}
+
+// memoryLen is the number of positions that memories returned.
+func memoryLen(kv []bindings.Tensor) int64 {
+	n := int64(0)
+	for i := 0; i < len(kv); i += 2 {
+		n += kv[i].Size(2)
+	}
+	return n
+}
+
+// remember puts a block's memories before its own keys and values.
+func remember(s *bindings.Scope, kv []bindings.Tensor, k, v bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
+	for i := 0; i < len(kv); i += 2 {
+		k = s.Cat(2, batchOf(s, kv[i], k), k)
+		v = s.Cat(2, batchOf(s, kv[i+1], v), v)
 	}
 	return k, v
 }
@@ -104,10 +130,10 @@ func batchOf(s *bindings.Scope, p, like bindings.Tensor) bindings.Tensor {
 	return s.Expand(p, like.Size(0), -1, -1, -1)
 }
 
-// transform applies a point's transforms in order.
-func transform(s *bindings.Scope, ts []Transform, h bindings.Tensor) bindings.Tensor {
+// transform applies a point's transforms in order; join is as in Transform.
+func transform(s *bindings.Scope, ts []Transform, h bindings.Tensor, join func(*bindings.Scope, bindings.Tensor) bindings.Tensor) bindings.Tensor {
 	for _, t := range ts {
-		h = t.Apply(s, h)
+		h = t.Apply(s, h, join)
 	}
 	return h
 }
@@ -132,4 +158,21 @@ func extendMask(s *bindings.Scope, mask bindings.Tensor, n int) bindings.Tensor 
 		ones := s.Full([]int64{mask.Size(0), int64(n)}, 1, mask.DType(), mask.Device())
 		return s.Cat(1, ones, mask)
 	})
+}
+
+// checkpointed is fn(inputs), computed again in the backward pass instead of kept when in asks for that. inputs
+// are what fn reads that the forward pass's scopes own.
+func checkpointed(s *bindings.Scope, in Input, inputs []bindings.Tensor, fn func(*bindings.Scope, []bindings.Tensor) bindings.Tensor) bindings.Tensor {
+	if !in.CheckpointActivations || in.Cache != nil {
+		return fn(s, inputs)
+	}
+	return s.Checkpoint(inputs, fn)
+}
+
+// computeDType is the dtype that matrix products of x come in: autocast's, else x's own.
+func computeDType(s *bindings.Scope, x bindings.Tensor) bindings.DType {
+	if d, on := s.AutocastDType(x.Device()); on {
+		return d
+	}
+	return x.DType()
 }

@@ -9,6 +9,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model/hf"
+	"gopeft/model/hf/files"
 )
 
 // Options say what Load makes of a checkpoint.
@@ -44,11 +45,16 @@ func New(s *bindings.Scope, config []byte, o Options) (Model, error) {
 }
 
 func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
+	if _, ok := c.Weights.(*files.GGUF); ok {
+		return loadLLaMA(s, c, o)
+	}
 	switch t := hf.ModelType(c.Config); t {
 	case "distilbert":
 		return loadDistilBERT(s, c, o)
 	case "bert":
 		return loadBERT(s, c, o)
+	case "llama", "mistral", "qwen2":
+		return loadLLaMA(s, c, o)
 	default:
 		return nil, fmt.Errorf("model %s: model_type %q is not supported (distilbert, bert, llama, mistral, qwen2)", c.Path, t)
 	}
@@ -131,4 +137,19 @@ func Save(s *bindings.Scope, folder string, m Model) error {
 		ts = append(ts, hf.Named{Name: p.Name, Tensor: p.T})
 	}
 	return hf.SaveModel(s, folder, m.Config(), ts)
+}
+
+// Room is how many positions the model in a folder has, read from its config.json alone.
+func Room(path string) (int, error) {
+	raw, err := hf.ReadConfig(path)
+	if err != nil {
+		return 0, err
+	}
+	c := struct {
+		MaxPositions int `json:"max_position_embeddings"`
+	}{512} // transformers' default for DistilBERT and BERT
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return 0, fmt.Errorf("%s/config.json: %w", path, err)
+	}
+	return c.MaxPositions, checkDims(dim{"max_position_embeddings", c.MaxPositions})
 }

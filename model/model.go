@@ -24,6 +24,7 @@ type Input struct {
 	Positions bindings.Tensor // [B, S] int64; none: counted from the mask
 	Segments  bindings.Tensor // [B, S] int64, LLaMA only: tokens attend within their segment; none: one per row
 	Train     bool            // dropout on
+	Cache     *Cache          // LLaMA only: earlier tokens, to which this batch is appended; nil: none
 	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.
 	CheckpointActivations bool
 	// States, when not nil, receives the embeddings' output and every block's, owned by the scope of the call.

@@ -28,6 +28,13 @@ func (p *Param) Value() bindings.Tensor {
 	return p.T
 }
 
+// Replace makes p compute with t, which the caller owns, and returns what puts the former tensor back, frozen.
+func (p *Param) Replace(t bindings.Tensor) (restore func()) {
+	former := *p
+	p.T, p.low = t, bindings.Tensor{}
+	return func() { p.T, p.low, p.Trainable = former.T, former.low, false }
+}
+
 // Params is an ordered list of parameters with unique names. The order is the model's definition order; it
 // decides the order of optimizer state and files.
 type Params struct {
@@ -104,22 +111,33 @@ func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 // an error naming it.
 func (ps *Params) Unfreeze(s *bindings.Scope, patterns ...string) error {
 	for _, pattern := range patterns {
-		hit := false
-		for _, p := range ps.list {
-			ok, err := Matches(pattern, p.Name)
-			if err != nil {
-				return err
-			}
-			if ok {
-				hit = true
-				p.SetTrainable(s, true)
-			}
+		found, err := ps.Matching(pattern)
+		if err != nil {
+			return err
 		}
-		if !hit {
-			return fmt.Errorf("pattern %q matches no parameter; `gopeft inspect` lists their names", pattern)
+		for _, p := range found {
+			p.SetTrainable(s, true)
 		}
 	}
 	return nil
+}
+
+// Matching lists the parameters whose names match a pattern of Unfreeze; none is an error naming it.
+func (ps *Params) Matching(pattern string) ([]*Param, error) {
+	var found []*Param
+	for _, p := range ps.list {
+		ok, err := Matches(pattern, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			found = append(found, p)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("pattern %q matches no parameter; `gopeft inspect` lists their names", pattern)
+	}
+	return found, nil
 }
 
 // Matches reports whether a parameter's dotted name fits a pattern of Unfreeze.
@@ -135,12 +153,10 @@ func Matches(pattern, name string) (bool, error) {
 	return strings.Contains("."+name+".", "."+pattern+"."), nil
 }
 
-// CastFrozen gives every frozen floating-point matrix among names a copy in d, made once, in place of a cast
-// at every step; the stored tensor is kept for saving. Vectors stay as they are: norms compute in fp32.
-func (ps *Params) CastFrozen(s *bindings.Scope, d bindings.DType) {
-	for _, p := range ps.list {
-		if !p.Trainable && p.T.Dim() >= 2 && p.T.DType() != d && !p.low.Defined() {
-			p.low = s.To(p.T, d)
-		}
+// Cast gives a frozen parameter a copy in d to compute with, made once and owned by s; the stored tensor is
+// kept for saving.
+func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
+	if !p.Trainable && p.T.DType() != d && !p.low.Defined() {
+		p.low = s.To(p.T, d)
 	}
 }

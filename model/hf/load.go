@@ -27,14 +27,18 @@ type Request struct {
 	Rename func(string) string
 	// Ignore reports file names (after Rename) that are known to have no use.
 	Ignore func(string) bool
-	// Adapt may change a tensor on its way in (nil: never), e.g. GGUF's row order; it runs on the CPU in dtype fp32.
-	Adapt  func(s *bindings.Scope, name string, t bindings.Tensor) bindings.Tensor
-	DType  bindings.DType // of the result; fp32 unless set
-	Device bindings.Device
+	// Interleaved gives the heads of a tensor (by its wanted name) whose rows the file holds with the two halves of
+	// each head's rows interleaved, as GGUF does for LLaMA's queries and keys; 0 for rows in order. nil: none.
+	Interleaved func(name string) (heads int64)
+	DType       bindings.DType // of the result; fp32 unless set
+	Device      bindings.Device
 }
 
-// Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none. All missing, unexpected and mis-shaped keys are listed in one error. A tensor stored in the wanted
-// dtype on the CPU shares the file's mapping (copy-on-write); others are converted one at a time.
+// Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none.
+// All missing, unexpected and mis-shaped keys are listed in one error. Tensors are read in file order. One
+// stored in the wanted dtype on the CPU shares the file's mapping (copy-on-write); others are converted one at
+// a time, quantised ones some rows at a time, so that memory never holds more than the result and one tensor
+// as the file stores it.
 func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, error) {
 	if r.DType == 0 {
 		r.DType = bindings.Float
@@ -55,12 +59,20 @@ func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, erro
 	if err != nil {
 		return nil, err
 	}
-	ts := make([]bindings.Tensor, len(r.Wants))
+	place := make(map[string]int, len(entries))
+	for i, e := range entries {
+		place[e.Name] = i
+	}
+	var order []int
 	for i, e := range plan {
-		if e == nil {
-			continue
+		if e != nil {
+			order = append(order, i)
 		}
-		if ts[i], err = c.tensor(s, r, r.Wants[i], *e); err != nil {
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return place[plan[a].Name] - place[plan[b].Name] })
+	ts := make([]bindings.Tensor, len(r.Wants))
+	for _, i := range order {
+		if ts[i], err = c.tensor(s, r, r.Wants[i], *plan[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -146,6 +158,14 @@ func Tensor(s *bindings.Scope, e files.Entry) (bindings.Tensor, error) {
 }
 
 func (c *Checkpoint) tensor(s *bindings.Scope, r Request, w Want, e files.Entry) (bindings.Tensor, error) {
+	heads := int64(0)
+	if r.Interleaved != nil {
+		heads = r.Interleaved(w.Name)
+	}
+	if e.DType.Quantised() || heads > 0 {
+		t, err := byRows(s, e, heads, r.DType, r.Device)
+		return t, errors.Join(err, e.Release())
+	}
 	var err error
 	t := s.In(func(s *bindings.Scope) bindings.Tensor {
 		var t bindings.Tensor
@@ -156,9 +176,6 @@ func (c *Checkpoint) tensor(s *bindings.Scope, r Request, w Want, e files.Entry)
 			err = fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, t.DType())
 			return t
 		}
-		if r.Adapt != nil {
-			t = r.Adapt(s, w.Name, t)
-		}
 		return s.ToDevice(t, r.DType, r.Device)
 	})
 	if err != nil {
@@ -167,5 +184,54 @@ func (c *Checkpoint) tensor(s *bindings.Scope, r Request, w Want, e files.Entry)
 	if r.Device != bindings.CPU || r.DType != dtypes[e.DType] {
 		err = e.Release()
 	}
-	return t, errors.Join(err)
+	return t, err
+}
+
+// byRows dequantises an entry some rows at a time into a tensor of dtype d. With heads, each head's rows lie
+// interleaved in the file: 2i is row i of the first half, 2i+1 row i of the second.
+func byRows(s *bindings.Scope, e files.Entry, heads int64, d bindings.DType, dev bindings.Device) (bindings.Tensor, error) {
+	if len(e.Shape) == 0 || heads > 0 && (e.Shape[0]%heads != 0 || e.Shape[0]/heads%2 != 0) {
+		return bindings.Tensor{}, fmt.Errorf("%s: tensor %s of shape %v does not hold the rows of %d heads", e.File, e.Name, e.Shape, heads)
+	}
+	if !e.DType.Quantised() && !e.DType.Float() {
+		return bindings.Tensor{}, fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, e.DType)
+	}
+	rows, cols := e.Shape[0], int64(1)
+	for _, n := range e.Shape[1:] {
+		cols *= n
+	}
+	if len(e.Shape) == 1 { // quantised vectors are blocks along their one dimension
+		rows, cols = 1, e.Shape[0]
+		if heads > 0 {
+			rows, cols = e.Shape[0], 1
+		}
+	}
+	const piece = 1 << 20 // elements
+	step := max(1, piece/max(cols, 1))
+	if heads > 0 {
+		step = rows / heads
+	}
+	var err error
+	t := s.In(func(s *bindings.Scope) bindings.Tensor {
+		t := s.Empty([]int64{rows, cols}, d, dev)
+		scratch := s.Empty([]int64{step, cols}, bindings.Float, bindings.CPU)
+		for first := int64(0); first < rows && err == nil; first += step {
+			err = s.Run(func(s *bindings.Scope) error {
+				n := min(step, rows-first)
+				from := s.Narrow(scratch, 0, 0, n)
+				if err := from.View(func(raw []byte) error {
+					return e.Float32(unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(raw))), n*cols), first*cols)
+				}); err != nil {
+					return err
+				}
+				if heads > 0 {
+					from = s.Reshape(s.Transpose(s.Reshape(from, n/2, 2, cols), 0, 1), n, cols)
+				}
+				s.Copy(s.Narrow(t, 0, first, n), from)
+				return nil
+			})
+		}
+		return s.Reshape(t, e.Shape...)
+	})
+	return t, err
 }

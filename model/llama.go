@@ -1,0 +1,266 @@
+package model
+
+import (
+	"fmt"
+
+	"gopeft/bindings"
+)
+
+// LLaMAConfig is the part of a config.json that shapes a LLaMA, Mistral or Qwen2 decoder.
+type LLaMAConfig struct {
+	Vocab        int
+	MaxPositions int
+	Layers       int
+	Heads        int
+	KVHeads      int
+	HeadDim      int
+	Hidden       int
+	FFN          int
+	NormEps      float64
+	Rope         Rope
+	Windows      []int // per layer, how many positions a token sees, itself included; 0: all
+	Tied         bool  // the language-model head is the embedding table
+	QKVBias      bool
+	OutBias      bool
+	MLPBias      bool
+
+	AttentionDropout float64
+	InitRange        float64
+}
+
+// LLaMA is the decoder of Touvron et al. 2023 (pre-norm blocks with RMSNorm, rotary positions, grouped-query
+// attention, SwiGLU) with a language-model head or a sequence-classification head ("score", on the last real
+// token). Mistral's sliding window and Qwen2's biases are settings of it.
+type LLaMA struct {
+	cfg    LLaMAConfig
+	base   // weights, hooks, labels: shared with the other families
+	words  *Param
+	blocks []*llamaBlock
+	norm   rmsNorm
+	head   *Param // [vocab, hidden], the embedding table when tied; nil where the checkpoint has none
+	score  *Dense // nil without a classification head
+}
+
+// CausalLM is a model that predicts the next token.
+type CausalLM interface {
+	Model
+	// LMWeight is the language-model head [vocab, hidden]; none when the checkpoint has none.
+	LMWeight() bindings.Tensor
+	// Logits maps hidden states [..., hidden] to scores over the vocabulary [..., vocab].
+	Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor
+}
+
+type rmsNorm struct {
+	w   *Param
+	eps float64
+}
+
+func (n rmsNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	return s.RMSNorm(x, n.w.Value(), n.eps)
+}
+
+type llamaBlock struct {
+	*Block
+	index             int
+	attnNorm, ffnNorm rmsNorm
+}
+
+const llamaPrefix = "model."
+
+// newLLaMA declares the model's parameters; their tensors come from a checkpoint or from init. Without
+// withHead, and without labels, the model has no head at all and gives hidden states only.
+func newLLaMA(cfg LLaMAConfig, labels []string, withHead bool) *LLaMA {
+	m := &LLaMA{cfg: cfg}
+	m.labels = labels
+	d := int64(cfg.Hidden)
+	norm := func(name string) rmsNorm { return rmsNorm{m.declare(name+".weight", one, d), cfg.NormEps} }
+	m.words = m.declare(llamaPrefix+"embed_tokens.weight", normal, int64(cfg.Vocab), d)
+	m.hooks.Words = m.words
+	q, kv, ffn := int64(cfg.Heads*cfg.HeadDim), int64(cfg.KVHeads*cfg.HeadDim), int64(cfg.FFN)
+	for i := range cfg.Layers {
+		b := &llamaBlock{Block: &Block{Name: fmt.Sprintf("%slayers.%d", llamaPrefix, i)}, index: i}
+		for _, module := range []struct {
+			slot    Slot
+			name    string
+			in, out int64
+			bias    bool
+		}{
+			{Q, "self_attn.q_proj", d, q, cfg.QKVBias}, {K, "self_attn.k_proj", d, kv, cfg.QKVBias},
+			{V, "self_attn.v_proj", d, kv, cfg.QKVBias}, {O, "self_attn.o_proj", q, d, cfg.OutBias},
+			{Gate, "mlp.gate_proj", d, ffn, cfg.MLPBias}, {Up, "mlp.up_proj", d, ffn, cfg.MLPBias}, {Down, "mlp.down_proj", ffn, d, cfg.MLPBias},
+		} {
+			name := b.Name + "." + module.name
+			dense := &Dense{W: m.declare(name+".weight", normal, module.out, module.in)}
+			if module.bias {
+				dense.B = m.declare(name+".bias", zero, module.out)
+			}
+			b.Modules = append(b.Modules, Module{module.slot, module.name, dense})
+		}
+		b.attnNorm = norm(b.Name + ".input_layernorm")
+		b.ffnNorm = norm(b.Name + ".post_attention_layernorm")
+		m.blocks = append(m.blocks, b)
+		m.hooks.Blocks = append(m.hooks.Blocks, b.Block)
+	}
+	m.norm = norm(llamaPrefix + "norm")
+	switch {
+	case len(labels) > 0:
+		m.score = &Dense{W: m.declare("score.weight", normal, int64(len(labels)), d)}
+		m.headNames = []string{"score"}
+	case cfg.Tied:
+		m.head = m.words
+	case withHead:
+		m.head = m.declare("lm_head.weight", normal, int64(cfg.Vocab), d)
+	}
+	return m
+}
+
+// Info implements Model.
+func (m *LLaMA) Info() Info {
+	c := m.cfg
+	return Info{Family: "llama", Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
+		HeadDim: c.HeadDim, FFN: c.FFN, MaxPositions: c.Rope.reach(c.MaxPositions)}
+}
+
+// LMWeight implements CausalLM.
+func (m *LLaMA) LMWeight() bindings.Tensor { return m.head.Value() }
+
+// Logits implements CausalLM.
+func (m *LLaMA) Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor {
+	if u := m.hooks.Unembed; u != nil {
+		return u.Forward(s, hidden)
+	}
+	return s.Linear(hidden, m.LMWeight(), bindings.Tensor{})
+}
+
+// Forward implements Model. With in.Cache it computes the new tokens only and adds them to the cache.
+func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
+	m.hooks.Train = in.Train
+	prompt := m.hooks.Prompt
+	if in.Cache != nil && in.Cache.tokens > 0 {
+		prompt = nil // its keys and values are in the cache
+	}
+	virtual := 0
+	if prompt != nil {
+		virtual = prompt.Len()
+	}
+	h := withPrompt(s, prompt, s.Embedding(m.words.Value(), in.IDs))
+	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h))
+	states := func(h bindings.Tensor) {
+		if in.States != nil {
+			*in.States = append(*in.States, h)
+		}
+	}
+	states(h)
+	for i, b := range m.blocks {
+		next := m.step(s, b, h, l, in)
+		if in.States == nil {
+			s.Free(h)
+		}
+		h = next
+		if i < len(m.blocks)-1 {
+			states(h)
+		}
+	}
+	if in.Cache != nil {
+		in.Cache.advance(l)
+	}
+	h = m.norm.forward(s, h)
+	states(h) // as transformers has it, the last state follows the final norm
+	return Output{Hidden: h, Virtual: virtual}
+}
+
+// step is one block, its activations kept or, when in asks so, recomputed in the backward pass.
+func (m *LLaMA) step(s *bindings.Scope, b *llamaBlock, h bindings.Tensor, l *layout, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		var memory []bindings.Tensor
+		if in.Cache == nil || in.Cache.tokens == 0 {
+			memory = memories(s, b.Memory)
+		}
+		bias, causal := l.bias(in.Cache.extra(b.index, memory), m.cfg.Windows[b.index])
+		return checkpointed(s, in, append([]bindings.Tensor{h, l.cos, l.sin, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
+			return m.block(s, b, ts[0], llamaAttention{cos: ts[1], sin: ts[2], bias: ts[3], causal: causal, memory: ts[4:]}, in)
+		})
+	})
+}
+
+// llamaAttention is what one block's attention reads besides its input.
+type llamaAttention struct {
+	cos, sin, bias bindings.Tensor
+	causal         bool              // every key is seen up to the query's own place: bias is none
+	memory         []bindings.Tensor // keys and values of the block's memories in turn
+}
+
+func (m *LLaMA) block(s *bindings.Scope, b *llamaBlock, x bindings.Tensor, a llamaAttention, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		join := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return s.Add(x, h) }
+		x = s.Add(x, transform(s, b.AfterAttn, m.attend(s, b, b.attnNorm.forward(s, x), a, in), join))
+		f := s.In(func(s *bindings.Scope) bindings.Tensor {
+			h := b.ffnNorm.forward(s, x)
+			return b.Linear(Down).Forward(s, s.SwiGLU(b.Linear(Gate).Forward(s, h), b.Linear(Up).Forward(s, h)))
+		})
+		return s.Add(x, transform(s, b.AfterFFN, f, join))
+	})
+}
+
+// attend is rotary grouped-query attention with the block's memories and branches.
+func (m *LLaMA) attend(s *bindings.Scope, b *llamaBlock, x bindings.Tensor, a llamaAttention, in Input) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		n := m.cfg.KVHeads
+		q := heads(s, b.Linear(Q).Forward(s, x), m.cfg.Heads)
+		k := heads(s, b.Linear(K).Forward(s, x), n)
+		v := heads(s, b.Linear(V).Forward(s, x), n)
+		cos, sin := s.To(a.cos, q.DType()), s.To(a.sin, q.DType())
+		q, k = s.Rotate(q, cos, sin), s.Rotate(k, cos, sin)
+		if in.Cache != nil {
+			k, v = in.Cache.add(s, b.index, a.memory, k, v)
+		} else {
+			k, v = remember(s, a.memory, k, v)
+		}
+		p := rate(m.cfg.AttentionDropout, in.Train)
+		var o bindings.Tensor
+		switch {
+		case a.causal:
+			o = s.CausalAttention(q, k, v, 0, p)
+		case q.Size(2) == 1 && q.Size(1) != k.Size(1):
+			// One query per row: the heads that share a K/V head become its rows, and K and V stay as they are.
+			rows := s.Reshape(q, q.Size(0), int64(n), -1, q.Size(3))
+			o = s.Reshape(s.Attention(rows, k, v, biasFor(s, a.bias, q), 0, p), q.Shape()...)
+		default:
+			o = s.Attention(q, k, v, biasFor(s, a.bias, q), 0, p)
+		}
+		for i, branch := range b.Branch {
+			project := func(p bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
+				return ownHeads(s, b.Block, K, p, n), ownHeads(s, b.Block, V, p, n)
+			}
+			if in.Cache != nil {
+				project = in.Cache.projected(s, b.index, i, project)
+			}
+			o = s.Add(o, branch.Attend(s, q, project))
+		}
+		return b.Linear(O).Forward(s, joinHeads(s, o))
+	})
+}
+
+// Classify implements Model: it reads every row's last real token, whichever side is padded. Without a mask
+// that is the last position.
+func (m *LLaMA) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		last := m.pool(s, in, out)
+		if c := m.hooks.Classifier; c != nil {
+			return c.Forward(s, last)
+		}
+		return m.score.Forward(s, s.To(last, m.score.W.Value().DType())) // a method may keep its head in fp32 over a half base
+	})
+}
+
+func (m *LLaMA) pool(s *bindings.Scope, in Input, out Output) bindings.Tensor {
+	h := out.Hidden
+	if !in.Mask.Defined() || m.hooks.PoolAsPeft {
+		return s.Select(h, 1, h.Size(1)-1)
+	}
+	places := s.Arange(1, in.Mask.Size(1)+1, bindings.Int64, h.Device())
+	last := s.ArgMax(s.Mul(places, s.To(in.Mask, bindings.Int64)), 1)
+	index := s.To(s.AddScalar(s.Reshape(last, -1, 1, 1), float64(out.Virtual)), bindings.Int64)
+	index = s.Expand(index, -1, 1, h.Size(2))
+	return s.Squeeze(s.Gather(h, 1, index), 1)
+}

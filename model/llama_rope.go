@@ -1,0 +1,98 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"gopeft/bindings"
+)
+
+// Rope is a config's rotary position embedding.
+type Rope struct {
+	Theta  float64
+	Kind   string  // "", "linear", "dynamic" or "llama3"
+	Factor float64 // of context extension
+
+	LowFreq, HighFreq float64 // llama3
+	Original          int     // positions the model was trained with: llama3's, and dynamic's limit
+}
+
+// reach is the number of positions the scaled embedding serves, given the config's max_position_embeddings.
+func (r Rope) reach(positions int) int {
+	if r.Kind == "linear" || r.Kind == "dynamic" {
+		return int(float64(positions) * r.Factor)
+	}
+	return positions
+}
+
+// check says what is wrong with the settings.
+func (r Rope) check() error {
+	switch r.Kind {
+	case "":
+		r.Factor = 1
+	case "linear", "dynamic":
+	case "llama3":
+		if !(r.LowFreq > 0) || !(r.HighFreq > r.LowFreq) || r.Original < 1 {
+			return fmt.Errorf("rope_scaling: low_freq_factor %v, high_freq_factor %v, original_max_position_embeddings %d do not fit together", r.LowFreq, r.HighFreq, r.Original)
+		}
+	default:
+		return fmt.Errorf("rope_scaling: type %q is not supported (linear, dynamic, llama3)", r.Kind)
+	}
+	if !(r.Factor >= 1) || math.IsInf(r.Factor, 0) || r.Factor > 1e6 {
+		return fmt.Errorf("rope_scaling: factor is %v, want 1 or more", r.Factor)
+	}
+	if !(r.Theta > 1) || math.IsInf(r.Theta, 0) {
+		return fmt.Errorf("rope_theta is %v, want more than 1", r.Theta)
+	}
+	return nil
+}
+
+// frequencies is each pair of dimensions' angle per position, in fp32 steps as transformers computes them,
+// for a batch whose longest row has length tokens.
+func (r Rope) frequencies(headDim, length int) []float32 {
+	theta := r.Theta
+	if r.Kind == "dynamic" && length > r.Original {
+		// bloc97's NTK-aware scaling with the base grown by the length in use.
+		d, ratio := float64(headDim), float64(length)/float64(r.Original)
+		theta *= math.Pow(r.Factor*ratio-(r.Factor-1), d/(d-2))
+	}
+	f := make([]float32, headDim/2)
+	for i := range f {
+		exponent := float32(2*i) / float32(headDim)
+		f[i] = 1 / float32(math.Pow(float64(float32(theta)), float64(exponent)))
+		switch r.Kind {
+		case "linear":
+			f[i] /= float32(r.Factor)
+		case "llama3":
+			f[i] = r.llama3(f[i])
+		}
+	}
+	return f
+}
+
+// llama3 keeps high frequencies, divides low ones by the factor and blends those between (LLaMA 3.1).
+func (r Rope) llama3(f float32) float32 {
+	original := float64(r.Original)
+	wavelength := 2 * math.Pi / float64(f)
+	switch {
+	case wavelength < original/r.HighFreq:
+		return f
+	case wavelength > original/r.LowFreq:
+		return f / float32(r.Factor)
+	}
+	smooth := (original/wavelength - r.LowFreq) / (r.HighFreq - r.LowFreq)
+	return float32((1-smooth)*float64(f)/r.Factor + smooth*float64(f))
+}
+
+// rotation is the cosines and sines [B, 1, S, headDim] in dtype d for positions [B, S] of any number dtype,
+// angles computed in fp32. Both halves of headDim turn by the same angles.
+func rotation(s *bindings.Scope, positions bindings.Tensor, frequencies []float32, d bindings.DType) (cos, sin bindings.Tensor) {
+	return s.In2(func(s *bindings.Scope) (bindings.Tensor, bindings.Tensor) {
+		dev := positions.Device()
+		f := s.ToDevice(s.FromFloat32s(frequencies, 1, 1, 1, int64(len(frequencies))), bindings.Float, dev)
+		p := s.Reshape(s.To(positions, bindings.Float), positions.Size(0), 1, positions.Size(1), 1)
+		angles := s.Mul(p, f)
+		angles = s.Cat(-1, angles, angles)
+		return s.To(s.Cos(angles), d), s.To(s.Sin(angles), d)
+	})
+}
