@@ -18,7 +18,7 @@ type Encoder interface {
 // ids are cut to maxLength. The error is that of the first example that fails.
 func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, workers int) ([][]int64, error) {
 	ids := make([][]int64, len(examples))
-	err := inChunks(ctx, len(examples), workers, func(i int) error {
+	err := ForEach(ctx, len(examples), workers, func(i int) error {
 		ex := &examples[i]
 		if ex.IDs != nil {
 			ids[i] = ex.IDs
@@ -39,9 +39,10 @@ func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, 
 	return ids, nil
 }
 
-// inChunks runs do for 0..n-1, a chunk at a time per goroutine, and returns the
-// error of the lowest index that failed.
-func inChunks(ctx context.Context, n, workers int, do func(i int) error) error {
+// ForEach runs do for 0..n-1 on the given number of goroutines, a chunk at a time
+// each, and returns the error of the lowest index that failed. A panic in do is
+// such an error.
+func ForEach(ctx context.Context, n, workers int, do func(i int) error) error {
 	const chunk = 32
 	var (
 		next  atomic.Int64

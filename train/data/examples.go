@@ -112,7 +112,13 @@ func NewExampleReader(rows RowReader, file string, opts LoadOptions) (*ExampleRe
 func (r *ExampleReader) Columns() Columns { return r.columns }
 
 // Stats counts what was met so far. DuplicateIDs is counted by Load alone.
-func (r *ExampleReader) Stats() Stats { return r.stats }
+func (r *ExampleReader) Stats() Stats {
+	s := r.stats
+	if l, ok := r.rows.(interface{ LeftOut() int }); ok {
+		s.LeftOut = l.LeftOut()
+	}
+	return s
+}
 
 // Close releases the file.
 func (r *ExampleReader) Close() error { return r.rows.Close() }
@@ -135,9 +141,6 @@ func (r *ExampleReader) Next() (Example, error) {
 			}
 			r.stats.Skipped++
 			continue
-		}
-		if l, ok := r.rows.(interface{ LeftOut() int }); ok {
-			r.stats.LeftOut = l.LeftOut()
 		}
 		return Example{}, err
 	}
@@ -297,7 +300,7 @@ func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
 		}
 		s.Examples = append(s.Examples, ex)
 	}
-	s.Columns, s.Stats = r.columns, r.stats
+	s.Columns, s.Stats = r.columns, r.Stats()
 	if err := s.label(r); err != nil {
 		return nil, err
 	}

@@ -171,6 +171,6 @@ func TestEncodeAll(t *testing.T) {
 	if got, err := EncodeAll(t.Context(), wordLengths{}, nil, 0, 4); err != nil || len(got) != 0 {
 		t.Error(got, err)
 	}
-	err := inChunks(t.Context(), 3, 2, func(i int) error { panic(fmt.Sprint("at ", i)) })
+	err := ForEach(t.Context(), 3, 2, func(i int) error { panic(fmt.Sprint("at ", i)) })
 	wantError(t, err, "panic: at 0")
 }
