@@ -144,7 +144,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 		virtual = prompt.Len()
 	}
 	h := withPrompt(s, prompt, s.Embedding(m.words.Value(), in.IDs))
-	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h))
+	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.PoolAsPeft)
 	states := func(h bindings.Tensor) {
 		if in.States != nil {
 			*in.States = append(*in.States, h)

@@ -30,8 +30,9 @@ type llamaBias struct {
 }
 
 // newLayout reads a batch that follows virtual tokens put in front of it and memory positions counted before
-// those. What depends on the mask's content is worked out on the host, from one copy of it.
-func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int, d bindings.DType) *layout {
+// those. What depends on the mask's content is worked out on the host, from one copy of it. readPadding says
+// that what padding itself computes will be read.
+func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int, d bindings.DType, readPadding bool) *layout {
 	rows, width := in.IDs.Size(0), in.IDs.Size(1)
 	l := &layout{scope: s, device: in.IDs.Device(), dtype: d, length: int64(virtual) + width}
 	b := hostBatch{rows: int(rows), width: int(width), virtual: virtual, memory: memory, before: make([]int64, rows)}
@@ -59,7 +60,7 @@ func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int
 	switch {
 	case in.Cache != nil:
 		l.mask = in.Cache.maskWith(s, in, shape, virtual)
-	case shape == padAny:
+	case shape == padAny || shape == padRight && readPadding:
 		l.mask = extendMask(s, in.Mask, virtual)
 	} // Padding on the right needs no mask: a real token never looks at what comes after it.
 	at, longest := b.positions(shape == padAny)

@@ -1,0 +1,77 @@
+package peft
+
+import (
+	"fmt"
+	"math"
+
+	"gopeft/bindings"
+	"gopeft/model"
+)
+
+// fingerprint identifies a base model whatever dtype it is loaded in: its shape, and a sample of its weights.
+type fingerprint struct {
+	Family  string    `json:"family"`
+	Vocab   int       `json:"vocab"`
+	Hidden  int       `json:"hidden"`
+	Layers  int       `json:"layers"`
+	Heads   int       `json:"heads"`
+	KVHeads int       `json:"kv_heads"`
+	FFN     int       `json:"ffn"`
+	Sample  []float64 `json:"sample"` // of the middle row of the embeddings and of every block's query map
+}
+
+const samplesPerRow = 4
+
+func fingerprintOf(s *bindings.Scope, m model.Model) *fingerprint {
+	i := m.Info()
+	f := &fingerprint{Family: i.Family, Vocab: i.Vocab, Hidden: i.Hidden, Layers: i.Layers, Heads: i.Heads, KVHeads: i.KVHeads, FFN: i.FFN}
+	weights := []bindings.Tensor{m.Hooks().Words.T}
+	for _, b := range m.Hooks().Blocks {
+		if q, ok := b.Module(model.Q); ok {
+			weights = append(weights, q.Dense.W.T)
+		}
+	}
+	for _, w := range weights {
+		_ = s.Run(func(s *bindings.Scope) error {
+			row := s.Narrow(s.Select(s.Detach(w), 0, w.Size(0)/2), 0, 0, min(samplesPerRow, w.Size(1)))
+			for _, v := range row.Float64s() {
+				f.Sample = append(f.Sample, float64(float32(v)))
+			}
+			return nil
+		})
+	}
+	return f
+}
+
+// shape compares what makes an adapter impossible on another model.
+func (f *fingerprint) shape(o *fingerprint) error {
+	for _, d := range []struct {
+		what      string
+		want, got any
+	}{
+		{"architecture", f.Family, o.Family}, {"hidden size", f.Hidden, o.Hidden}, {"number of layers", f.Layers, o.Layers},
+		{"number of heads", f.Heads, o.Heads}, {"number of key/value heads", f.KVHeads, o.KVHeads}, {"feed-forward size", f.FFN, o.FFN},
+	} {
+		if d.want != d.got {
+			return fmt.Errorf("the adapter was trained on a model with %s %v, this one has %v", d.what, d.want, d.got)
+		}
+	}
+	return nil
+}
+
+// sameWeights reports whether the samples agree to the rounding of bf16.
+func (f *fingerprint) sameWeights(o *fingerprint) bool {
+	if len(f.Sample) != len(o.Sample) {
+		return false
+	}
+	scale := 0.0
+	for _, v := range f.Sample {
+		scale = max(scale, math.Abs(v))
+	}
+	for i, v := range f.Sample {
+		if !(math.Abs(v-o.Sample[i]) <= 0.008*math.Abs(v)+1e-3*scale) {
+			return false
+		}
+	}
+	return true
+}

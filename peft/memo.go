@@ -1,0 +1,54 @@
+package peft
+
+import (
+	"gopeft/bindings"
+	"gopeft/model"
+)
+
+// memo keeps tensors computed from parameters alone, for as long as those stay the same and nothing is
+// recorded for autograd: token-by-token generation would otherwise compute them anew for every token.
+type memo struct {
+	from  []*model.Param
+	scope *bindings.Scope // long-lived owner
+	kept  []bindings.Tensor
+	seen  []int64
+	as    bindings.DType
+}
+
+// get gives what fn computes, for inputs that also depend on a compute dtype. In training it is fn itself.
+func (c *memo) get(s *bindings.Scope, as bindings.DType, fn func(s *bindings.Scope) []bindings.Tensor) []bindings.Tensor {
+	if s.GradEnabled() {
+		return fn(s)
+	}
+	if len(c.kept) > 0 && as == c.as && c.current() {
+		return c.kept
+	}
+	c.drop()
+	child := s.Child()
+	defer child.Close()
+	for _, t := range fn(child) {
+		c.kept = append(c.kept, child.MoveTo(c.scope, t))
+	}
+	c.as = as
+	for _, p := range c.from {
+		c.seen = append(c.seen, p.T.Version())
+	}
+	return c.kept
+}
+
+func (c *memo) current() bool {
+	for i, p := range c.from {
+		if p.T.Version() != c.seen[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// drop frees what is kept.
+func (c *memo) drop() {
+	for _, t := range c.kept {
+		c.scope.Free(t)
+	}
+	c.kept, c.seen = nil, nil
+}

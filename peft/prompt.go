@@ -1,0 +1,88 @@
+package peft
+
+import (
+	"errors"
+	"fmt"
+
+	"gopeft/bindings"
+	"gopeft/model"
+)
+
+// prompt is soft prompt tuning (Lester et al. 2021): trained vectors before the token embeddings.
+type prompt struct {
+	plain
+	o Options
+}
+
+const promptName = "prompt_embeddings"
+
+func (p *prompt) specs(o *outline) ([]spec, error) {
+	return []spec{{promptName, []int64{int64(p.o.VirtualTokens), int64(o.info.Hidden)}, p.init}}, nil
+}
+
+func (p *prompt) init(s *bindings.Scope, m model.Model, shape []int64) (bindings.Tensor, error) {
+	words := s.Detach(m.Hooks().Words.T)
+	rows := words.Size(0)
+	var ids bindings.Tensor
+	switch p.o.Init {
+	case "random": // as PyTorch initialises embeddings
+		return gaussian(1)(s, m, shape)
+	case "text":
+		list, err := repeat(p.o.InitIDs, shape[0], rows)
+		if err != nil {
+			return bindings.Tensor{}, err
+		}
+		ids = s.ToDevice(s.FromInt64s(list, shape[0]), bindings.Int64, words.Device())
+	default:
+		ids = s.ToDevice(s.FromInt64s(randomIDs(s, shape[0], rows), shape[0]), bindings.Int64, words.Device())
+	}
+	return s.To(s.Embedding(words, ids), bindings.Float), nil
+}
+
+// randomIDs draws n token ids with libtorch's generator.
+func randomIDs(s *bindings.Scope, n, vocab int64) []int64 {
+	ids := make([]int64, n)
+	_ = s.Run(func(s *bindings.Scope) error {
+		for i, u := range s.Uniform([]int64{n}, 0, 1, bindings.Double, bindings.CPU).Float64s() {
+			ids[i] = min(int64(u*float64(vocab)), vocab-1)
+		}
+		return nil
+	})
+	return ids
+}
+
+// repeat is n token ids: those of the initial text, cut off or begun again.
+func repeat(ids []int64, n, vocab int64) ([]int64, error) {
+	if len(ids) == 0 {
+		return nil, errors.New("init text: give the text with init-text")
+	}
+	out := make([]int64, n)
+	for i := range out {
+		out[i] = ids[i%len(ids)]
+		if out[i] < 0 || out[i] >= vocab {
+			return nil, fmt.Errorf("init text: token id %d is not in a vocabulary of %d", out[i], vocab)
+		}
+	}
+	return out, nil
+}
+
+func (p *prompt) mount(x *mounting) error {
+	x.hooks.Prompt = &softPrompt{x.params.Get(promptName)}
+	x.hooks.PoolAsPeft = p.o.PeftCompat
+	return nil
+}
+
+func (p *prompt) lr() float64 { return 1e-2 }
+
+func (p *prompt) describe() string {
+	from := map[string]string{"vocab": "random rows of the embeddings", "text": "a text's embeddings", "random": "N(0, 1)"}[p.o.Init]
+	return fmt.Sprintf("%d virtual tokens, from %s", p.o.VirtualTokens, from)
+}
+
+type softPrompt struct{ p *model.Param }
+
+// Len implements model.Prompt.
+func (p *softPrompt) Len() int { return int(p.p.T.Size(0)) }
+
+// Vectors implements model.Prompt.
+func (p *softPrompt) Vectors(s *bindings.Scope) bindings.Tensor { return p.p.T }
