@@ -7,17 +7,27 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"gopeft/train/data"
 )
 
-// file writes a small data file for an example.
-func file(name, content string) string {
-	dir, err := os.MkdirTemp("", "gopeft-example")
-	if err != nil {
+// examples is where the examples' files live.
+var examples string
+
+func TestMain(m *testing.M) {
+	var err error
+	if examples, err = os.MkdirTemp("", "gopeft-example"); err != nil {
 		panic(err)
 	}
-	path := filepath.Join(dir, name)
+	code := m.Run()
+	os.RemoveAll(examples)
+	os.Exit(code)
+}
+
+// file writes a small data file for an example.
+func file(name, content string) string {
+	path := filepath.Join(examples, name)
 	if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
 		panic(err)
 	}
