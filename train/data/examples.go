@@ -83,9 +83,8 @@ type ExampleReader struct {
 	seen    map[string]struct{}
 }
 
-// OpenExamples opens a file for streaming. The file is read up to its first row,
-// so Columns is known when it returns; a file without rows is not an error.
-// Labels stay Unlabelled (but Name is set) unless opts.Labels gives their order.
+// OpenExamples opens a file for streaming. Columns are settled by the first row; a
+// file without rows is not an error. Labels stay Unlabelled (but Name is set) unless opts.Labels gives their order.
 // Sample and Balanced belong to Load and are ignored here.
 func OpenExamples(path string, opts LoadOptions) (*ExampleReader, error) {
 	rows, err := Open(path, opts.Read)
