@@ -153,3 +153,21 @@ func Room(path string) (int, error) {
 	}
 	return c.MaxPositions, checkDims(dim{"max_position_embeddings", c.MaxPositions})
 }
+
+// PadID is the padding token a model's config.json names; 0 if it names none.
+func PadID(path string) (int64, error) {
+	raw, err := hf.ReadConfig(path)
+	if err != nil {
+		return 0, err
+	}
+	var c struct {
+		PadToken *int64 `json:"pad_token_id"`
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return 0, fmt.Errorf("%s/config.json: %w", path, err)
+	}
+	if c.PadToken == nil || *c.PadToken < 0 {
+		return 0, nil
+	}
+	return *c.PadToken, nil
+}

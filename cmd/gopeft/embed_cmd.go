@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/bindings"
+	"gopeft/model/fsutil"
+	"gopeft/train"
+	"gopeft/train/classic"
+)
+
+func embedCommand() *cli.Command {
+	return &cli.Command{
+		Name: "embed", Usage: "write one feature vector per text to a .npy or .safetensors file",
+		Flags: slices.Concat(modelFlags(), dataFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "pool", Value: "cls", Usage: "cls (first token) or mean (over the tokens)"},
+			&cli.BoolFlag{Name: "normalize", Usage: "scale every vector to length 1"},
+			&cli.StringFlag{Name: "out", Usage: "file to write: .npy or .safetensors"},
+		}, uiFlags()),
+		Action: embed,
+	}
+}
+
+func embed(c *cli.Context) error {
+	out, pool := c.String("out"), c.String("pool")
+	if !strings.HasSuffix(out, ".npy") && !strings.HasSuffix(out, ".safetensors") {
+		return &train.UsageError{Err: fmt.Errorf("--out %q: give a file that ends in .npy or .safetensors", out)}
+	}
+	if pool != "cls" && pool != "mean" {
+		return &train.UsageError{Err: fmt.Errorf("--pool %q is not known (cls, mean)", pool)}
+	}
+	src, err := train.Resolve(c.String("model"), c.String("adapter"))
+	if err != nil {
+		return err
+	}
+	src.Classifier = ""
+	u := newUI(c)
+	var x classic.Matrix
+	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		e, err := train.OpenEmbedder(s, src, train.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"),
+			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, e.Close()) }()
+		length := e.MaxLength
+		if n := c.Int("max-length"); n > 0 {
+			length = min(n, length)
+		}
+		rows, err := openExamples(c, nil)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		u.Note("%s", rows.Columns())
+		x.Cols = e.Model().Info().Hidden
+		for part := range e.Stream(c.Context, rows, stretch, length) {
+			if part.Err != nil {
+				return part.Err
+			}
+			y, err := e.Embed(c.Context, s, part.IDs, pool)
+			if err != nil {
+				return err
+			}
+			x.Rows += y.Rows
+			x.Data = append(x.Data, y.Data...)
+		}
+		return c.Context.Err()
+	})
+	if err != nil {
+		return err
+	}
+	if c.Bool("normalize") {
+		train.Normalize(x)
+	}
+	if strings.HasSuffix(out, ".npy") {
+		err = fsutil.WriteFile(out, func(w io.Writer) error { return writeNPY(w, x) })
+	} else {
+		err = train.WriteMatrix(out, x)
+	}
+	if err == nil {
+		u.Note("%d vectors of %d in %s", x.Rows, x.Cols, out)
+	}
+	return err
+}
+
+// writeNPY writes a matrix in NumPy's format, version 1.0, fp32 in C order.
+func writeNPY(w io.Writer, x classic.Matrix) error {
+	header := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", x.Rows, x.Cols)
+	// Magic, version and length take 10 bytes; the header ends in a newline at a multiple of 64.
+	header += strings.Repeat(" ", (64-(10+len(header)+1)%64)%64) + "\n"
+	if _, err := io.WriteString(w, "\x93NUMPY\x01\x00"); err != nil {
+		return err
+	}
+	if err := binary.Write(w, binary.LittleEndian, uint16(len(header))); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, header); err != nil {
+		return err
+	}
+	return binary.Write(w, binary.LittleEndian, x.Data)
+}

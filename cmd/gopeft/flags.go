@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/train"
+)
+
+// configFlags makes a flag of every setting of a run, but for those left out.
+func configFlags(leaveOut ...string) []cli.Flag {
+	flags := []cli.Flag{&cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}}
+	defaults := train.Defaults()
+	train.Fields(reflect.ValueOf(&defaults).Elem(), func(key, usage string, v reflect.Value) {
+		if !slices.Contains(leaveOut, key) {
+			flags = append(flags, flagOf(key, usage, v))
+		}
+	})
+	return flags
+}
+
+func flagOf(key, usage string, v reflect.Value) cli.Flag {
+	hide := v.IsZero()
+	text := fmt.Sprint(v.Interface())
+	switch v.Kind() {
+	case reflect.String:
+		return &cli.StringFlag{Name: key, Usage: usage, Value: v.String(), HasBeenSet: false}
+	case reflect.Bool:
+		return &cli.BoolFlag{Name: key, Usage: usage, Value: v.Bool()}
+	case reflect.Int:
+		f := &cli.IntFlag{Name: key, Usage: usage, Value: int(v.Int())}
+		if hide {
+			f.DefaultText = "-"
+		}
+		return f
+	case reflect.Uint64:
+		return &cli.Uint64Flag{Name: key, Usage: usage, Value: v.Uint()}
+	case reflect.Float64:
+		f := &cli.Float64Flag{Name: key, Usage: usage, Value: v.Float()}
+		if hide || v.Float() < 0 {
+			f.DefaultText = "-"
+		}
+		return f
+	case reflect.Slice:
+		return &cli.StringFlag{Name: key, Usage: usage + " (comma-separated)", DefaultText: strings.Trim(strings.ReplaceAll(text, " ", ","), "[]")}
+	}
+	panic("gopeft: setting " + key + " has a kind without a flag")
+}
+
+// readConfig is the settings of a command: defaults, then --config's file, then the flags given.
+func readConfig(c *cli.Context) (train.Config, error) {
+	cfg := train.Defaults()
+	if path := c.String("config"); path != "" {
+		var err error
+		if cfg, err = train.ReadConfig(path, cfg); err != nil {
+			return cfg, &train.UsageError{Err: err}
+		}
+	}
+	return flagsOver(c, cfg)
+}
+
+// flagsOver puts the flags that were given over cfg.
+func flagsOver(c *cli.Context, cfg train.Config) (train.Config, error) {
+	var failed error
+	train.Fields(reflect.ValueOf(&cfg).Elem(), func(key, _ string, v reflect.Value) {
+		if !c.IsSet(key) || failed != nil {
+			return
+		}
+		switch v.Kind() {
+		case reflect.String:
+			v.SetString(c.String(key))
+		case reflect.Bool:
+			v.SetBool(c.Bool(key))
+		case reflect.Int:
+			v.SetInt(int64(c.Int(key)))
+		case reflect.Uint64:
+			v.SetUint(c.Uint64(key))
+		case reflect.Float64:
+			v.SetFloat(c.Float64(key))
+		case reflect.Slice:
+			failed = setSlice(v, c.String(key), key)
+		}
+	})
+	return cfg, failed
+}
+
+// setSlice reads a comma-separated list.
+func setSlice(v reflect.Value, text, key string) error {
+	out := reflect.MakeSlice(v.Type(), 0, 4)
+	for _, part := range strings.Split(text, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		if v.Type().Elem().Kind() == reflect.String {
+			out = reflect.Append(out, reflect.ValueOf(part))
+			continue
+		}
+		e := reflect.New(v.Type().Elem()).Elem()
+		if _, err := fmt.Sscan(part, e.Addr().Interface()); err != nil {
+			return &train.UsageError{Err: fmt.Errorf("--%s %q: %q is not a number", key, text, part)}
+		}
+		out = reflect.Append(out, e)
+	}
+	v.Set(out)
+	return nil
+}
+
+// outFlags are shared by the commands that write a run folder.
+func outFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "overwrite", Usage: "replace what --out holds"},
+		&cli.BoolFlag{Name: "resume", Usage: "go on from the last checkpoint in --out"},
+	}
+}
+
+func outMode(c *cli.Context) (train.OutMode, error) {
+	switch {
+	case c.Bool("overwrite") && c.Bool("resume"):
+		return 0, &train.UsageError{Err: fmt.Errorf("--overwrite and --resume exclude each other")}
+	case c.Bool("overwrite"):
+		return train.Overwrite, nil
+	case c.Bool("resume"):
+		return train.Resume, nil
+	}
+	return train.Refuse, nil
+}
+
+// uiFlags are shared by every command that takes a while.
+func uiFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "quiet", Usage: "say nothing but errors and the result"},
+		&cli.BoolFlag{Name: "json", Usage: "print the result as one JSON object"},
+		&cli.BoolFlag{Name: "debug", Usage: "show the stack of a failure"},
+	}
+}

@@ -1,0 +1,89 @@
+// Command gopeft fine-tunes, compares and runs transformer models with parameter-efficient methods.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/train"
+)
+
+// version is set by the build.
+var version = "unknown"
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	app := &cli.App{
+		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version,
+		Reader: stdin, Writer: stdout, ErrWriter: stderr, HideHelpCommand: true, Suggest: true,
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &train.UsageError{Err: err} },
+		Commands:       commands(),
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return &train.UsageError{Err: fmt.Errorf("%q is not a command; `gopeft --help` lists them", c.Args().First())}
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	for _, command := range app.Commands {
+		command.OnUsageError = app.OnUsageError
+		command.HideHelpCommand = true
+		command.Before = refuseArguments(command)
+	}
+	err := app.RunContext(ctx, args)
+	switch usage := (*train.UsageError)(nil); {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, train.Interrupted) || errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		return exitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		return exitUsage
+	default:
+		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		return exitFailed
+	}
+}
+
+// commands lists what gopeft does, in the order help shows.
+func commands() []*cli.Command {
+	return []*cli.Command{
+		compareCommand(), trainCommand(), evalCommand(), predictCommand(), embedCommand(), inspectCommand(),
+		prepareCommand(), tokenizeCommand(), doctorCommand(),
+	}
+}
+
+// refuseArguments rejects what is left over behind a command's flags: the flag parser stops at the first
+// argument and would silently ignore every flag after it.
+func refuseArguments(command *cli.Command) cli.BeforeFunc {
+	return func(c *cli.Context) error {
+		if command.ArgsUsage == "" && c.Args().Present() {
+			return &train.UsageError{Err: fmt.Errorf("%s: unexpected argument %q; settings are given as flags, `gopeft %s --help` lists them", command.Name, c.Args().First(), command.Name)}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/bindings"
+	"gopeft/model/fsutil"
+	"gopeft/train"
+	"gopeft/train/data"
+	"gopeft/train/metrics"
+)
+
+// stretch is how many rows are read, tokenized and batched by length at a time.
+const stretch = 1024
+
+// modelFlags name a model and how to compute with it, for commands that do not train.
+func modelFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
+		&cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"},
+		&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
+		&cli.StringFlag{Name: "amp", Value: "auto", Usage: "mixed precision: auto (none), none, bf16 or fp16"},
+		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
+		&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "rows of a batch"},
+		&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a batch, padding included", DefaultText: "-"},
+		&cli.IntFlag{Name: "max-length", Usage: "cut texts to this many tokens", DefaultText: "what the model can read"},
+	}
+}
+
+// dataFlags name one data file.
+func dataFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "data", Usage: "data file; - is standard input"},
+		&cli.StringFlag{Name: "format", Usage: "csv, tsv, jsonl, json, parquet, text, vader or aclimdb", DefaultText: "by name and content"},
+		&cli.StringFlag{Name: "text-column", Usage: "column with the text", DefaultText: "guessed"},
+		&cli.StringFlag{Name: "label-column", Usage: "column with the label", DefaultText: "guessed"},
+		&cli.IntFlag{Name: "limit", Usage: "read the first N rows only", DefaultText: "-"},
+		&cli.BoolFlag{Name: "skip-bad-rows", Usage: "count bad rows instead of failing on the first"},
+	}
+}
+
+func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) {
+	src, err := train.Resolve(c.String("model"), c.String("adapter"))
+	if err != nil {
+		return nil, err
+	}
+	p, err := train.OpenPredictor(s, src, train.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads"),
+		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
+	if err != nil {
+		return nil, err
+	}
+	if n := c.Int("max-length"); n > p.MaxLength {
+		return nil, errors.Join(&train.UsageError{Err: fmt.Errorf("--max-length is %d, the model reads at most %d tokens", n, p.MaxLength)}, p.Close())
+	} else if n > 0 {
+		p.MaxLength = n
+	}
+	return p, nil
+}
+
+func openExamples(c *cli.Context, labels []string) (*data.ExampleReader, error) {
+	path := c.String("data")
+	if path == "" {
+		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
+	}
+	o := data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
+		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit")}
+	if path == "-" {
+		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
+		if err != nil {
+			return nil, err
+		}
+		return data.NewExampleReader(rows, "standard input", o)
+	}
+	return data.OpenExamples(path, o)
+}
+
+func predictCommand() *cli.Command {
+	return &cli.Command{
+		Name: "predict", Usage: "classify texts: one JSON object per row, in input order",
+		Flags: slices.Concat(modelFlags(), dataFlags(), []cli.Flag{&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}}, uiFlags()),
+		Action: func(c *cli.Context) error {
+			if out := c.String("out"); out != "" {
+				return fsutil.WriteFile(out, func(w io.Writer) error { return predict(c, w) })
+			}
+			return predict(c, c.App.Writer)
+		},
+	}
+}
+
+// predicted is one line of predict's output.
+type predicted struct {
+	ID     string             `json:"id,omitempty"`
+	Label  string             `json:"label"`
+	Probs  map[string]float32 `json:"probs"`
+	Logits []float32          `json:"logits,omitempty"`
+}
+
+func predict(c *cli.Context, w io.Writer) error {
+	u := newUI(c)
+	out := bufio.NewWriter(w)
+	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		p, err := openPredictor(c, s)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, p.Close()) }()
+		rows, err := openExamples(c, nil)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		u.Note("%s", rows.Columns())
+		e := json.NewEncoder(out)
+		e.SetEscapeHTML(false)
+		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {
+			if part.Err != nil {
+				return errors.Join(out.Flush(), part.Err)
+			}
+			results, err := p.Predict(c.Context, s, part.IDs)
+			if err != nil {
+				return err
+			}
+			for i, r := range results {
+				line := predicted{ID: part.Examples[i].ID, Label: p.Labels[r.Label], Probs: map[string]float32{}, Logits: r.Logits}
+				for k, v := range r.Probs {
+					line.Probs[p.Labels[k]] = v
+				}
+				if err := e.Encode(line); err != nil {
+					return err
+				}
+			}
+			if err := out.Flush(); err != nil {
+				return err
+			}
+		}
+		if skipped := rows.Stats().Skipped; skipped > 0 {
+			u.Note("%d bad rows skipped, the first: %v", skipped, rows.Stats().FirstSkipped)
+		}
+		return c.Context.Err()
+	})
+	return err
+}
+
+func evalCommand() *cli.Command {
+	return &cli.Command{
+		Name: "eval", Usage: "score a model or adapter on labelled data",
+		Flags:  slices.Concat(modelFlags(), dataFlags(), []cli.Flag{&cli.StringFlag{Name: "per-row", Usage: "write each row's label, prediction and logits to this JSONL file"}}, uiFlags()),
+		Action: eval,
+	}
+}
+
+// evaluated is what eval prints.
+type evaluated struct {
+	Rows      int            `json:"rows"`
+	Accuracy  float64        `json:"accuracy"`
+	MacroF1   float64        `json:"macro_f1"`
+	Loss      float64        `json:"loss"`
+	Labels    []string       `json:"labels"`
+	Confusion [][]int        `json:"confusion"` // [label][prediction]
+	Scores    metrics.Scores `json:"scores"`
+}
+
+func eval(c *cli.Context) error {
+	if path := c.String("per-row"); path != "" {
+		return fsutil.WriteFile(path, func(w io.Writer) error { return evalTo(c, w) })
+	}
+	return evalTo(c, io.Discard)
+}
+
+func evalTo(c *cli.Context, perRow io.Writer) error {
+	u := newUI(c)
+	var result evaluated
+	var confusion *metrics.Confusion
+	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		p, err := openPredictor(c, s)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, p.Close()) }()
+		rows, err := openExamples(c, p.Labels)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		u.Note("%s", rows.Columns())
+		confusion = metrics.NewConfusion(len(p.Labels))
+		e := json.NewEncoder(perRow)
+		loss := 0.0
+		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {
+			if part.Err != nil {
+				return part.Err
+			}
+			predictions, err := p.Predict(c.Context, s, part.IDs)
+			if err != nil {
+				return err
+			}
+			for i, r := range predictions {
+				label := part.Examples[i].Label
+				if label == data.Unlabelled {
+					return fmt.Errorf("%s, row %d: no label to score against", part.Examples[i].File, part.Examples[i].Row)
+				}
+				if err := confusion.Add(label, r.Label); err != nil {
+					return err
+				}
+				nll := -math.Log(max(float64(r.Probs[label]), 1e-45))
+				loss += nll
+				if err := e.Encode(map[string]any{"label": p.Labels[label], "prediction": p.Labels[r.Label], "nll": nll, "logits": r.Logits}); err != nil {
+					return err
+				}
+			}
+			result.Rows += len(predictions)
+		}
+		if result.Rows == 0 {
+			return fmt.Errorf("%s holds no rows", c.String("data"))
+		}
+		result.Loss, result.Labels = loss/float64(result.Rows), p.Labels
+		return c.Context.Err()
+	})
+	if err != nil {
+		return err
+	}
+	result.Accuracy, result.MacroF1, result.Scores = confusion.Accuracy(), confusion.MacroF1(), confusion.Scores(result.Labels)
+	for i := range result.Labels {
+		row := make([]int, len(result.Labels))
+		for j := range row {
+			row[j] = confusion.At(i, j)
+		}
+		result.Confusion = append(result.Confusion, row)
+	}
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, result)
+	}
+	fmt.Fprintf(c.App.Writer, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
+	for i, l := range result.Labels {
+		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f  predicted as %v\n", l, confusion.Class(i).F1, result.Confusion[i])
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

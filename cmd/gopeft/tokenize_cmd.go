@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/model/tokenizer"
+	"gopeft/train"
+)
+
+func tokenizeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "tokenize", Usage: "show texts as the model sees them: one JSON object per row with ids, tokens and offsets",
+		Flags: slices.Concat([]cli.Flag{
+			&cli.StringFlag{Name: "model", Usage: "model folder"},
+			&cli.IntFlag{Name: "max-length", Usage: "cut texts to this many tokens", DefaultText: "-"},
+			&cli.BoolFlag{Name: "no-special", Usage: "leave out special tokens"},
+		}, dataFlags(), uiFlags()),
+		Action: tokenize,
+	}
+}
+
+func tokenize(c *cli.Context) error {
+	if c.String("model") == "" {
+		return &train.UsageError{Err: errNoModel}
+	}
+	src, err := train.Resolve(c.String("model"), "")
+	if err != nil {
+		return err
+	}
+	tok, err := tokenizer.Load(src.Model)
+	if err != nil {
+		return err
+	}
+	rows, err := openExamples(c, nil)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	out := bufio.NewWriter(c.App.Writer)
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	for c.Context.Err() == nil {
+		example, err := rows.Next()
+		if errors.Is(err, io.EOF) {
+			return out.Flush()
+		}
+		if err != nil {
+			return errors.Join(out.Flush(), err)
+		}
+		enc, err := tok.Encode(example.Text, tokenizer.Options{AddSpecial: !c.Bool("no-special"), MaxLength: c.Int("max-length")})
+		if err != nil {
+			return errors.Join(out.Flush(), err)
+		}
+		tokens := make([]string, len(enc.IDs))
+		for i, id := range enc.IDs {
+			tokens[i], _ = tok.IDToToken(id)
+		}
+		if err := e.Encode(map[string]any{"ids": enc.IDs, "tokens": tokens, "offsets": enc.Offsets}); err != nil {
+			return err
+		}
+	}
+	return errors.Join(out.Flush(), c.Context.Err())
+}

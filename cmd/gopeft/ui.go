@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"gopeft/train"
+)
+
+// newUI is where a command says what it does: a progress bar with the time left on a terminal, plain lines
+// elsewhere, nothing with --quiet.
+func newUI(c *cli.Context) train.UI {
+	if c.Bool("quiet") {
+		return train.Quiet{}
+	}
+	w := c.App.ErrWriter
+	f, ok := w.(*os.File)
+	return &ui{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+}
+
+type ui struct {
+	w        io.Writer
+	terminal bool
+	bar      *progressbar.ProgressBar
+	phase    string
+	begun    time.Time
+	said     time.Time
+}
+
+// Note implements train.UI.
+func (u *ui) Note(format string, args ...any) {
+	if u.bar != nil {
+		_ = u.bar.Clear()
+	}
+	fmt.Fprintf(u.w, format+"\n", args...)
+}
+
+// Progress implements train.UI.
+func (u *ui) Progress(phase string, done, total int, detail string) {
+	if u.phase != phase {
+		u.phase, u.begun, u.said = phase, time.Now(), time.Now()
+		if u.terminal {
+			u.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(u.w), progressbar.OptionSetDescription(phase),
+				progressbar.OptionSetPredictTime(true), progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond),
+				progressbar.OptionClearOnFinish(), progressbar.OptionFullWidth())
+		}
+	}
+	switch {
+	case u.terminal:
+		u.bar.Describe(strings.TrimSpace(phase + "  " + detail))
+		_ = u.bar.Set(done)
+	case time.Since(u.said) > 15*time.Second && done < total:
+		u.said = time.Now()
+		left := time.Duration(float64(time.Since(u.begun)) / float64(done) * float64(total-done)).Round(time.Second)
+		fmt.Fprintf(u.w, "%s %d/%d, %s left  %s\n", phase, done, total, left, detail)
+	}
+	if done >= total {
+		u.phase, u.bar = "", nil
+	}
+}
+
+// oneLine is an error as one line, without the repetition that joined errors bring.
+func oneLine(err error) string {
+	var lines []string
+	for _, l := range strings.Split(err.Error(), "\n") {
+		if l = strings.TrimSpace(l); l != "" {
+			lines = append(lines, l)
+		}
+	}
+	return strings.Join(lines, "; ")
+}
+
+// printJSON writes v as one object.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+var errNoModel = errors.New("--model is missing: give a model folder, a run's folder, or a name on the hub")

@@ -1,0 +1,286 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/tokenizer"
+	"gopeft/train/data"
+)
+
+// Causal is next-token prediction: cross-entropy over the tokens that have a target, without ever holding
+// the logits of a whole batch.
+type Causal struct{}
+
+// Measure implements Task. The language model's head runs only where there is a target.
+func (Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
+	out := m.Forward(s, in)
+	lm := m.(model.CausalLM)
+	width := b.Width + out.Virtual
+	var rows, targets []int64
+	for i, t := range b.Targets {
+		if t != data.IgnoreTarget {
+			// Token i of its row is predicted by the state before it; a prompt's virtual tokens come first.
+			rows = append(rows, int64(i/b.Width*width+out.Virtual+i%b.Width-1))
+			targets = append(targets, t)
+		}
+	}
+	n := int64(len(rows))
+	if n == 0 { // cut-off prompts alone: a zero loss that still reaches every weight
+		return Measure{Loss: s.MulScalar(s.Sum(s.Narrow(out.Hidden, 1, 0, 1)), 0)}
+	}
+	dev := out.Hidden.Device()
+	flat := s.Reshape(out.Hidden, -1, out.Hidden.Size(-1))
+	h := s.IndexSelect(flat, 0, s.ToDevice(s.FromInt64s(rows, n), bindings.Int64, dev))
+	want := s.ToDevice(s.FromInt64s(targets, n), bindings.Int64, dev)
+	return Measure{Loss: s.LMCrossEntropy(h, lm.LMWeight(), want, data.IgnoreTarget, false, 0), Weight: int(n)}
+}
+
+// CausalEncoder turns examples into token sequences.
+type CausalEncoder struct {
+	Tokenizer   *tokenizer.Tokenizer
+	Missing     error // why there is no Tokenizer
+	MaxLength   int
+	TrainPrompt bool // learn the prompt too
+	// Chat renders a chat up to and including message n; with open the assistant's turn is begun.
+	Chat func(messages []data.Message, n int, open bool) (string, error)
+}
+
+// Encode tokenizes one example: the prompt and its answer as one text, an end token behind it, targets on the
+// answer alone.
+func (e CausalEncoder) Encode(x data.CausalExample) (data.Sequence, error) {
+	switch {
+	case x.IDs != nil:
+		targets := x.Targets
+		if targets == nil {
+			targets = x.IDs
+		}
+		return cut(data.Sequence{IDs: x.IDs, Targets: firstIgnored(targets)}, e.MaxLength), nil
+	case e.Tokenizer == nil:
+		return data.Sequence{}, e.Missing
+	case x.Messages != nil:
+		return e.chat(x.Messages)
+	}
+	ids, err := e.ids(x.Prompt + x.Answer)
+	if err != nil {
+		return data.Sequence{}, err
+	}
+	shared := 0
+	if x.Prompt != "" {
+		prompt, err := e.ids(x.Prompt)
+		if err != nil {
+			return data.Sequence{}, err
+		}
+		shared = commonPrefix(ids, prompt)
+	}
+	if eos, ok := e.Tokenizer.EOSID(); ok && (len(ids) == 0 || ids[len(ids)-1] != eos) {
+		ids = append(ids, eos)
+	}
+	return data.NewSequence(ids[:shared], ids[shared:], e.MaxLength, e.TrainPrompt), nil
+}
+
+// chat learns what the assistant says: its turns, with the tokens that end them.
+func (e CausalEncoder) chat(messages []data.Message) (data.Sequence, error) {
+	if e.Chat == nil {
+		return data.Sequence{}, errors.New("chat messages need a model with a chat template: its tokenizer_config.json has none")
+	}
+	var seq data.Sequence
+	for n := range messages {
+		if messages[n].Role != "assistant" {
+			continue
+		}
+		before, err := e.Chat(messages, n, true)
+		if err != nil {
+			return seq, err
+		}
+		after, err := e.Chat(messages, n+1, false)
+		if err != nil {
+			return seq, err
+		}
+		prompt, err := e.plainIDs(before)
+		if err != nil {
+			return seq, err
+		}
+		full, err := e.plainIDs(after)
+		if err != nil {
+			return seq, err
+		}
+		shared := commonPrefix(full, prompt)
+		targets := make([]int64, len(full))
+		for i, id := range full {
+			targets[i] = id
+			if i < shared && !e.TrainPrompt {
+				targets[i] = data.IgnoreTarget
+				if i < len(seq.Targets) && i < len(seq.IDs) && seq.IDs[i] == id {
+					targets[i] = seq.Targets[i] // an earlier turn of the assistant
+				}
+			}
+		}
+		seq = data.Sequence{IDs: full, Targets: firstIgnored(targets)}
+	}
+	if seq.IDs == nil {
+		return seq, errors.New("the chat has no message of the assistant to learn from")
+	}
+	return cut(seq, e.MaxLength), nil
+}
+
+// ids tokenizes with the tokenizer's begin token; an end token of its template is taken off.
+func (e CausalEncoder) ids(text string) ([]int64, error) {
+	ids, err := e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{AddSpecial: true})
+	if eos, ok := e.Tokenizer.EOSID(); ok && err == nil && len(ids) > 0 && ids[len(ids)-1] == eos {
+		ids = ids[:len(ids)-1]
+	}
+	return ids, err
+}
+
+// plainIDs tokenizes a rendered chat, which holds its special tokens as text.
+func (e CausalEncoder) plainIDs(text string) ([]int64, error) {
+	return e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{})
+}
+
+func commonPrefix(a, b []int64) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func firstIgnored(targets []int64) []int64 {
+	out := append([]int64(nil), targets...)
+	if len(out) > 0 {
+		out[0] = data.IgnoreTarget
+	}
+	return out
+}
+
+func cut(s data.Sequence, n int) data.Sequence {
+	if n > 0 && len(s.IDs) > n {
+		s.IDs, s.Targets = s.IDs[:n], s.Targets[:n]
+	}
+	return s
+}
+
+// CausalPart makes a part of token sequences; with packTo above 0 they are packed into rows of that width.
+func CausalPart(seqs []data.Sequence, pad int64, packTo int) (*Part, error) {
+	lengths := make([]int, len(seqs))
+	for i, s := range seqs {
+		lengths[i] = len(s.IDs)
+	}
+	o := data.CollateOptions{PadID: pad}
+	if packTo == 0 {
+		return &Part{Lengths: lengths, Collate: func(examples []int) (data.Batch, error) {
+			return data.CollateCausal(pick(seqs, examples), o)
+		}}, nil
+	}
+	rows, err := data.Pack(lengths, packTo)
+	if err != nil {
+		return nil, err
+	}
+	p := &Part{Lengths: make([]int, len(rows))}
+	for i, row := range rows {
+		for _, k := range row {
+			p.Lengths[i] += lengths[k]
+		}
+	}
+	p.Collate = func(examples []int) (data.Batch, error) {
+		packed := make([][]data.Sequence, len(examples))
+		for i, r := range examples {
+			packed[i] = pick(seqs, rows[r])
+		}
+		return data.CollatePacked(packed, o)
+	}
+	return p, nil
+}
+
+func pick(seqs []data.Sequence, indices []int) []data.Sequence {
+	out := make([]data.Sequence, len(indices))
+	for k, i := range indices {
+		out[k] = seqs[i]
+	}
+	return out
+}
+
+// loadCausal reads instruction data and starts tokenizing it on the other cores.
+func (r *run) loadCausal(ctx context.Context) error {
+	cfg := r.cfg
+	splits, err := data.LoadCausalSplits(ctx,
+		data.Sources{Train: cfg.Train, Val: cfg.Val, Test: cfg.Test, Data: cfg.Data, Ratios: cfg.Split, Seed: cfg.Seed},
+		data.CausalOptions{Template: cfg.Template, TextColumn: cfg.TextColumn, SkipBadRows: cfg.SkipBadRows, Limit: cfg.Limit,
+			Sample: cfg.Sample, Seed: cfg.Seed})
+	if err != nil {
+		return err
+	}
+	for _, note := range splits.Notes() {
+		r.ui.Note("%s", note)
+	}
+	length, err := r.maxLength()
+	if err != nil {
+		return err
+	}
+	enc := CausalEncoder{Tokenizer: r.tok, Missing: r.noTok, MaxLength: length, TrainPrompt: !cfg.MaskPrompt, Chat: chatRenderer(r.tok)}
+	pad, err := r.padID()
+	if err != nil {
+		return err
+	}
+	d := &runData{task: Causal{}, ready: make(chan error, 1)}
+	r.data = d
+	go func() {
+		d.ready <- func() error {
+			for _, p := range []struct {
+				set  *data.CausalSet
+				part **Part
+				pack bool
+			}{{splits.Train, &d.train, cfg.Pack}, {splits.Val, &d.val, false}, {splits.Test, &d.test, false}} {
+				if p.set == nil || len(p.set.Examples) == 0 {
+					continue
+				}
+				seqs, err := encodeCausal(ctx, enc, p.set, threads(cfg.Threads))
+				if err != nil {
+					return err
+				}
+				width := 0
+				if p.pack {
+					width = length
+				}
+				if *p.part, err = CausalPart(seqs, pad, width); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	return nil
+}
+
+// encodeCausal tokenizes a set on several goroutines. An example whose answer was cut off whole teaches
+// nothing; a set of only such is an error.
+func encodeCausal(ctx context.Context, enc CausalEncoder, set *data.CausalSet, workers int) ([]data.Sequence, error) {
+	seqs := make([]data.Sequence, len(set.Examples))
+	var targets atomic.Int64
+	for chunk, err := range data.Prefetch(ctx, (len(seqs)+63)/64, workers, workers, func(_ context.Context, c int) (int, error) {
+		for i := c * 64; i < min(len(seqs), c*64+64); i++ {
+			x := set.Examples[i]
+			seq, err := enc.Encode(x)
+			if err != nil {
+				return c, fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
+			}
+			seqs[i] = seq
+			targets.Add(int64(seq.NumTargets()))
+		}
+		return c, nil
+	}) {
+		if err != nil {
+			return nil, err
+		}
+		_ = chunk
+	}
+	if targets.Load() == 0 {
+		return nil, fmt.Errorf("%s: nothing to learn: every answer is cut off by --max-length %d", set.File, enc.MaxLength)
+	}
+	return seqs, nil
+}

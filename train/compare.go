@@ -1,0 +1,184 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"gopeft/train/report"
+)
+
+// Comparison is several runs on one data set: the same settings but for the method and what Settings override.
+type Comparison struct {
+	Base     Config
+	Methods  []string             // names of Methods, or "logreg" and "forest" for features with that classifier
+	Settings map[string]yaml.Node // per method: settings over Base
+}
+
+// CompareMethods lists what can be compared: the methods, features by their classifiers.
+func CompareMethods() []string {
+	return append([]string{"logreg", "forest"}, Methods()[1:]...)
+}
+
+// ReadComparison reads a YAML file: a run's settings, with methods (a list) and settings (per method).
+func ReadComparison(path string, base Config) (Comparison, error) {
+	c := Comparison{Base: base}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return c, err
+	}
+	var extra struct {
+		Methods  []string             `yaml:"methods"`
+		Settings map[string]yaml.Node `yaml:"settings"`
+	}
+	if err := yaml.Unmarshal(raw, &extra); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	c.Methods, c.Settings = extra.Methods, extra.Settings
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(doc.Content) > 0 {
+		removeKeys(doc.Content[0], "methods", "settings")
+		if c.Base, err = overlay(base, doc.Content[0]); err != nil {
+			return c, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return c, nil
+}
+
+func removeKeys(m *yaml.Node, keys ...string) {
+	for i := len(m.Content) - 2; i >= 0; i -= 2 {
+		if slices.Contains(keys, m.Content[i].Value) {
+			m.Content = slices.Delete(m.Content, i, i+2)
+		}
+	}
+}
+
+// overlay puts a YAML mapping over a configuration.
+func overlay(base Config, n *yaml.Node) (Config, error) {
+	raw, err := yaml.Marshal(n)
+	if err != nil {
+		return base, err
+	}
+	return parseConfig(raw, base)
+}
+
+// Config is the configuration of one method's run.
+func (c Comparison) Config(method string) (Config, error) {
+	cfg := c.Base
+	cfg.Method = method
+	if method == "logreg" || method == "forest" {
+		cfg.Method, cfg.Classifier = Features, method
+	}
+	if n, ok := c.Settings[method]; ok {
+		var err error
+		if cfg, err = overlay(cfg, &n); err != nil {
+			return cfg, fmt.Errorf("settings of %s: %w", method, err)
+		}
+	}
+	cfg.Out = filepath.Join(c.Base.Out, method)
+	return cfg, cfg.Check()
+}
+
+// Compare runs every method and writes compare.csv, compare.md and compare.png into Base.Out. each runs one
+// configuration; in a program of its own, so that peak memory is the method's alone. With Resume, runs that
+// have finished are kept. A method that fails does not keep the others from running; the error names it.
+func Compare(ctx context.Context, c Comparison, mode OutMode, ui UI, each func(context.Context, Config, OutMode) (report.Summary, error)) ([]report.Result, error) {
+	if c.Base.Out == "" {
+		c.Base.Out = filepath.Join("runs", "compare")
+	}
+	configs := make([]Config, len(c.Methods))
+	for i, m := range c.Methods {
+		if !slices.Contains(CompareMethods(), m) {
+			return nil, usage("--methods: %q is not known: all, or some of %s", m, strings.Join(CompareMethods(), ", "))
+		}
+		var err error
+		if configs[i], err = c.Config(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := prepareCompare(c, mode); err != nil {
+		return nil, err
+	}
+	var results []report.Result
+	var failed []error
+	for i, m := range c.Methods {
+		sum, done := finished(configs[i].Out, mode)
+		if !done {
+			ui.Note("\n[%d/%d] %s", i+1, len(c.Methods), m)
+			var err error
+			if sum, err = each(ctx, configs[i], runMode(configs[i].Out, mode)); err != nil {
+				if ctx.Err() != nil {
+					return results, Interrupted
+				}
+				ui.Note("%s failed: %v", m, err)
+				failed = append(failed, fmt.Errorf("%s: %w", m, err))
+				continue
+			}
+		}
+		r := sum.Result()
+		r.Method = m
+		results = append(results, r)
+		if err := writeCompare(c.Base, results); err != nil { // after each: an interrupted comparison leaves its table
+			return results, err
+		}
+	}
+	return results, errors.Join(failed...)
+}
+
+func prepareCompare(c Comparison, mode OutMode) error {
+	entries, err := os.ReadDir(c.Base.Out)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 && mode == Refuse {
+		return fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", c.Base.Out)
+	}
+	return os.MkdirAll(c.Base.Out, 0o777)
+}
+
+// finished reads the summary of a run that an earlier, interrupted comparison completed.
+func finished(dir string, mode OutMode) (report.Summary, bool) {
+	var sum report.Summary
+	if mode != Resume {
+		return sum, false
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "summary.json"))
+	return sum, err == nil && json.Unmarshal(raw, &sum) == nil
+}
+
+// runMode is how one method's run starts: from its checkpoint if it has one, else anew.
+func runMode(dir string, mode OutMode) OutMode {
+	if mode != Resume {
+		return mode
+	}
+	if _, err := ReadProgress(filepath.Join(dir, "last", "state")); err == nil {
+		return Resume
+	}
+	return Overwrite
+}
+
+func writeCompare(cfg Config, results []report.Result) error {
+	intro := fmt.Sprintf("%s on %s", filepath.Base(cfg.Model), cfg.dataName())
+	return errors.Join(
+		report.WriteCompareCSV(filepath.Join(cfg.Out, "compare.csv"), results),
+		report.WriteCompareMarkdown(filepath.Join(cfg.Out, "compare.md"), intro, results),
+		report.PlotCompare(filepath.Join(cfg.Out, "compare.png"), intro, results),
+	)
+}
+
+func (c Config) dataName() string {
+	if c.Data != "" {
+		return filepath.Base(c.Data)
+	}
+	return filepath.Base(c.Train)
+}

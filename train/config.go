@@ -1,0 +1,236 @@
+package train
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"gopeft/model/fsutil"
+	"gopeft/peft"
+)
+
+// Config is a whole run. Each field is a flag of the same name as its YAML key; usage is the flag's help.
+type Config struct {
+	Task   string `yaml:"task" usage:"classify, or causal for a language model"`
+	Method string `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods"`
+	Model  string `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
+
+	Train         string    `yaml:"train" usage:"training data (csv, tsv, jsonl, json, parquet, .gz, or an aclImdb folder)"`
+	Val           string    `yaml:"val" usage:"validation data"`
+	Test          string    `yaml:"test" usage:"test data"`
+	Data          string    `yaml:"data" usage:"one file that --split divides, in place of --train, --val and --test"`
+	Split         []float64 `yaml:"split" usage:"shares of --data for training, validation and test"`
+	Stratify      bool      `yaml:"stratify" usage:"keep every class's share in the parts of --data"`
+	TextColumn    string    `yaml:"text-column" usage:"column with the text (default: guessed)"`
+	LabelColumn   string    `yaml:"label-column" usage:"column with the label (default: guessed)"`
+	Limit         int       `yaml:"limit" usage:"read the first N examples of each file only"`
+	Sample        int       `yaml:"sample" usage:"take a random sample of N examples of each file"`
+	SkipBadRows   bool      `yaml:"skip-bad-rows" usage:"count bad rows instead of failing on the first"`
+	MaxLength     int       `yaml:"max-length" usage:"cut texts to this many tokens (default: what the model can read)"`
+	Template      string    `yaml:"template" usage:"causal: prompt and answer from columns, e.g. '{question} -> {answer}'"`
+	MaskPrompt    bool      `yaml:"mask-prompt" usage:"causal: learn the answer only"`
+	Pack          bool      `yaml:"pack" usage:"causal: several examples in a row, without attention across them"`
+	Device        string    `yaml:"device" usage:"auto, cpu, cuda or cuda:N"`
+	AMP           string    `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
+	Threads       int       `yaml:"threads" usage:"CPU threads (default: all cores)"`
+	Seed          uint64    `yaml:"seed" usage:"seed of everything random"`
+	Deterministic bool      `yaml:"deterministic" usage:"use deterministic algorithms only"`
+
+	Epochs      int     `yaml:"epochs" usage:"passes over the training data"`
+	MaxSteps    int     `yaml:"max-steps" usage:"stop after this many optimizer steps"`
+	BatchSize   int     `yaml:"batch-size" usage:"rows of a batch"`
+	MaxTokens   int     `yaml:"max-tokens" usage:"most tokens of a batch, padding included; --batch-size then bounds the rows"`
+	LR          float64 `yaml:"lr" usage:"learning rate (default: the method's)"`
+	Optimizer   string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
+	Momentum    float64 `yaml:"momentum" usage:"momentum of sgd"`
+	WeightDecay float64 `yaml:"weight-decay" usage:"weight decay"`
+	Schedule    string  `yaml:"schedule" usage:"learning rate over the run: constant, linear or cosine"`
+	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
+	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
+	Clip        float64 `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
+	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
+	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
+	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
+	NoShuffle   bool    `yaml:"no-shuffle" usage:"train in the data's order"`
+	NoBucket    bool    `yaml:"no-bucket" usage:"batch at random, not by similar length"`
+	Checkpoints int     `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
+	Recompute   bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
+	LogEvery    int     `yaml:"log-every" usage:"steps between two rows of metrics.csv"`
+	NoTrainEval bool    `yaml:"no-train-eval" usage:"do not score the training data at the end"`
+	TensorBoard bool    `yaml:"tensorboard" usage:"write TensorBoard events too"`
+	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
+	Classifier  string  `yaml:"classifier" usage:"of method features: logreg or forest"`
+	Pool        string  `yaml:"pool" usage:"of method features: cls or mean"`
+	Out         string  `yaml:"out" usage:"folder of the run"`
+
+	Peft peft.Options `yaml:",inline"`
+}
+
+// Defaults is the configuration of a run that sets nothing.
+func Defaults() Config {
+	return Config{
+		Task: "classify", Split: []float64{0.8, 0.1, 0.1}, MaskPrompt: true, Device: "auto", AMP: "auto", Seed: 42, Epochs: 3, BatchSize: 12,
+		Optimizer: "adam", Schedule: "constant", GradAccum: 1, Dropout: -1, LogEvery: 10, Classifier: "logreg", Pool: "cls",
+	}
+}
+
+// ReadConfig reads a YAML file over base. Unknown keys, and numbers that do not fit their field (epochs: 3.5),
+// are errors naming the line.
+func ReadConfig(path string, base Config) (Config, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return base, err
+	}
+	if base, err = parseConfig(raw, base); err != nil {
+		return base, fmt.Errorf("%s: %w", path, err)
+	}
+	return base, nil
+}
+
+func parseConfig(raw []byte, base Config) (Config, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return base, err
+	}
+	if err := checkIntegers(&doc); err != nil {
+		return base, err
+	}
+	d := yaml.NewDecoder(bytes.NewReader(raw))
+	d.KnownFields(true)
+	if err := d.Decode(&base); err != nil && !errors.Is(err, io.EOF) {
+		return base, errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	}
+	return base, nil
+}
+
+// checkIntegers refuses fractions where a field is an integer: yaml would cut them off.
+func checkIntegers(doc *yaml.Node) error {
+	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
+		return nil
+	}
+	kinds := map[string]reflect.Kind{}
+	Fields(reflect.ValueOf(&Config{}).Elem(), func(key, _ string, v reflect.Value) { kinds[key] = v.Kind() })
+	pairs := doc.Content[0].Content
+	for i := 0; i+1 < len(pairs); i += 2 {
+		key, value := pairs[i], pairs[i+1]
+		switch kinds[key.Value] {
+		case reflect.Int, reflect.Int64, reflect.Uint64:
+			if value.Tag != "!!int" {
+				return fmt.Errorf("line %d: %s is %q, want a whole number", value.Line, key.Value, value.Value)
+			}
+		}
+	}
+	return nil
+}
+
+// Fields calls fn for every setting of a Config (addressable), those of the methods included, with its key,
+// help text and value.
+func Fields(v reflect.Value, fn func(key, usage string, v reflect.Value)) {
+	t := v.Type()
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key, opts, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if opts == "inline" {
+			Fields(v.Field(i), fn)
+			continue
+		}
+		if key != "" && key != "-" {
+			fn(key, f.Tag.Get("usage"), v.Field(i))
+		}
+	}
+}
+
+// WriteConfig writes every setting.
+func WriteConfig(path string, c Config) error {
+	return fsutil.WriteFile(path, func(w io.Writer) error {
+		e := yaml.NewEncoder(w)
+		e.SetIndent(2)
+		return errors.Join(e.Encode(c), e.Close())
+	})
+}
+
+// fingerprint identifies the settings that a resumed run must share with the one it goes on from.
+func (c Config) fingerprint() (string, error) {
+	c.Out, c.Checkpoints, c.Threads, c.TensorBoard, c.NoTrainEval = "", 0, 0, false, false
+	raw, err := yaml.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
+// Features is the method that trains no transformer: classic classifiers on frozen features.
+const Features = "features"
+
+// UsageError is a setting that cannot be right, whatever the data.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+func usage(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// Check reports the first setting that cannot be right.
+func (c *Config) Check() error {
+	switch {
+	case c.Model == "":
+		return usage("--model is missing: give a model folder, or a name on the hub")
+	case c.Method == "":
+		return usage("--method is missing: one of %s", strings.Join(Methods(), ", "))
+	case !slices.Contains(Methods(), c.Method):
+		return usage("--method %q is not known: one of %s", c.Method, strings.Join(Methods(), ", "))
+	case c.Task != "classify" && c.Task != "causal":
+		return usage("--task %q is not known (classify, causal)", c.Task)
+	case c.Train == "" && c.Data == "":
+		return usage("no data: give --train, or --data with --split")
+	case c.Train != "" && c.Data != "":
+		return usage("--train and --data exclude each other")
+	case c.Classifier != "logreg" && c.Classifier != "forest":
+		return usage("--classifier %q is not known (logreg, forest)", c.Classifier)
+	case c.Pool != "cls" && c.Pool != "mean":
+		return usage("--pool %q is not known (cls, mean)", c.Pool)
+	case c.Method == Features && c.Task == "causal":
+		return usage("--method features classifies: it has no --task causal")
+	case c.Monitor != "" && c.Monitor != "val_acc" && c.Monitor != "val_loss":
+		return usage("--monitor %q is not known (val_acc, val_loss)", c.Monitor)
+	case c.Monitor == "val_acc" && c.Task == "causal":
+		return usage("--monitor val_acc: a language model has no accuracy, use val_loss")
+	case c.Dropout >= 1 || math.IsNaN(c.Dropout):
+		return usage("--dropout is %v, want 0 to below 1", c.Dropout)
+	case c.LR < 0 || math.IsNaN(c.LR) || math.IsInf(c.LR, 0):
+		return usage("--lr is %v, want a positive learning rate", c.LR)
+	}
+	for _, n := range []struct {
+		flag  string
+		value int
+		least int
+	}{
+		{"epochs", c.Epochs, 1}, {"batch-size", c.BatchSize, 1}, {"grad-accum", c.GradAccum, 1}, {"log-every", c.LogEvery, 1},
+		{"max-steps", c.MaxSteps, 0}, {"max-tokens", c.MaxTokens, 0}, {"max-length", c.MaxLength, 0}, {"limit", c.Limit, 0},
+		{"sample", c.Sample, 0}, {"threads", c.Threads, 0}, {"early-stop", c.EarlyStop, 0}, {"checkpoint-every", c.Checkpoints, 0},
+	} {
+		if n.value < n.least {
+			return usage("--%s is %d, want at least %d", n.flag, n.value, n.least)
+		}
+	}
+	if c.Clip < 0 || c.WeightDecay < 0 || c.Momentum < 0 || c.Momentum >= 1 {
+		return usage("--clip, --weight-decay and --momentum must not be negative, and momentum is below 1")
+	}
+	return nil
+}
+
+// Methods lists what --method takes.
+func Methods() []string { return append([]string{Features}, peft.Methods()...) }

@@ -1,0 +1,3 @@
+// Package train fine-tunes models: the loop with mixed precision, schedules, checkpoints and exact resume, and
+// the run folder it leaves behind.
+package train

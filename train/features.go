@@ -1,0 +1,338 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+	"unsafe"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf/files"
+	"gopeft/train/classic"
+	"gopeft/train/data"
+	"gopeft/train/metrics"
+	"gopeft/train/report"
+)
+
+// Pool reduces hidden states [B, S, d] to one vector per row, in fp32: the first real token ("cls") or the
+// mean over the real tokens ("mean").
+func Pool(s *bindings.Scope, how string, in model.Input, out model.Output) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		if how == "cls" {
+			return s.To(s.Select(out.Hidden, 1, int64(out.Virtual)), bindings.Float)
+		}
+		h := s.To(s.From(out.Hidden, 1, int64(out.Virtual)), bindings.Float)
+		if !in.Mask.Defined() {
+			return s.MeanDim(h, 1, false)
+		}
+		mask := s.Unsqueeze(s.To(in.Mask, bindings.Float), -1)
+		return s.Div(s.SumDim(s.Mul(h, mask), 1, false), s.SumDim(mask, 1, false))
+	})
+}
+
+// FeatureOptions are how features are computed.
+type FeatureOptions struct {
+	Pool      string // "cls" or "mean"
+	Batch     int
+	MaxTokens int // most tokens of a batch, padding included; 0: no bound
+	Device    bindings.Device
+	Precision bindings.DType
+	Progress  func(done, total int)
+}
+
+// ComputeFeatures runs the model over token sequences and pools its last hidden states: one row each, in order.
+func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids [][]int64, pad int64, o FeatureOptions) (classic.Matrix, error) {
+	p := ClassificationPart(ids, make([]int, len(ids)), pad)
+	dim := m.Info().Hidden
+	x := classic.Matrix{Rows: len(ids), Cols: dim, Data: make([]float32, len(ids)*dim)}
+	sampler := data.Sampler{Lengths: p.Lengths, BatchSize: o.Batch, MaxTokens: o.MaxTokens, Bucket: true}
+	batches, err := sampler.Epoch(0)
+	if err != nil {
+		return x, err
+	}
+	i, done := 0, 0
+	for b, err := range p.prefetch(ctx, batches) {
+		if err != nil {
+			return x, err
+		}
+		err := s.Run(func(s *bindings.Scope) error {
+			s.Inference(func() {
+				in := input(s, b, o.Device)
+				var out model.Output
+				s.Autocast(o.Device, o.Precision, func() { out = m.Forward(s, in) })
+				rows := Pool(s, o.Pool, in, out).Float32s()
+				for k, example := range batches[i] {
+					copy(x.Data[example*dim:], rows[k*dim:(k+1)*dim])
+				}
+			})
+			return nil
+		})
+		if err != nil {
+			return x, err
+		}
+		i++
+		done += b.Rows
+		if o.Progress != nil {
+			o.Progress(done, len(ids))
+		}
+	}
+	return x, nil
+}
+
+// runFeatures fits a classic classifier on frozen features.
+func runFeatures(ctx context.Context, cfg Config, ui UI) (report.Summary, error) {
+	f := &featureRun{cfg: cfg, ui: ui}
+	sum := report.Summary{Method: cfg.Method + "+" + cfg.Classifier, Model: cfg.Model, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
+		PeakCUDAMB: report.Missing()}
+	splits, err := LoadSplits(ctx, cfg, nil)
+	if err != nil {
+		return sum, err
+	}
+	for _, note := range splits.Notes() {
+		ui.Note("%s", note)
+	}
+	if err := splits.Train.CheckTrainable(); err != nil {
+		return sum, err
+	}
+	begun := time.Now()
+	sets := []*data.Set{splits.Train, splits.Val, splits.Test}
+	xs, err := f.features(ctx, sets)
+	if err != nil {
+		return sum, err
+	}
+	labels := splits.Train.Labels
+	clf, err := f.fit(ctx, xs[0], classes(splits.Train), len(labels))
+	if err != nil {
+		return sum, err
+	}
+	sum.Seconds = report.Number(time.Since(begun).Seconds())
+	sum.SamplesPerS = report.Number(float64(xs[0].Rows) / float64(sum.Seconds))
+	accuracy := []*report.Number{&sum.Accuracy.Train, &sum.Accuracy.Val, &sum.Accuracy.Test}
+	for i, set := range sets {
+		if set == nil || len(set.Examples) == 0 {
+			continue
+		}
+		predicted, err := clf.Predict(ctx, xs[i])
+		if err != nil {
+			return sum, err
+		}
+		confusion, err := metrics.Count(classes(set), predicted, len(labels))
+		if err != nil {
+			return sum, err
+		}
+		*accuracy[i] = report.Number(confusion.Accuracy())
+	}
+	if lr, ok := clf.(*classic.LogisticRegression); ok {
+		coefficients, intercepts := lr.Coefficients()
+		for _, row := range coefficients {
+			sum.Params.Trainable += int64(len(row))
+		}
+		sum.Params.Trainable += int64(len(intercepts))
+	}
+	sum.Params.Frozen = f.frozen
+	sum.Params.Total = sum.Params.Frozen + sum.Params.Trainable
+	sum.PeakRSSMB = report.Number(PeakRSSMB())
+	err = classic.Save(filepath.Join(cfg.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
+		Meta: map[string]string{"model": cfg.Model, "pool": cfg.Pool, "max_length": fmt.Sprint(cfg.MaxLength)}})
+	if err != nil {
+		return sum, err
+	}
+	return sum, report.WriteSummary(filepath.Join(cfg.Out, "summary.json"), sum)
+}
+
+type featureRun struct {
+	cfg    Config
+	ui     UI
+	frozen int64
+}
+
+func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) (classic.Classifier, error) {
+	if f.cfg.Classifier == "forest" {
+		return classic.FitForest(ctx, x, y, n, classic.ForestOptions{Seed: f.cfg.Seed, Workers: f.cfg.Threads,
+			Progress: func(done, total int) { f.ui.Progress("grow trees", done, total, "") }})
+	}
+	m, err := classic.FitLogisticRegression(ctx, x, y, n, classic.LogisticOptions{Workers: f.cfg.Threads})
+	if err == nil && !m.Fit.Converged {
+		f.ui.Note("logistic regression did not converge in %d iterations", m.Fit.Iterations)
+	}
+	return m, err
+}
+
+// features computes, or takes from the cache, the features of each set.
+func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.Matrix, error) {
+	cfg := f.cfg
+	tok, err := OpenTokenizer(cfg.Model)
+	if err != nil {
+		return nil, err
+	}
+	base, err := modelHash(cfg.Model)
+	if err != nil {
+		return nil, err
+	}
+	xs := make([]classic.Matrix, len(sets))
+	err = bindings.Do(ctx, func(s *bindings.Scope) error {
+		dev, err := device(s, cfg.Device)
+		if err != nil {
+			return err
+		}
+		amp := cfg.AMP
+		if amp == "auto" {
+			amp = "none" // inference
+		}
+		precision, err := ChoosePrecision(amp, dev)
+		if err != nil {
+			return err
+		}
+		s.SetThreads(threads(cfg.Threads))
+		m, err := model.Load(s, cfg.Model, model.Options{Device: dev})
+		if err != nil {
+			return err
+		}
+		_, f.frozen = m.Params().Count()
+		CastFrozen(s, m, precision.DType)
+		length, err := clampLength(cfg.MaxLength, m.Info().MaxPositions)
+		if err != nil {
+			return errors.Join(err, m.Close())
+		}
+		pad := padID(tok)
+		for i, set := range sets {
+			if set == nil || len(set.Examples) == 0 {
+				continue
+			}
+			key := featureKey(base, set.Hash(), cfg.Pool, length, precision.DType)
+			if xs[i], err = readFeatures(key); err == nil {
+				f.ui.Note("features of %s: from the cache", set.File)
+				continue
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
+			}
+			ids, err := data.EncodeAll(ctx, Encoder{Tokenizer: tok}, set.Examples, length, threads(cfg.Threads))
+			if err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
+			}
+			xs[i], err = ComputeFeatures(ctx, s, m, ids, pad, FeatureOptions{Pool: cfg.Pool, Batch: max(32, cfg.BatchSize), Device: dev,
+				Precision: precision.DType, Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
+			if err != nil {
+				return errors.Join(err, m.Close())
+			}
+			if err := writeFeatures(key, xs[i]); err != nil {
+				f.ui.Note("features are not cached: %v", err)
+			}
+		}
+		return m.Close()
+	})
+	return xs, err
+}
+
+// clampLength is how many tokens of a text are read: what was asked for, at most what the model has room for.
+func clampLength(asked, room int) (int, error) {
+	if asked > room {
+		return 0, usage("--max-length is %d, the model reads at most %d tokens", asked, room)
+	}
+	if asked == 0 {
+		return room, nil
+	}
+	return asked, nil
+}
+
+// modelHash identifies a model by its files' contents.
+func modelHash(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return data.HashFile(path)
+	}
+	h := sha256.New()
+	for _, pattern := range []string{"config.json", "*.safetensors", "pytorch_model*.bin", "*.gguf", "tokenizer.json", "vocab.txt", "tokenizer.model"} {
+		names, err := filepath.Glob(filepath.Join(path, pattern))
+		if err != nil {
+			return "", err
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			sum, err := data.HashFile(name)
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintln(h, filepath.Base(name), sum)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func featureKey(model, set, pool string, length int, d bindings.DType) string {
+	h := sha256.New()
+	fmt.Fprintln(h, "features 1", model, set, pool, length, d, bindings.Version())
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Home is the folder of what gopeft caches: GOPEFT_HOME, else gopeft in the user's cache folder.
+func Home() (string, error) {
+	if home := os.Getenv("GOPEFT_HOME"); home != "" {
+		return home, nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "gopeft"), nil
+}
+
+func featurePath(key string) (string, error) {
+	home, err := Home()
+	return filepath.Join(home, "features", key+".safetensors"), err
+}
+
+func readFeatures(key string) (classic.Matrix, error) {
+	path, err := featurePath(key)
+	if err != nil {
+		return classic.Matrix{}, err
+	}
+	a, err := files.Open(path)
+	if err != nil {
+		return classic.Matrix{}, err
+	}
+	defer a.Close()
+	e, ok := a.Lookup("features")
+	if !ok || e.DType != files.F32 || len(e.Shape) != 2 {
+		return classic.Matrix{}, fmt.Errorf("%s: no matrix of features in it", path)
+	}
+	x := classic.Matrix{Rows: int(e.Shape[0]), Cols: int(e.Shape[1]), Data: make([]float32, e.Elements())}
+	for i := range x.Data {
+		x.Data[i] = math.Float32frombits(binary.LittleEndian.Uint32(e.Data[4*i:]))
+	}
+	return x, nil
+}
+
+func writeFeatures(key string, x classic.Matrix) error {
+	path, err := featurePath(key)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	return WriteMatrix(path, x)
+}
+
+// WriteMatrix writes a feature matrix as tensor "features" of a safetensors file.
+func WriteMatrix(path string, x classic.Matrix) error {
+	return files.WriteSafetensors(path, []files.Tensor{{Name: "features", DType: files.F32, Shape: []int64{int64(x.Rows), int64(x.Cols)}, Data: float32Bytes(x.Data)}}, nil)
+}
+
+// float32Bytes views floats as their little-endian bytes; gopeft runs on little-endian machines only.
+func float32Bytes(v []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
+}

@@ -1,0 +1,298 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/tokenizer"
+	"gopeft/peft"
+	"gopeft/train/classic"
+	"gopeft/train/data"
+)
+
+// Source is what a path given as --model or --adapter stands for.
+type Source struct {
+	Model      string // folder of the (base) model
+	Adapter    string // adapter folder, "" if none
+	Classifier string // classifier.safetensors of a features run, "" if none
+	Pool       string // how that run pooled
+	MaxLength  int    // how that run cut texts
+}
+
+// Resolve tells what model and adapter name: a model folder, an adapter folder (its base is model, or what it
+// names), or the folder of a run, whose best checkpoint is meant.
+func Resolve(model, adapter string) (Source, error) {
+	if adapter == "" && model == "" {
+		return Source{}, usage("--model is missing: give a model folder, or the folder of a run")
+	}
+	if adapter == "" {
+		if exists(filepath.Join(model, "adapter_config.json")) {
+			return Resolve("", model)
+		}
+		if exists(filepath.Join(model, "config.yaml")) {
+			return resolveRun(model)
+		}
+		return Source{Model: model}, nil
+	}
+	if exists(filepath.Join(adapter, "best")) {
+		run, err := resolveRun(adapter)
+		if err == nil && model != "" {
+			run.Model = model
+		}
+		return run, err
+	}
+	if model == "" {
+		info, err := peft.Probe(adapter)
+		if err != nil {
+			return Source{}, err
+		}
+		if model = info.Base; model == "" {
+			return Source{}, usage("%s does not name its base model: give it with --model", adapter)
+		}
+	}
+	return Source{Model: model, Adapter: adapter}, nil
+}
+
+func resolveRun(dir string) (Source, error) {
+	cfg, err := ReadConfig(filepath.Join(dir, "config.yaml"), Defaults())
+	if err != nil {
+		return Source{}, err
+	}
+	if path := filepath.Join(dir, "classifier.safetensors"); exists(path) {
+		return Source{Model: cfg.Model, Classifier: path, Pool: cfg.Pool, MaxLength: cfg.MaxLength}, nil
+	}
+	best := filepath.Join(dir, "best")
+	switch {
+	case exists(filepath.Join(best, "config.json")):
+		return Source{Model: best, MaxLength: cfg.MaxLength}, nil
+	case exists(filepath.Join(best, "adapter_config.json")):
+		return Source{Model: cfg.Model, Adapter: best, MaxLength: cfg.MaxLength}, nil
+	}
+	return Source{}, fmt.Errorf("%s: the run has no best checkpoint yet", dir)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// PredictorOptions are how a Predictor computes.
+type PredictorOptions struct {
+	Device    string
+	AMP       string // "auto" means none: inference
+	Threads   int
+	Batch     int
+	MaxTokens int
+}
+
+// Predictor classifies texts.
+type Predictor struct {
+	Labels    []string
+	Tokenizer *tokenizer.Tokenizer
+	MaxLength int
+
+	source Source
+	model  model.Model
+	method peft.Method
+	clf    classic.Classifier
+	dev    bindings.Device
+	amp    bindings.DType
+	opts   PredictorOptions
+}
+
+// OpenPredictor loads what src names. Close it inside the same call of bindings.Do.
+func OpenPredictor(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor, error) {
+	return open(s, src, o, true)
+}
+
+func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *Predictor, err error) {
+	p = &Predictor{source: src, opts: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.dev, err = device(s, o.Device); err != nil {
+		return p, err
+	}
+	if o.AMP == "auto" {
+		o.AMP = "none"
+	}
+	precision, err := ChoosePrecision(o.AMP, p.dev)
+	if err != nil {
+		return p, err
+	}
+	p.amp = precision.DType
+	s.SetThreads(threads(o.Threads))
+	mo := model.Options{Device: p.dev, Classify: classify && src.Classifier == ""}
+	if src.Adapter != "" {
+		info, err := peft.Probe(src.Adapter)
+		if err != nil {
+			return p, err
+		}
+		if classify {
+			mo.Labels = info.Labels
+		}
+	}
+	if src.Classifier != "" {
+		saved, err := classic.Load(src.Classifier)
+		if err != nil {
+			return p, err
+		}
+		p.clf, p.Labels = saved.Model, saved.Labels
+	}
+	if p.Tokenizer, err = OpenTokenizer(src.Model); err != nil {
+		return p, err
+	}
+	if p.model, err = model.Load(s, src.Model, mo); err != nil {
+		return p, err
+	}
+	if src.Adapter != "" {
+		if p.method, err = peft.Load(s, src.Adapter, p.model); err != nil {
+			return p, err
+		}
+	}
+	if p.clf == nil && classify {
+		p.Labels = p.model.Labels()
+		if p.method == nil && len(p.model.Fresh()) > 0 {
+			return p, fmt.Errorf("model %s has no trained classification head (%v are missing): fine-tune it first", src.Model, p.model.Fresh())
+		}
+	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
+		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)
+	}
+	CastFrozen(s, p.model, p.amp)
+	p.MaxLength, err = clampLength(src.MaxLength, p.model.Info().MaxPositions-promptLen(p.model))
+	return p, err
+}
+
+func promptLen(m model.Model) int {
+	if p := m.Hooks().Prompt; p != nil {
+		return p.Len()
+	}
+	return 0
+}
+
+// Model is the loaded model, with the adapter attached.
+func (p *Predictor) Model() model.Model { return p.model }
+
+// Prediction is a text's scores by label.
+type Prediction struct {
+	Label  int
+	Probs  []float32
+	Logits []float32 // nil from a random forest and a logistic regression
+}
+
+// Predict classifies token sequences, in order.
+func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int64) ([]Prediction, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	pad := padID(p.Tokenizer)
+	if p.clf != nil {
+		x, err := ComputeFeatures(ctx, s, p.model, ids, pad, FeatureOptions{Pool: p.source.Pool, Batch: p.opts.Batch,
+			MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp})
+		if err != nil {
+			return nil, err
+		}
+		probs, err := p.clf.PredictProba(ctx, x)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]Prediction, len(ids))
+		for i := range out {
+			row := probs.Data[i*probs.Cols : (i+1)*probs.Cols]
+			out[i] = Prediction{Label: argmax(row), Probs: row}
+		}
+		return out, nil
+	}
+	e, err := Evaluate(ctx, s, p.model, Classification{}, ClassificationPart(ids, make([]int, len(ids)), pad),
+		EvalOptions{Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp, Logits: true})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Prediction, len(ids))
+	for i, logits := range e.Logits {
+		out[i] = Prediction{Label: argmax(logits), Probs: softmax(logits), Logits: logits}
+	}
+	return out, nil
+}
+
+func argmax(v []float32) int {
+	best := 0
+	for i, x := range v {
+		if x > v[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+func softmax(logits []float32) []float32 {
+	top := float64(logits[argmax(logits)])
+	out, sum := make([]float32, len(logits)), 0.0
+	for _, x := range logits {
+		sum += math.Exp(float64(x) - top)
+	}
+	for i, x := range logits {
+		out[i] = float32(math.Exp(float64(x)-top) / sum)
+	}
+	return out
+}
+
+// Close frees the model.
+func (p *Predictor) Close() error {
+	if p.model == nil {
+		return nil
+	}
+	m := p.model
+	p.model = nil
+	return m.Close()
+}
+
+// Rows is a stretch of a data file, tokenized.
+type Rows struct {
+	Examples []data.Example
+	IDs      [][]int64
+	Err      error
+}
+
+// Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
+// however long the file is. The last value has Err set unless the file ended well.
+func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) <-chan Rows {
+	return StreamRows(ctx, r, size, Encoder{Tokenizer: p.Tokenizer}, maxLength, threads(p.opts.Threads))
+}
+
+// OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.
+func OpenEmbedder(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor, error) {
+	return open(s, src, o, false)
+}
+
+// Embed pools the last hidden states of token sequences, in order; how is "cls" or "mean".
+func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, ids [][]int64, how string) (classic.Matrix, error) {
+	pad := padID(p.Tokenizer)
+	return ComputeFeatures(ctx, s, p.model, ids, pad, FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
+		Device: p.dev, Precision: p.amp})
+}
+
+// Normalize scales every row to length 1; a row of zeros stays.
+func Normalize(x classic.Matrix) {
+	for i := range x.Rows {
+		row := x.Data[i*x.Cols : (i+1)*x.Cols]
+		sum := 0.0
+		for _, v := range row {
+			sum += float64(v) * float64(v)
+		}
+		if sum > 0 {
+			f := float32(1 / math.Sqrt(sum))
+			for k := range row {
+				row[k] *= f
+			}
+		}
+	}
+}

@@ -1,0 +1,318 @@
+package train_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model/modeltest"
+	"gopeft/train"
+	"gopeft/train/report"
+)
+
+// TestMain lets a test run a configuration in a process of its own, to be killed.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("GOPEFT_TEST_RUN"); path != "" {
+		cfg, err := train.ReadConfig(path, train.Defaults())
+		if err == nil {
+			_, err = train.Run(context.Background(), cfg, train.Overwrite, train.Quiet{})
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// writeRows makes a data set that can be learned: the class is which of three tokens a row holds. Rows carry
+// token ids, since the tiny model has no tokenizer.
+func writeRows(t *testing.T, n int) string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(1, 2))
+	var b bytes.Buffer
+	for range n {
+		label := r.IntN(3)
+		ids := make([]int, 4+r.IntN(12))
+		for i := range ids {
+			ids[i] = 20 + r.IntN(50)
+		}
+		ids[1+r.IntN(3)] = 10 + label
+		row, err := json.Marshal(map[string]any{"input_ids": ids, "label": label})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(append(row, '\n'))
+	}
+	path := filepath.Join(t.TempDir(), "rows.jsonl")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func tinyConfig(t *testing.T, method string) train.Config {
+	cfg := train.Defaults()
+	cfg.Method, cfg.Model, cfg.Data = method, modeltest.Testdata(t, "distilbert/tiny"), writeRows(t, 120)
+	cfg.Split, cfg.BatchSize, cfg.Epochs, cfg.Threads, cfg.AMP = []float64{0.6, 0.2, 0.2}, 8, 2, 1, "none"
+	cfg.LR, cfg.LogEvery, cfg.Out = 1e-2, 2, filepath.Join(t.TempDir(), "run")
+	return cfg
+}
+
+func mustRun(t *testing.T, cfg train.Config, mode train.OutMode) report.Summary {
+	t.Helper()
+	base := bindings.Live()
+	sum, err := train.Run(context.Background(), cfg, mode, train.Quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bindings.Live() - base; n != 0 {
+		t.Errorf("%d tensors left alive", n)
+	}
+	return sum
+}
+
+func TestRunLeavesItsFolder(t *testing.T) {
+	cfg := tinyConfig(t, "lora")
+	cfg.Epochs = 6
+	cfg.TensorBoard = true
+	sum := mustRun(t, cfg, train.Refuse)
+	for _, name := range []string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best/adapter_config.json", "best/adapter_model.safetensors",
+		"last/adapter_model.safetensors", "last/state/state.json", "last/state/state.safetensors", "events"} {
+		if _, err := os.Stat(filepath.Join(cfg.Out, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	rows, _, err := report.ReadMetrics(filepath.Join(cfg.Out, "metrics.csv"))
+	if err != nil || len(rows) != 9*6/2+6 {
+		t.Errorf("%d rows of metrics, %v", len(rows), err)
+	}
+	if _, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("a second run into the same folder: %v", err)
+	}
+	// The written configuration repeats the run.
+	again, err := train.ReadConfig(filepath.Join(cfg.Out, "config.yaml"), train.Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Out = filepath.Join(t.TempDir(), "again")
+	if got := mustRun(t, again, train.Refuse); got.Loss != sum.Loss || got.Accuracy != sum.Accuracy {
+		t.Errorf("repeated: %+v, first %+v", got, sum)
+	}
+}
+
+func TestTrainingLearns(t *testing.T) {
+	cfg := tinyConfig(t, "full")
+	cfg.Epochs, cfg.LR, cfg.Dropout, cfg.Data = 20, 1e-3, 0, writeRows(t, 400)
+	if sum := mustRun(t, cfg, train.Refuse); sum.Accuracy.Test < 0.8 || sum.Accuracy.Train < 0.9 {
+		t.Errorf("learned little: %+v", sum.Accuracy)
+	}
+}
+
+func TestHeadCountsAsTheArticleCounts(t *testing.T) {
+	sum := mustRun(t, tinyConfig(t, "last"), train.Refuse)
+	if want := int64(16*16 + 16 + 16*3 + 3); sum.Params.Trainable != want {
+		t.Errorf("%d trainable, want %d", sum.Params.Trainable, want)
+	}
+}
+
+// comparable is what two runs must share to the bit: weights, optimizer state and metrics, but not the time.
+func comparable(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, name := range []string{"last/state/state.safetensors", "last/adapter_model.safetensors", "best/adapter_model.safetensors"} {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = string(raw)
+	}
+	rows, _, err := report.ReadMetrics(filepath.Join(dir, "metrics.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rows {
+		rows[i].SamplesPerS = 0
+		out["metrics"] += fmt.Sprintf("%+v\n", rows[i])
+	}
+	return out
+}
+
+func sameRun(t *testing.T, got, want map[string]string) {
+	t.Helper()
+	for name := range want {
+		if got[name] != want[name] {
+			t.Errorf("%s differs from the run that was never stopped", name)
+		}
+	}
+}
+
+func TestKilledRunResumesToTheSameBits(t *testing.T) {
+	whole := tinyConfig(t, "lora")
+	whole.Epochs, whole.Checkpoints, whole.GradAccum = 4, 2, 2
+	whole.Peft.LoRADropout = 0.1
+	mustRun(t, whole, train.Refuse)
+	want := comparable(t, whole.Out)
+
+	killed := whole
+	killed.Out = filepath.Join(t.TempDir(), "killed")
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := train.WriteConfig(file, killed); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "GOPEFT_TEST_RUN="+file)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Kill it at whatever step it is in once a checkpoint beyond the first exists.
+	state := filepath.Join(killed.Out, "last", "state")
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		if p, err := train.ReadProgress(state); err == nil && p.Step >= 4 {
+			break
+		}
+		if time.Since(begun) > time.Minute {
+			t.Fatalf("no checkpoint appeared: %s", stderr.String())
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	mustRun(t, killed, train.Resume)
+	sameRun(t, comparable(t, killed.Out), want)
+}
+
+// stopAfter cancels a run after some steps.
+type stopAfter struct {
+	train.Quiet
+	steps  int
+	cancel context.CancelFunc
+}
+
+func (u *stopAfter) Progress(phase string, done, _ int, _ string) {
+	if phase == "train" && done == u.steps {
+		u.cancel()
+	}
+}
+
+func TestInterruptedRunsResumeToTheSameBits(t *testing.T) {
+	whole := tinyConfig(t, "houlsby")
+	whole.Dropout = 0.1
+	mustRun(t, whole, train.Refuse)
+	raw := func(dir string) string {
+		b, err := os.ReadFile(filepath.Join(dir, "last", "state", "state.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for _, steps := range []int{1, 9, 12} { // the middle and the end of an epoch
+		cfg := whole
+		cfg.Out = filepath.Join(t.TempDir(), "stopped")
+		ctx, cancel := context.WithCancel(context.Background())
+		_, err := train.Run(ctx, cfg, train.Refuse, &stopAfter{steps: steps, cancel: cancel})
+		if !errors.Is(err, train.Interrupted) {
+			t.Fatalf("stopped after %d: %v", steps, err)
+		}
+		mustRun(t, cfg, train.Resume)
+		if raw(cfg.Out) != raw(whole.Out) {
+			t.Errorf("stopped after step %d: the state differs from that of the run that was never stopped", steps)
+		}
+	}
+}
+
+func TestResumeRefusesOtherSettings(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Epochs = 1
+	mustRun(t, cfg, train.Refuse)
+	cfg.LR = 1
+	if _, err := train.Run(context.Background(), cfg, train.Resume, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "other settings") {
+		t.Errorf("got %v", err)
+	}
+	cfg.Out = t.TempDir()
+	if _, err := train.Run(context.Background(), cfg, train.Resume, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "resume") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNonFiniteLossKeepsTheLastGoodCheckpoint(t *testing.T) {
+	cfg := tinyConfig(t, "full")
+	cfg.LR, cfg.Checkpoints, cfg.Optimizer = 1e30, 1, "sgd"
+	_, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{})
+	var bad *train.NonFiniteError
+	if !errors.As(err, &bad) || bad.Tensor == "" {
+		t.Fatalf("got %v, want a *NonFiniteError that names a tensor", err)
+	}
+	if _, err := train.ReadProgress(filepath.Join(cfg.Out, "last", "state")); err != nil {
+		t.Errorf("the checkpoint is gone: %v", err)
+	}
+}
+
+func TestAccumulationEqualsTheBigBatch(t *testing.T) {
+	weights := func(batch, accum int) string {
+		cfg := tinyConfig(t, "last")
+		cfg.BatchSize, cfg.GradAccum, cfg.MaxSteps, cfg.Dropout, cfg.NoShuffle, cfg.NoBucket = batch, accum, 3, 0, true, true
+		cfg.Optimizer, cfg.LR = "sgd", 0.1
+		sum := mustRun(t, cfg, train.Refuse)
+		return fmt.Sprintf("%.4f %.4f", sum.Loss.Val, sum.Loss.Train)
+	}
+	if big, small := weights(12, 1), weights(4, 3); big != small {
+		t.Errorf("batches of 12: %s, 3 batches of 4: %s", big, small)
+	}
+}
+
+func TestSettingsThatCannotBeRight(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		set  func(*train.Config)
+	}{
+		{"--method", func(c *train.Config) { c.Method = "magic" }},
+		{"--model", func(c *train.Config) { c.Model = "" }},
+		{"no data", func(c *train.Config) { c.Data = "" }},
+		{"--epochs", func(c *train.Config) { c.Epochs = 0 }},
+		{"--amp fp16 needs a GPU", func(c *train.Config) { c.AMP = "fp16" }},
+		{"--amp", func(c *train.Config) { c.AMP = "int4" }},
+		{"--device", func(c *train.Config) { c.Device = "tpu" }},
+		{"rank", func(c *train.Config) { c.Peft.Rank = -1 }},
+		{"--max-length", func(c *train.Config) { c.MaxLength = 1000 }},
+		{"optimizer", func(c *train.Config) { c.Optimizer = "lion" }},
+		{"schedule", func(c *train.Config) { c.Schedule = "square" }},
+		{"pattern", func(c *train.Config) { c.Method, c.Peft.Unfreeze = "full", []string{"nothing.like.it"} }},
+	} {
+		cfg := tinyConfig(t, "lora")
+		c.set(&cfg)
+		_, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{})
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want one line with %q", err, c.want)
+		}
+	}
+}
+
+func TestConfigFilesAreStrict(t *testing.T) {
+	for text, want := range map[string]string{
+		"epochs: 3.5": "epochs", "epoch: 3": "epoch", "lr: [1]": "line 1", "a: {": "yaml", "rank: x": "rank",
+	} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := train.ReadConfig(path, train.Defaults())
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

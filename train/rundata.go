@@ -1,0 +1,147 @@
+package train
+
+import (
+	"context"
+	"fmt"
+
+	"gopeft/model"
+	"gopeft/model/tokenizer"
+	"gopeft/peft"
+	"gopeft/train/data"
+)
+
+// runData is a run's data: labels at once, tokens when wait returns.
+type runData struct {
+	labels           []string
+	task             Task
+	train, val, test *Part
+	ready            chan error
+}
+
+// loadData reads the files, and starts tokenizing them on the other cores.
+func (r *run) loadData(ctx context.Context) error {
+	if r.cfg.Task == "causal" {
+		return r.loadCausal(ctx)
+	}
+	splits, err := LoadSplits(ctx, r.cfg, nil)
+	if err != nil {
+		return err
+	}
+	for _, note := range splits.Notes() {
+		r.ui.Note("%s", note)
+	}
+	if err := splits.Train.CheckTrainable(); err != nil {
+		return err
+	}
+	d := &runData{labels: splits.Train.Labels, task: Classification{}, ready: make(chan error, 1)}
+	r.data = d
+	pad, err := r.padID()
+	if err != nil {
+		return err
+	}
+	enc := Encoder{r.tok, r.noTok}
+	length, err := r.maxLength()
+	if err != nil {
+		return err
+	}
+	go func() {
+		d.ready <- func() error {
+			for _, p := range []struct {
+				set  *data.Set
+				part **Part
+			}{{splits.Train, &d.train}, {splits.Val, &d.val}, {splits.Test, &d.test}} {
+				if p.set == nil || len(p.set.Examples) == 0 {
+					continue
+				}
+				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, threads(r.cfg.Threads))
+				if err != nil {
+					return fmt.Errorf("%s: %w", p.set.File, err)
+				}
+				*p.part = ClassificationPart(ids, classes(p.set), pad)
+			}
+			return nil
+		}()
+	}()
+	return nil
+}
+
+// wait returns when every text is tokenized.
+func (d *runData) wait(ctx context.Context) error {
+	select {
+	case err := <-d.ready:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sampler orders the training data as cfg says.
+func (d *runData) sampler(cfg Config) data.Sampler {
+	return data.Sampler{Lengths: d.train.Lengths, BatchSize: cfg.BatchSize, MaxTokens: cfg.MaxTokens,
+		Shuffle: !cfg.NoShuffle, Bucket: !cfg.NoBucket, Seed: cfg.Seed}
+}
+
+func classes(set *data.Set) []int {
+	ys := make([]int, len(set.Examples))
+	for i, e := range set.Examples {
+		ys[i] = e.Label
+	}
+	return ys
+}
+
+// LoadSplits reads a configuration's data; labels, when not nil, are the only ones accepted.
+func LoadSplits(ctx context.Context, cfg Config, labels []string) (*data.Splits, error) {
+	return data.LoadSplits(ctx,
+		data.Sources{Train: cfg.Train, Val: cfg.Val, Test: cfg.Test, Data: cfg.Data, Ratios: cfg.Split, Stratify: cfg.Stratify, Seed: cfg.Seed},
+		data.LoadOptions{TextColumn: cfg.TextColumn, LabelColumn: cfg.LabelColumn, Labels: labels, SkipBadRows: cfg.SkipBadRows,
+			Limit: cfg.Limit, Sample: cfg.Sample, Seed: cfg.Seed})
+}
+
+// padID is what fills rows up; attention never sees it.
+func (r *run) padID() (int64, error) {
+	if r.tok == nil {
+		return model.PadID(r.cfg.Model)
+	}
+	return padID(r.tok), nil
+}
+
+// padID is the tokenizer's padding token, else its end token.
+func padID(t *tokenizer.Tokenizer) int64 {
+	if id, ok := t.PadID(); ok {
+		return id
+	}
+	id, _ := t.EOSID()
+	return id
+}
+
+// Encoder tokenizes for package data, special tokens included. Without a Tokenizer, a row of text fails with
+// Missing.
+type Encoder struct {
+	Tokenizer *tokenizer.Tokenizer
+	Missing   error
+}
+
+// EncodeIDs implements data.Encoder.
+func (e Encoder) EncodeIDs(dst []int64, text string, maxLength int) ([]int64, error) {
+	if e.Tokenizer == nil {
+		return dst, e.Missing
+	}
+	return e.Tokenizer.EncodeIDs(dst, text, tokenizer.Options{AddSpecial: true, MaxLength: maxLength})
+}
+
+// maxLength is how many tokens of a text are read: what was asked for, or what the model has room for beside
+// the method's virtual tokens.
+func (r *run) maxLength() (int, error) {
+	room, err := model.Room(r.cfg.Model)
+	if err != nil {
+		return 0, err
+	}
+	if r.cfg.Method == "prompt" { // virtual tokens take positions
+		o, err := peft.New("prompt", r.cfg.Peft)
+		if err != nil {
+			return 0, &UsageError{err}
+		}
+		room -= o.Options().VirtualTokens
+	}
+	return clampLength(r.cfg.MaxLength, room)
+}

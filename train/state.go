@@ -1,0 +1,206 @@
+package train
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf"
+	"gopeft/model/hf/files"
+)
+
+// Progress is what a run remembers between checkpoints beside its tensors.
+type Progress struct {
+	Position
+	Best      *float64 `json:"best"`       // the monitored metric at its best; null before the first evaluation
+	BestEpoch int      `json:"best_epoch"` // epochs done when it was
+	BestStep  int      `json:"best_step"`
+	Stale     int      `json:"stale"`   // evaluations since
+	Seconds   float64  `json:"seconds"` // of training, over all sessions
+	Counts    []int    `json:"adam_steps,omitempty"`
+	SGDBegun  bool     `json:"sgd_begun,omitempty"`
+	Config    string   `json:"config"` // fingerprint of the settings a resumed run must share
+	Weights   string   `json:"weights"`
+}
+
+const (
+	stateJSON    = "state.json"
+	stateTensors = "state.safetensors"
+	rngCPU       = "rng/cpu"
+	rngCUDA      = "rng/cuda"
+	scalerScale  = "scaler/scale"
+	scalerSteps  = "scaler/growth_tracker"
+	paramPrefix  = "param/"
+)
+
+// SaveState writes what exact resume needs into an existing folder: the trainable weights as they are, the
+// optimizer's and the scaler's state, the random generators', and p.
+func (t *Trainer) SaveState(s *bindings.Scope, dir string, p Progress) error {
+	return s.Run(func(s *bindings.Scope) error {
+		p.Position, p.Counts, p.SGDBegun = t.At, t.Opt.count, !t.Opt.fresh
+		ts := t.Opt.state()
+		for _, param := range t.Params {
+			ts = append(ts, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
+		}
+		ts = append(ts, hf.Named{Name: rngCPU, Tensor: s.RNGState(bindings.CPU)})
+		if t.Config.Device.IsCUDA() {
+			ts = append(ts, hf.Named{Name: rngCUDA, Tensor: s.RNGState(t.Config.Device)})
+		}
+		if t.Scaler != nil {
+			ts = append(ts, hf.Named{Name: scalerScale, Tensor: t.Scaler.scale}, hf.Named{Name: scalerSteps, Tensor: t.Scaler.tracker})
+		}
+		if err := saveTensors(s, filepath.Join(dir, stateTensors), ts); err != nil {
+			return err
+		}
+		return hf.WriteJSON(filepath.Join(dir, stateJSON), p)
+	})
+}
+
+func saveTensors(s *bindings.Scope, path string, ts []hf.Named) error {
+	out, err := hf.Outgoing(s, ts)
+	if err != nil {
+		return err
+	}
+	return files.WriteSafetensors(path, out, nil)
+}
+
+// LoadState puts back what SaveState wrote. fingerprint must be the one that was saved.
+func (t *Trainer) LoadState(s *bindings.Scope, dir, fingerprint string) (Progress, error) {
+	p, err := ReadProgress(dir)
+	if err != nil {
+		return p, err
+	}
+	if p.Config != fingerprint {
+		return p, fmt.Errorf("%s: the run was started with other settings; resume it with its own config.yaml", dir)
+	}
+	if len(p.Counts) != len(t.Params) && t.Opt.cfg.Name != "sgd" {
+		return p, fmt.Errorf("%s: state of %d trainable tensors, the model has %d", dir, len(p.Counts), len(t.Params))
+	}
+	want := t.Opt.state()
+	for _, param := range t.Params {
+		want = append(want, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
+	}
+	if t.Scaler != nil {
+		want = append(want, hf.Named{Name: scalerScale, Tensor: t.Scaler.scale}, hf.Named{Name: scalerSteps, Tensor: t.Scaler.tracker})
+	}
+	path := filepath.Join(dir, stateTensors)
+	if err := loadTensors(s, path, want); err != nil {
+		return p, err
+	}
+	if err := loadRNG(s, path, rngCPU, bindings.CPU); err != nil {
+		return p, err
+	}
+	if t.Config.Device.IsCUDA() {
+		if err := loadRNG(s, path, rngCUDA, t.Config.Device); err != nil {
+			return p, err
+		}
+	}
+	t.At = p.Position
+	copy(t.Opt.count, p.Counts)
+	t.Opt.fresh = !p.SGDBegun
+	return p, nil
+}
+
+// ReadProgress reads a checkpoint's state.json.
+func ReadProgress(dir string) (Progress, error) {
+	var p Progress
+	raw, err := hf.ReadJSON(filepath.Join(dir, stateJSON))
+	if err != nil {
+		return p, fmt.Errorf("nothing to resume from: %w", err)
+	}
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return p, fmt.Errorf("%s: %w", filepath.Join(dir, stateJSON), err)
+	}
+	return p, nil
+}
+
+// loadTensors copies a file's tensors into existing ones of the same names and shapes.
+func loadTensors(s *bindings.Scope, path string, into []hf.Named) error {
+	a, err := files.Open(path)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	for _, n := range into {
+		e, ok := a.Lookup(n.Name)
+		if !ok {
+			return fmt.Errorf("%s: tensor %s is missing", path, n.Name)
+		}
+		if !slices.Equal(e.Shape, n.Tensor.Shape()) {
+			return fmt.Errorf("%s: tensor %s is %v, want %v", path, n.Name, e.Shape, n.Tensor.Shape())
+		}
+		err := s.Run(func(s *bindings.Scope) error {
+			t, err := hf.Tensor(s, e)
+			if err == nil {
+				s.Copy(n.Tensor, t)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loadRNG(s *bindings.Scope, path, name string, dev bindings.Device) error {
+	return s.Run(func(s *bindings.Scope) error {
+		a, err := files.Open(path)
+		if err != nil {
+			return err
+		}
+		defer a.Close()
+		e, ok := a.Lookup(name)
+		if !ok {
+			return fmt.Errorf("%s: tensor %s is missing", path, name)
+		}
+		s.SetRNGState(s.FromRaw(slices.Clone(e.Data), bindings.Uint8, e.Shape...), dev)
+		return nil
+	})
+}
+
+// saveWeights writes the trainable tensors alone, from which loadWeights brings the best ones back.
+func saveWeights(s *bindings.Scope, path string, params []*model.Param) error {
+	ts := make([]hf.Named, len(params))
+	for i, p := range params {
+		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
+	}
+	return saveTensors(s, path, ts)
+}
+
+func loadWeights(s *bindings.Scope, path string, params []*model.Param) error {
+	ts := make([]hf.Named, len(params))
+	for i, p := range params {
+		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
+	}
+	return loadTensors(s, path, ts)
+}
+
+// Monitor follows a metric and says when it is at its best.
+type Monitor struct {
+	Metric   string // "val_acc" or "val_loss"
+	Patience int    // evaluations without improvement before stopping; 0: never
+}
+
+// Value is the metric's value in an evaluation, higher being better.
+func (m Monitor) Value(e Evaluation) float64 {
+	if m.Metric == "val_acc" {
+		return e.Acc
+	}
+	return -e.Loss
+}
+
+// Note updates p with an evaluation and reports whether it is the best so far and whether to stop.
+func (m Monitor) Note(p *Progress, e Evaluation) (best, stop bool) {
+	v := m.Value(e)
+	if !math.IsNaN(v) && (p.Best == nil || v > *p.Best) {
+		p.Best, p.BestEpoch, p.BestStep, p.Stale = &v, p.Epoch, p.Step, 0
+		return true, false
+	}
+	p.Stale++
+	return false, m.Patience > 0 && p.Stale >= m.Patience
+}

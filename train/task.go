@@ -1,0 +1,84 @@
+package train
+
+import (
+	"context"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/train/data"
+)
+
+// Part is one part of the data, ready to batch.
+type Part struct {
+	Lengths []int                                    // tokens of each example
+	Collate func(examples []int) (data.Batch, error) // lays examples out; safe for concurrent use
+	Weight  func(example int) int                    // what an example adds to the loss's denominator
+}
+
+// Measure is what a task makes of one batch. Loss is a sum, to be divided by the weights of all batches that
+// it is averaged over.
+type Measure struct {
+	Loss    bindings.Tensor // scalar
+	Correct bindings.Tensor // right predictions, an int64 scalar; none when the task has no accuracy
+	Rows    int             // predictions made
+	Weight  int
+	Logits  bindings.Tensor // [rows, labels]; none for a causal language model
+}
+
+// Task computes the loss of a batch.
+type Task interface {
+	Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure
+}
+
+// input copies a batch to a device.
+func input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
+	rows, width := int64(b.Rows), int64(b.Width)
+	put := func(v []int64) bindings.Tensor {
+		if v == nil {
+			return bindings.Tensor{}
+		}
+		return s.ToDevice(s.FromInt64s(v, rows, width), bindings.Int64, dev)
+	}
+	in := model.Input{IDs: put(b.IDs), Positions: put(b.Positions), Segments: put(b.Segments)}
+	if b.Tokens < b.Rows*b.Width {
+		in.Mask = put(b.Mask)
+	}
+	return in
+}
+
+// Classification is single-label sequence classification by cross-entropy.
+type Classification struct{}
+
+// Measure implements Task.
+func (Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
+	logits := s.To(m.Classify(s, in, m.Forward(s, in)), bindings.Float)
+	labels := s.ToDevice(s.FromInt64s(b.Labels, int64(b.Rows)), bindings.Int64, logits.Device())
+	return Measure{
+		Loss:    s.CrossEntropy(logits, labels, data.IgnoreTarget, false),
+		Correct: s.Sum(s.Compare(s.ArgMax(logits, 1), bindings.Equal, labels)),
+		Rows:    b.Rows, Weight: b.Rows, Logits: logits,
+	}
+}
+
+// ClassificationPart makes a part of tokenized examples.
+func ClassificationPart(ids [][]int64, labels []int, pad int64) *Part {
+	p := &Part{Lengths: make([]int, len(ids)), Weight: func(int) int { return 1 }}
+	for i, seq := range ids {
+		p.Lengths[i] = len(seq)
+	}
+	p.Collate = func(examples []int) (data.Batch, error) {
+		seqs, ys := make([][]int64, len(examples)), make([]int64, len(examples))
+		for k, i := range examples {
+			seqs[k], ys[k] = ids[i], int64(labels[i])
+		}
+		return data.Collate(seqs, ys, data.CollateOptions{PadID: pad})
+	}
+	return p
+}
+
+// prefetch collates batches ahead of the training thread.
+func (p *Part) prefetch(ctx context.Context, batches [][]int) func(yield func(data.Batch, error) bool) {
+	return data.Prefetch(ctx, len(batches), 4, 1, func(_ context.Context, i int) (data.Batch, error) {
+		return p.Collate(batches[i])
+	})
+}

@@ -1,0 +1,363 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf"
+	"gopeft/train/data"
+)
+
+// LoopConfig are the settings of the loop itself.
+type LoopConfig struct {
+	Epochs     int
+	MaxSteps   int // 0: bounded by Epochs alone
+	Sampler    data.Sampler
+	EvalBatch  int // rows of a batch in evaluation
+	GradAccum  int
+	Clip       float64 // largest gradient norm; 0: not clipped
+	Device     bindings.Device
+	Precision  bindings.DType
+	LogEvery   int
+	Checkpoint bool // recompute activations in the backward pass
+}
+
+// Trainer takes optimizer steps. Its methods run inside one call of bindings.Do.
+type Trainer struct {
+	Config   LoopConfig
+	Model    model.Model
+	Params   []*model.Param // trainable, in order
+	Task     Task
+	Data     *Part
+	Opt      *Optimizer
+	Schedule Schedule
+	Scaler   *Scaler // nil unless fp16
+	// Silent names the parameters whose first gradient may be zero by construction; nil: none.
+	Silent func(name string) bool
+
+	// At is where the run stands; a resumed run starts from what a checkpoint held.
+	At Position
+	// OnStep is called after every optimizer step, OnEpoch after every epoch; an error ends the run. Stop is
+	// returned to end it early without error.
+	OnStep  func(s *bindings.Scope, r StepReport) error
+	OnEpoch func(s *bindings.Scope, r StepReport) error
+}
+
+// Position is a point in training: steps taken, and what the running epoch has summed so far.
+type Position struct {
+	Step        int     `json:"step"`        // optimizer steps taken
+	Epoch       int     `json:"epoch"`       // epochs completed
+	Batch       int     `json:"batch"`       // batches of the running epoch done
+	LossSum     float64 `json:"loss_sum"`    // of the running epoch, with its weight
+	Weight      int     `json:"weight"`      //
+	Correct     int     `json:"correct"`     //
+	Rows        int     `json:"rows"`        //
+	WindowLoss  float64 `json:"window_loss"` // the same since the last log line
+	WindowW     int     `json:"window_weight"`
+	WindowRight int     `json:"window_correct"`
+	WindowRows  int     `json:"window_rows"`
+	Samples     int     `json:"samples"` // rows trained on in the whole run
+	Tokens      int     `json:"tokens"`  // real tokens trained on in the whole run
+	Skipped     int     `json:"skipped"` // steps the loss scaler skipped
+}
+
+// StepReport says what a step or an epoch gave.
+type StepReport struct {
+	Position
+	Epochs  float64 // passes over the data, with the fraction of the running one
+	LR      float64
+	Loss    float64 // mean over the step's window (OnStep) or the epoch (OnEpoch)
+	Acc     float64 // NaN for tasks without accuracy
+	Log     bool    // a line is due
+	EndOf   bool    // the step ends an epoch
+	Elapsed time.Duration
+}
+
+// Stop ends a run early from a callback.
+var Stop = errors.New("stop")
+
+// NonFiniteError is a loss, gradient or weight that is infinite or not a number.
+type NonFiniteError struct {
+	Step   int
+	Tensor string // the first bad tensor
+}
+
+func (e *NonFiniteError) Error() string {
+	return fmt.Sprintf("step %d: the loss is not finite; the first bad tensor is %s. The last good checkpoint is kept; try a lower --lr, --clip 1, or --amp none", e.Step, e.Tensor)
+}
+
+// TotalSteps is how many optimizer steps the whole run takes.
+func (c LoopConfig) TotalSteps() (int, error) {
+	total := 0
+	for e := range c.Epochs {
+		batches, err := c.Sampler.Epoch(e)
+		if err != nil {
+			return 0, err
+		}
+		total += (len(batches) + c.GradAccum - 1) / c.GradAccum
+		if c.MaxSteps > 0 && total >= c.MaxSteps {
+			return c.MaxSteps, nil
+		}
+		if !c.Sampler.Shuffle || c.Sampler.MaxTokens == 0 {
+			total = min(total*c.Epochs, orMax(c.MaxSteps)) // every epoch has as many
+			break
+		}
+	}
+	return total, nil
+}
+
+func orMax(n int) int {
+	if n == 0 {
+		return math.MaxInt
+	}
+	return n
+}
+
+// Run trains from t.At to the end. A cancelled context ends it between two steps with the context's error.
+func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
+	start := time.Now()
+	for t.At.Epoch < t.Config.Epochs {
+		batches, err := t.Config.Sampler.Epoch(t.At.Epoch)
+		if err != nil {
+			return err
+		}
+		if err := t.epoch(ctx, s, batches, start); err != nil {
+			if errors.Is(err, Stop) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// epoch trains on what is left of an epoch's batches.
+func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int, start time.Time) error {
+	accum := t.Config.GradAccum
+	group := make([]data.Batch, 0, accum)
+	for b, err := range t.Data.prefetch(ctx, batches[t.At.Batch:]) {
+		if err != nil {
+			return err
+		}
+		group = append(group, b)
+		if len(group) < accum && t.At.Batch+len(group) < len(batches) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.step(s, group); err != nil {
+			return err
+		}
+		t.At.Batch += len(group)
+		group = group[:0]
+		if err := t.report(s, len(batches), start); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report calls the callbacks after a step, and moves to the next epoch when one ended.
+func (t *Trainer) report(s *bindings.Scope, batches int, start time.Time) error {
+	at := &t.At
+	end := at.Batch == batches || at.Step == t.Config.MaxSteps
+	r := StepReport{
+		Epochs: float64(at.Epoch) + float64(at.Batch)/float64(batches), LR: t.Schedule.Rate(at.Step - 1),
+		Log: at.Step%t.Config.LogEvery == 0, EndOf: end, Elapsed: time.Since(start),
+	}
+	r.Loss, r.Acc = at.WindowLoss/float64(at.WindowW), ratio(at.WindowRight, at.WindowRows)
+	if r.Log {
+		at.WindowLoss, at.WindowW, at.WindowRight, at.WindowRows = 0, 0, 0, 0
+	}
+	epoch := *at
+	if end {
+		at.Epoch++
+		at.Batch, at.LossSum, at.Weight, at.Correct, at.Rows = 0, 0, 0, 0, 0
+	}
+	r.Position = *at
+	if t.OnStep != nil {
+		if err := t.OnStep(s, r); err != nil {
+			return err
+		}
+	}
+	if !end {
+		return nil
+	}
+	r.Loss, r.Acc = epoch.LossSum/float64(epoch.Weight), ratio(epoch.Correct, epoch.Rows)
+	if t.OnEpoch != nil {
+		if err := t.OnEpoch(s, r); err != nil {
+			return err
+		}
+	}
+	if at.Step == t.Config.MaxSteps {
+		return Stop
+	}
+	return nil
+}
+
+func ratio(a, b int) float64 {
+	if b == 0 {
+		return math.NaN()
+	}
+	return float64(a) / float64(b)
+}
+
+// step takes one optimizer step on a group of batches, as if they were one batch: the loss is averaged over
+// what they hold together.
+func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
+	s = s.Child()
+	defer s.Close()
+	total := 0
+	measures := make([]Measure, len(group))
+	weights := make([]int, len(group))
+	for i, b := range group {
+		weights[i] = weightOf(b)
+		total += weights[i]
+	}
+	if total == 0 {
+		total = 1 // nothing to learn from in these rows: a zero loss and zero gradients
+	}
+	for i, b := range group {
+		c := s.Child()
+		in := input(c, b, t.Config.Device)
+		in.Train, in.CheckpointActivations = true, t.Config.Checkpoint
+		c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
+		m := &measures[i]
+		loss := c.MulScalar(m.Loss, 1/float64(total))
+		c.Backward(t.Scaler.Scale(c, loss))
+		m.Loss = c.MoveTo(s, c.Detach(m.Loss))
+		if m.Correct.Defined() {
+			c.MoveTo(s, m.Correct)
+		}
+		c.Close()
+	}
+	lossSum, correct, rows := 0.0, 0, 0
+	for _, m := range measures {
+		lossSum += m.Loss.Item()
+		if m.Correct.Defined() {
+			correct += int(m.Correct.Item())
+			rows += m.Rows
+		}
+	}
+	if math.IsNaN(lossSum) || math.IsInf(lossSum, 0) {
+		return &NonFiniteError{Step: t.At.Step + 1, Tensor: t.firstBad(s, group[0])}
+	}
+	if err := t.update(s); err != nil {
+		return err
+	}
+	at := &t.At
+	at.Step++
+	at.LossSum, at.WindowLoss = at.LossSum+lossSum, at.WindowLoss+lossSum
+	at.Weight, at.WindowW = at.Weight+total, at.WindowW+total
+	at.Correct, at.WindowRight = at.Correct+correct, at.WindowRight+correct
+	at.Rows, at.WindowRows = at.Rows+rows, at.WindowRows+rows
+	for _, b := range group {
+		at.Samples += b.Rows
+		at.Tokens += b.Tokens
+	}
+	return nil
+}
+
+// weightOf is what a batch's loss is averaged over: its targets, or its rows.
+func weightOf(b data.Batch) int {
+	if b.Targets != nil {
+		return b.NumTargets
+	}
+	return b.Rows
+}
+
+// update clips and applies the gradients.
+func (t *Trainer) update(s *bindings.Scope) error {
+	grads, names := t.Opt.Gradients(s)
+	if t.At.Step == 0 {
+		if err := t.checkFirst(s, grads, names); err != nil {
+			return err
+		}
+	}
+	if !t.Scaler.Unscale(s, grads) {
+		t.At.Skipped++
+		t.Opt.ZeroGrad(s)
+		t.Scaler.Update(s)
+		return nil
+	}
+	if t.Config.Clip > 0 {
+		norm := s.Norm(grads)
+		if math.IsNaN(norm) || math.IsInf(norm, 0) {
+			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + names[s.FirstNonFinite(grads)]}
+		}
+		// PyTorch's clip_grad_norm_.
+		if factor := t.Config.Clip / (norm + 1e-6); factor < 1 {
+			s.ScaleAll(grads, factor)
+		}
+	}
+	t.Opt.Step(s, t.Schedule.Rate(t.At.Step))
+	t.Scaler.Update(s)
+	return nil
+}
+
+// checkFirst refuses to train when the first step gives a trainable tensor no gradient, a zero one that is not
+// so by construction, or one that is not finite: a run that trains nothing never passes silently.
+func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names []string) error {
+	if len(t.Params) == 0 {
+		return errors.New("nothing is trainable")
+	}
+	norms := map[string]float64{}
+	for i, n := range names {
+		norms[n] = s.Norm(grads[i : i+1])
+	}
+	var none, zero []string
+	for _, p := range t.Params {
+		norm, ok := norms[p.Name]
+		switch {
+		case !ok:
+			none = append(none, p.Name)
+		case t.Scaler != nil: // an overflow on the first step is the scaler's to handle
+		case math.IsNaN(norm) || math.IsInf(norm, 0):
+			return &NonFiniteError{Step: 1, Tensor: "the gradient of " + p.Name}
+		case norm == 0 && (t.Silent == nil || !t.Silent(p.Name)):
+			zero = append(zero, p.Name)
+		}
+	}
+	if len(none)+len(zero) > 0 {
+		return fmt.Errorf("the first step trains nothing in %d tensors: no gradient in [%s], a zero one in [%s]", len(none)+len(zero), hf.List(none), hf.List(zero))
+	}
+	return nil
+}
+
+// firstBad looks for the tensor a non-finite loss comes from: a weight, else the first block whose output
+// is bad, else the loss itself.
+func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
+	var ts []bindings.Tensor
+	all := t.Model.Params().All()
+	for _, p := range all {
+		ts = append(ts, p.T)
+	}
+	if i := s.FirstNonFinite(ts); i >= 0 {
+		return all[i].Name
+	}
+	ts = nil
+	for _, p := range t.Params {
+		ts = append(ts, p.T)
+	}
+	if i := s.FirstNonFinite(ts); i >= 0 {
+		return t.Params[i].Name
+	}
+	var states []bindings.Tensor
+	s.NoGrad(func() {
+		in := input(s, b, t.Config.Device)
+		in.States = &states
+		s.Autocast(t.Config.Device, t.Config.Precision, func() { t.Model.Forward(s, in) })
+	})
+	if i := s.FirstNonFinite(states); i == 0 {
+		return "the embeddings' output"
+	} else if i > 0 && i <= len(t.Model.Hooks().Blocks) {
+		return "the output of " + t.Model.Hooks().Blocks[i-1].Name
+	}
+	return "the loss itself"
+}
