@@ -1,0 +1,284 @@
+package generate
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"gopeft/bindings"
+	"gopeft/model"
+)
+
+// Run continues every prompt, given as token ids, and returns the continuations in the order of the prompts.
+// Prompts of like length are decoded together. on, unless nil, is told of every token as it comes; its error
+// ends the run. A prompt that is empty, too long or holds ids outside the vocabulary is an error naming it,
+// before anything is computed.
+func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on func(Event) error) ([]Result, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if !m.LMWeight().Defined() && m.Hooks().Unembed == nil {
+		return nil, fmt.Errorf("generate: the model has no language-model head")
+	}
+	r := run{m: m, o: o, on: on, results: make([]Result, len(prompts)), limit: o.Context}
+	if r.limit == 0 {
+		r.limit = m.Info().MaxPositions
+	}
+	r.fixed = m.Hooks().MemoryLen()
+	if p := m.Hooks().Prompt; p != nil {
+		r.fixed += p.Len()
+	}
+	if err := r.checkPrompts(prompts); err != nil {
+		return nil, err
+	}
+	r.device = m.Params().All()[0].T.Device()
+	var err error
+	s.Inference(func() {
+		for _, group := range groups(prompts, cmp.Or(o.Batch, 16)) {
+			if err = s.Run(func(s *bindings.Scope) error { return r.batch(s, prompts, group) }); err != nil {
+				return
+			}
+		}
+	})
+	return r.results, err
+}
+
+type run struct {
+	m       model.CausalLM
+	o       Options
+	on      func(Event) error
+	limit   int // positions the model holds
+	fixed   int // positions of memories and virtual tokens
+	device  bindings.Device
+	results []Result
+}
+
+func (r *run) checkPrompts(prompts [][]int64) error {
+	vocab := int64(r.m.Info().Vocab)
+	for i, p := range prompts {
+		if len(p) == 0 {
+			return fmt.Errorf("generate: prompt %d is empty: give it at least one token, such as the tokenizer's <s>", i+1)
+		}
+		if len(p)+r.fixed >= r.limit {
+			return fmt.Errorf("generate: prompt %d has %d tokens, the model holds %d positions (%d of them the method's): shorten it to leave room for an answer", i+1, len(p), r.limit, r.fixed)
+		}
+		for _, id := range p {
+			if id < 0 || id >= vocab {
+				return fmt.Errorf("generate: prompt %d holds token %d, the model's vocabulary has %d", i+1, id, vocab)
+			}
+		}
+	}
+	return nil
+}
+
+// groups puts prompts of like length together, the longest first: padding never takes more than about a fifth
+// of a batch.
+func groups(prompts [][]int64, most int) [][]int {
+	order := make([]int, len(prompts))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return len(prompts[b]) - len(prompts[a]) })
+	var out [][]int
+	for len(order) > 0 {
+		longest := len(prompts[order[0]])
+		n := 1
+		for n < min(most, len(order)) && len(prompts[order[n]]) >= longest-longest/5-4 {
+			n++
+		}
+		out = append(out, order[:n])
+		order = order[n:]
+	}
+	return out
+}
+
+// row is a continuation in progress.
+type row struct {
+	index  int     // of its prompt
+	ids    []int64 // prompt and continuation
+	prompt int     // length of the prompt
+	sample *sampler
+	text   *textStream
+}
+
+// batch continues a group of prompts together.
+func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
+	rows := make([]*row, len(group))
+	width := 0
+	for i, p := range group {
+		rows[i] = &row{index: p, ids: slices.Clone(prompts[p]), prompt: len(prompts[p]), sample: newSampler(r.o, p), text: newTextStream(r.o)}
+		width = max(width, len(prompts[p]))
+	}
+	var cache *model.Cache
+	if !r.o.NoCache {
+		cache = model.NewCache(s, r.fixed+width+min(cmp.Or(r.o.MaxNew, 256), 256))
+		defer cache.Close()
+	}
+	in := r.input(s, rows)
+	for len(rows) > 0 {
+		if err := s.Context().Err(); err != nil {
+			return err
+		}
+		var next []int64
+		err := s.Run(func(s *bindings.Scope) (err error) {
+			next, err = r.step(s, rows, in, cache)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		var going []int
+		for i, w := range rows {
+			done, err := r.take(w, next[i])
+			if err != nil {
+				return err
+			}
+			if !done {
+				going = append(going, i)
+			}
+		}
+		s.Free(in.IDs)
+		s.Free(in.Mask)
+		if len(going) < len(rows) {
+			kept := make([]*row, len(going))
+			for i, at := range going {
+				kept[i] = rows[at]
+			}
+			rows = kept
+			if cache != nil && len(rows) > 0 {
+				cache.Keep(s, going)
+			}
+		}
+		if cache == nil {
+			in = r.input(s, rows)
+		} else {
+			in = r.lastTokens(s, rows)
+		}
+	}
+	return nil
+}
+
+// input is all tokens of the rows, padded on the left.
+func (r *run) input(s *bindings.Scope, rows []*row) model.Input {
+	width, padded := 0, false
+	for _, w := range rows {
+		padded = padded || len(w.ids) != len(rows[0].ids)
+		width = max(width, len(w.ids))
+	}
+	if width == 0 {
+		return model.Input{}
+	}
+	ids, mask := make([]int64, len(rows)*width), make([]int64, len(rows)*width)
+	for i, w := range rows {
+		at := (i+1)*width - len(w.ids)
+		copy(ids[at:], w.ids)
+		for j := at; j < (i+1)*width; j++ {
+			mask[j] = 1
+		}
+	}
+	in := model.Input{IDs: r.upload(s, ids, len(rows), width)}
+	if padded {
+		in.Mask = r.upload(s, mask, len(rows), width)
+	}
+	return in
+}
+
+func (r *run) lastTokens(s *bindings.Scope, rows []*row) model.Input {
+	ids := make([]int64, len(rows))
+	for i, w := range rows {
+		ids[i] = w.ids[len(w.ids)-1]
+	}
+	return model.Input{IDs: r.upload(s, ids, len(rows), 1)}
+}
+
+func (r *run) upload(s *bindings.Scope, v []int64, rows, width int) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		return s.ToDevice(s.FromInt64s(v, int64(rows), int64(width)), bindings.Int64, r.device)
+	})
+}
+
+// prefillPiece bounds the tokens of a padded prompt computed at once: the mask of a piece is piece × prompt.
+const prefillPiece = 512
+
+// step computes the next token of every row.
+func (r *run) step(s *bindings.Scope, rows []*row, in model.Input, cache *model.Cache) ([]int64, error) {
+	in.Cache = cache
+	if n := in.IDs.Size(1); cache != nil && in.Mask.Defined() && n > prefillPiece {
+		for from := int64(0); from < n; from += prefillPiece {
+			length := min(prefillPiece, n-from)
+			if from+length == n {
+				in = piece(s, in, from, length)
+				break
+			}
+			_ = s.Run(func(s *bindings.Scope) error {
+				r.m.Forward(s, piece(s, in, from, length))
+				return nil
+			})
+		}
+	}
+	h := r.m.Forward(s, in).Hidden
+	logits := r.m.Logits(s, s.Select(h, 1, h.Size(1)-1))
+	if r.o.Temperature == 0 && r.o.penalty() == 1 {
+		best, at := s.TopK(s.To(logits, bindings.Float), 1, -1)
+		for i, v := range best.Float32s() {
+			if v-v != 0 {
+				return nil, r.notFinite(rows[i])
+			}
+		}
+		return at.Int64s(), nil
+	}
+	vocab := int(logits.Size(1))
+	scores := logits.Float32s()
+	next := make([]int64, len(rows))
+	for i, w := range rows {
+		id, ok := w.sample.next(scores[i*vocab:(i+1)*vocab], w.ids)
+		if !ok {
+			return nil, r.notFinite(w)
+		}
+		next[i] = id
+	}
+	return next, nil
+}
+
+func piece(s *bindings.Scope, in model.Input, from, length int64) model.Input {
+	in.IDs, in.Mask = s.Narrow(in.IDs, 1, from, length), s.Narrow(in.Mask, 1, from, length)
+	return in
+}
+
+func (r *run) notFinite(w *row) error {
+	return fmt.Errorf("generate: prompt %d, token %d: the model's scores are not finite", w.index+1, len(w.ids)-w.prompt+1)
+}
+
+// take adds a token to a row, tells of it, and reports whether it was the last.
+func (r *run) take(w *row, id int64) (done bool, err error) {
+	w.ids = append(w.ids, id)
+	n := len(w.ids) - w.prompt
+	e := Event{Prompt: w.index, ID: id}
+	ended := slices.Contains(r.o.EOS, id)
+	stopped := false
+	if !ended {
+		e.Text, stopped = w.text.push(id)
+	}
+	switch {
+	case ended:
+		e.Reason = EOS
+	case stopped:
+		e.Reason = Stop
+	case n == r.o.MaxNew:
+		e.Reason = Length
+	case len(w.ids)+r.fixed >= r.limit:
+		e.Reason = Context
+	}
+	if done = e.Reason != ""; done {
+		rest, stopped := w.text.flush()
+		e.Text += rest
+		if stopped && e.Reason != EOS {
+			e.Reason = Stop
+		}
+		r.results[w.index] = Result{IDs: w.ids[w.prompt:], Text: w.text.String(), Reason: e.Reason}
+	}
+	if r.on != nil {
+		err = r.on(e)
+	}
+	return done, err
+}
