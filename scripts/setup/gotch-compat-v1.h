@@ -5,9 +5,11 @@
 // find them before the new ones of namespace at. Nothing in gopeft calls them: each throws.
 //
 // Go's build cache keys on this file's name, not on its contents: raise the number in the name with
-// every change.
+// every change that alters what is compiled.
 #pragma once
 #if defined(__cplusplus) && !defined(GOPEFT_OWN_CXX)  // gopeft's own C++ picks narrower headers
+// gotch calls what libtorch has deprecated since; a screen of warnings would help nobody who builds gopeft.
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 #include <torch/torch.h>
 #include <stdexcept>
 #include <tuple>
