@@ -23,17 +23,21 @@ const (
 	adaptionGate   = "adaption_gate"
 )
 
-// first is the lowest block with a prompt.
-func (a *adaption) first(layers int) int {
-	n := a.o.AdapterLayers
-	if n == 0 {
-		n = layers
-		if layers >= 8 {
-			n = layers - 2 // the paper's 30 of 32
-		}
+// prompts is the number of blocks with a prompt.
+func (a *adaption) prompts(layers int) int {
+	switch n := a.o.AdapterLayers; {
+	case n < 0:
+		return 0
+	case n > 0:
+		return n
+	case layers >= 8:
+		return layers - 2 // the paper's 30 of 32
 	}
-	return max(layers-n, 0)
+	return layers
 }
+
+// first is the lowest block with a prompt.
+func (a *adaption) first(layers int) int { return max(layers-a.prompts(layers), 0) }
 
 // attention is the name of a block's attention module.
 func attention(b *model.Block) string {
@@ -66,7 +70,7 @@ func (a *adaption) specs(o *outline) ([]spec, error) {
 	for _, t := range all {
 		affine(t.name, t.out)
 	}
-	if o.causal {
+	if o.causal && !a.o.SkipLMHead {
 		affine(lmHead, int64(o.info.Vocab))
 	}
 	return out, err
@@ -89,7 +93,7 @@ func (a *adaption) mount(x *mounting) error {
 	for _, t := range all {
 		t.block.SetWrap(t.module.Slot, affine(t.module.Dense, t.name))
 	}
-	if x.causal {
+	if x.causal && !a.o.SkipLMHead {
 		x.hooks.Unembed = affine(x.lm, lmHead)
 	}
 	return err

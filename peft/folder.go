@@ -117,8 +117,8 @@ func readSidecar(dir string) (*sidecar, error) {
 	return &c, nil
 }
 
-func (a *adapter) writeSidecar(dir string) error {
-	c := sidecar{Method: a.name, Labels: a.labels, Base: a.o.Base, Tokenizer: a.o.Tokenizer, Fingerprint: a.base, Options: a.o}
+func (a *adapter) writeSidecar(dir string, o Options) error {
+	c := sidecar{Method: a.name, Labels: a.labels, Base: o.Base, Tokenizer: o.Tokenizer, Fingerprint: a.base, Options: o}
 	return fsutil.WriteFile(filepath.Join(dir, sidecarName), func(w io.Writer) error {
 		e := yaml.NewEncoder(w)
 		e.SetIndent(2)
@@ -290,7 +290,7 @@ func isOutput(m model.Model, name string) bool {
 
 // Save implements Method.
 func (a *adapter) Save(s *bindings.Scope, dir string, m model.Model) error {
-	return a.SaveAs(s, dir, m, a.dialect(m))
+	return a.saveAs(s, dir, m, a.dialect(m), false)
 }
 
 // dialect is the layout that carries the method best.
@@ -308,8 +308,9 @@ func (a *adapter) dialect(m model.Model) Dialect {
 	return DialectPeft
 }
 
-// SaveAs is Save in a layout of choice. One that cannot hold the method is an error saying why.
-func (a *adapter) SaveAs(s *bindings.Scope, dir string, m model.Model, d Dialect) error {
+// saveAs is Save in a layout of choice; one that cannot hold the method is an error saying why. portable asks
+// for what the layout's own library computes the same from; else our extensions of it are used.
+func (a *adapter) saveAs(s *bindings.Scope, dir string, m model.Model, d Dialect, portable bool) error {
 	if a.m != m || a.restore == nil {
 		return fmt.Errorf("save %s: the method is not attached to the model", a.name)
 	}
@@ -318,7 +319,7 @@ func (a *adapter) SaveAs(s *bindings.Scope, dir string, m model.Model, d Dialect
 	case DialectModelFolder:
 		err = a.saveModel(s, dir, m)
 	case DialectPeft:
-		err = a.savePeft(s, dir, m)
+		err = a.savePeft(s, dir, m, portable)
 	case DialectHub:
 		err = a.saveHub(s, dir, m)
 	default:

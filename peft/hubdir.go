@@ -461,7 +461,7 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
 			}
 			err = errors.Join(err, write(s, dir, hubHead, head), hf.WriteJSON(filepath.Join(dir, "head_config.json"), about))
 		}
-		return errors.Join(err, a.writeSidecar(dir))
+		return errors.Join(err, a.writeSidecar(dir, a.o))
 	})
 }
 

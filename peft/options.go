@@ -25,10 +25,12 @@ type Options struct {
 	Activation      string  `yaml:"activation" usage:"of houlsby and pfeiffer: swish, relu, gelu or tanh (houlsby: swish, pfeiffer: relu)"`
 	TrainLayerNorm  bool    `yaml:"train-layernorm" usage:"of houlsby and pfeiffer: train the blocks' norms too, as the paper does"`
 
-	AdapterLayers int    `yaml:"adapter-layers" usage:"of llama-adapter: blocks with prompts, counted from the top (all but 2; in shallow models all)"`
+	AdapterLayers int    `yaml:"adapter-layers" usage:"of llama-adapter: blocks with prompts, counted from the top (all but 2; in shallow models all; v2: -1 for none)"`
 	AdapterLength int    `yaml:"adapter-length" usage:"of llama-adapter: prompt length (10)"`
 	Gate          string `yaml:"gate" usage:"of llama-adapter: one gate per head, or per layer (head)"`
 	GateTanh      bool   `yaml:"gate-tanh" usage:"of llama-adapter: squash gates by tanh, as the paper's code does"`
+
+	SkipLMHead bool `yaml:"skip-lm-head" usage:"of llama-adapter-v2: leave the language-model head alone, so that the rest can be merged"`
 
 	Rank        int      `yaml:"rank" usage:"of lora: rank (8)"`
 	Alpha       float64  `yaml:"alpha" usage:"of lora: the update is scaled by alpha/rank (2·rank)"`
@@ -99,11 +101,14 @@ func (o *Options) complete(name string) error {
 		value int
 	}{
 		{"virtual-tokens", o.VirtualTokens}, {"prefix-hidden", o.PrefixHidden}, {"bottleneck", o.Bottleneck},
-		{"adapter-layers", o.AdapterLayers}, {"adapter-length", o.AdapterLength}, {"rank", o.Rank},
+		{"adapter-layers", max(o.AdapterLayers, 0)}, {"adapter-length", o.AdapterLength}, {"rank", o.Rank},
 	} {
 		if n.value < 0 || n.value > 1<<20 {
 			return fmt.Errorf("%s is %d, want a positive number", n.flag, n.value)
 		}
+	}
+	if o.AdapterLayers < 0 && (o.AdapterLayers < -1 || name == "llama-adapter") {
+		return fmt.Errorf("adapter-layers is %d, want a positive number", o.AdapterLayers)
 	}
 	if o.Alpha < 0 || math.IsNaN(o.Alpha) || math.IsInf(o.Alpha, 0) {
 		return fmt.Errorf("alpha is %v, want a positive number", o.Alpha)

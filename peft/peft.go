@@ -70,6 +70,7 @@ type mounting struct {
 	params *model.Params
 	scope  *bindings.Scope // the model's
 	lm     model.Linear    // the language-model head
+	config map[string]any  // the model's config.json
 	memos  []*memo
 }
 
@@ -147,10 +148,7 @@ func (a *adapter) attach(s *bindings.Scope, m model.Model, g given) error {
 		}
 	}
 	m.Params().Freeze(s)
-	x := &mounting{outline: outlineOf(m), hooks: h, params: &a.params, scope: m.Scope()}
-	if c, ok := m.(model.CausalLM); ok {
-		x.lm = unembedding{c}
-	}
+	x := a.mounting(m)
 	if err := a.mount(x); err != nil {
 		h.Clear()
 		return fmt.Errorf("attach %s: %w", a.name, err)

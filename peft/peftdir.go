@@ -490,23 +490,39 @@ func splitProjection(s *bindings.Scope, path string, a files.Archive, specs []sp
 	return nil
 }
 
-// savePeft writes a peft folder.
-func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model) error {
+// savePeft writes a peft folder; portable, one that peft itself computes the same from.
+func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portable bool) error {
 	config, err := a.peftConfig(m)
 	if err != nil {
 		return err
 	}
-	if err := makeDir(dir); err != nil {
-		return err
+	if portable {
+		if err := a.foreign(m); err != nil {
+			return err
+		}
 	}
 	return s.Run(func(s *bindings.Scope) error {
+		o := a.o
+		var gates []bindings.Tensor
+		if portable && a.name == "llama-adapter" {
+			if gates, err = a.layerGates(s); err != nil {
+				return err
+			}
+			o.Gate, o.GateTanh = "layer", false
+		}
+		if err := makeDir(dir); err != nil {
+			return err
+		}
 		var ts []hf.Named
 		for _, p := range a.params.All() {
-			key := p.Name
+			key, t := p.Name, p.T
 			if !promptLearning(a.name) {
 				key = peftKeys(a.name, p.Name)[0]
 			}
-			ts = append(ts, hf.Named{Name: key, Tensor: p.T})
+			if len(gates) > 0 && strings.HasSuffix(key, "."+adaptionGate) {
+				t, gates = gates[0], gates[1:]
+			}
+			ts = append(ts, hf.Named{Name: key, Tensor: t})
 		}
 		if a.name == "prefix" && a.o.PrefixProjection {
 			if err := write(s, dir, peftProjection, joinProjection(s, a, projEmbedding, projIn, "transform.2")); err != nil {
@@ -520,7 +536,7 @@ func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model) error {
 		if err := write(s, dir, peftWeights, ts); err != nil {
 			return err
 		}
-		return errors.Join(hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), config), a.writeSidecar(dir))
+		return errors.Join(hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), config), a.writeSidecar(dir, o))
 	})
 }
 

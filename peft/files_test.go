@@ -1,0 +1,458 @@
+package peft_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopeft/bindings"
+	"gopeft/bindings/bindingstest"
+	"gopeft/model"
+	"gopeft/model/hf/files"
+	"gopeft/model/modeltest"
+	"gopeft/peft"
+)
+
+// copyFolder copies a folder's files.
+func copyFolder(t *testing.T, from string) string {
+	t.Helper()
+	dir := t.TempDir()
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		raw, err := os.ReadFile(filepath.Join(from, e.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, e.Name()), raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// rewrite changes the tensors of a safetensors file.
+func rewrite(t *testing.T, path string, change func([]files.Tensor) []files.Tensor) {
+	t.Helper()
+	a, err := files.OpenSafetensors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ts []files.Tensor
+	for _, e := range a.Entries() {
+		ts = append(ts, files.Tensor{Name: e.Name, DType: e.DType, Shape: e.Shape, Data: bytes.Clone(e.Data)})
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := files.WriteSafetensors(path, change(ts), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func edit(t *testing.T, path string, change func(map[string]any)) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]any{}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	change(m)
+	if raw, err = json.Marshal(m); err == nil {
+		err = os.WriteFile(path, raw, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(from, to string) func([]files.Tensor) []files.Tensor {
+	return func(ts []files.Tensor) []files.Tensor {
+		for i := range ts {
+			ts[i].Name = strings.Replace(ts[i].Name, from, to, 1)
+		}
+		return ts
+	}
+}
+
+func TestBrokenAdaptersAreNamed(t *testing.T) {
+	config := func(change func(map[string]any)) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) { edit(t, filepath.Join(dir, "adapter_config.json"), change) }
+	}
+	set := func(key string, v any) func(t *testing.T, dir string) {
+		return config(func(m map[string]any) { m[key] = v })
+	}
+	inner := func(key string, v any) func(t *testing.T, dir string) {
+		return config(func(m map[string]any) { m["config"].(map[string]any)[key] = v })
+	}
+	weights := func(name string, change func([]files.Tensor) []files.Tensor) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) { rewrite(t, filepath.Join(dir, name), change) }
+	}
+	const peftFile, hubFile = "adapter_model.safetensors", "adapter.safetensors"
+	for _, c := range []struct {
+		name, fixture string
+		change        func(t *testing.T, dir string)
+		want          string
+	}{
+		{"renamed key", "peft/distilbert-seqcls-lora", weights(peftFile, rename("layer.0.attention.q_lin.lora_A", "layer.0.attention.q_lin.lora_X")),
+			"1 missing (base_model.model.distilbert.transformer.layer.0.attention.q_lin.lora_A.weight); 1 unexpected (base_model.model.distilbert.transformer.layer.0.attention.q_lin.lora_X.weight)"},
+		{"no head", "peft/distilbert-seqcls-lora", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			return slicesDelete(ts, func(f files.Tensor) bool { return strings.Contains(f.Name, "classifier") })
+		}), "missing (base_model.model.pre_classifier.weight, "},
+		{"another rank", "peft/distilbert-seqcls-lora", set("r", 3), "of the wrong shape"},
+		{"shape", "peft/gqa-causal-prefix", set("num_virtual_tokens", 6), "prompt_embeddings is [5 32], want [6 32]"},
+		{"layers", "peft/gqa-causal-prefix", set("num_layers", 5), "trained on a model with 5 layers, this one has 2"},
+		{"width", "peft/llama-causal-prompt", set("token_dim", 17), "hidden size 17, this one has 16"},
+		{"width of keys", "peft/gqa-causal-prefix", set("token_dim", 16), "keys and values of 16, this one has 8"},
+		{"more layers than the model", "peft/llama-causal-adaption", set("adapter_layers", 9), "adapter-layers is 9"},
+		{"fewer layers", "peft/llama-causal-adaption", set("adapter_layers", 1), "unexpected"},
+		{"unknown type", "peft/llama-causal-lora", set("peft_type", "POLY"), `peft_type "POLY" is not supported`},
+		{"wrong type of field", "peft/llama-causal-lora", set("r", "x"), "adapter_config.json"},
+		{"huge rank", "peft/llama-causal-lora", set("r", 1<<40), "rank is"},
+		{"no such target", "peft/llama-causal-lora", set("target_modules", []string{"c_attn"}), "name no linear map"},
+		{"bad pattern", "peft/llama-causal-lora", set("target_modules", "(("), "target_modules"},
+		{"pissa", "peft/llama-causal-lora", set("init_lora_weights", "pissa"), "changes the base model's weights"},
+		{"bias", "peft/llama-causal-lora", set("bias", "all"), "bias"},
+		{"replication", "peft/llama-causal-lora", set("layer_replication", []any{[]int{0, 1}}), "layer_replication is not supported"},
+		{"neither dialect", "peft/llama-causal-lora", config(func(m map[string]any) { delete(m, "peft_type") }), "not an adapter"},
+		{"broken json", "peft/llama-causal-lora", func(t *testing.T, dir string) {
+			if err := os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "adapter_config.json"},
+		{"no weights", "peft/llama-causal-lora", func(t *testing.T, dir string) {
+			if err := os.Remove(filepath.Join(dir, peftFile)); err != nil {
+				t.Fatal(err)
+			}
+		}, "adapter_model"},
+		{"cut weights", "peft/llama-causal-lora", func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, peftFile), 700); err != nil {
+				t.Fatal(err)
+			}
+		}, "adapter_model.safetensors"},
+		{"hub key", "adapterhub/distilbert-houlsby", weights(hubFile, rename("layer.1.output_adapters", "layer.7.output_adapters")), "unexpected (distilbert.transformer.layer.7.output_adapters"},
+		{"hub width", "adapterhub/distilbert-houlsby", set("hidden_size", 32), "hidden size 32, this one has 16"},
+		{"hub parallel", "adapterhub/distilbert-houlsby", inner("is_parallel", true), "is_parallel is not supported"},
+		{"hub activation", "adapterhub/distilbert-houlsby", inner("non_linearity", "glu"), `activation "glu"`},
+		{"hub nowhere", "adapterhub/distilbert-houlsby", config(func(m map[string]any) {
+			m["config"].(map[string]any)["mh_adapter"], m["config"].(map[string]any)["output_adapter"] = false, false
+		}), "neither mh_adapter nor output_adapter"},
+		{"hub name", "adapterhub/distilbert-houlsby", set("name", ""), "name"},
+		{"hub prefix length", "adapterhub/distilbert-prefix", inner("prefix_length", 1<<40), "prefix_length"},
+		{"hub head labels", "adapterhub/distilbert-houlsby", func(t *testing.T, dir string) {
+			edit(t, filepath.Join(dir, "head_config.json"), func(m map[string]any) { m["label2id"] = map[string]int{"a": 0, "b": 0, "c": 5} })
+		}, "label2id"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := copyFolder(t, modeltest.Testdata(t, c.fixture))
+			c.change(t, dir)
+			loadFails(t, baseOf(t, c.fixture), dir, c.want)
+		})
+	}
+}
+
+func slicesDelete(ts []files.Tensor, drop func(files.Tensor) bool) []files.Tensor {
+	var out []files.Tensor
+	for _, x := range ts {
+		if !drop(x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// loadFails checks that an adapter is refused in one line, that the model is as it was, and that nothing leaks.
+func loadFails(t *testing.T, f family, path, want string) {
+	t.Helper()
+	base := bindings.Live()
+	var before, after uint64
+	err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
+		m := f.load(t, s)
+		defer m.Close()
+		before = checksumOf(m)
+		_, err := peft.Load(s, path, m)
+		after = checksumOf(m)
+		if m.Hooks().Method != "" || len(m.Params().Trainable()) > 0 {
+			t.Error("something is attached after a failed load")
+		}
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v, want one line with %q", err, want)
+	}
+	if before != after {
+		t.Error("a failed load changed the model")
+	}
+	if n := bindings.Live() - base; n != 0 {
+		t.Errorf("%d tensors left alive", n)
+	}
+}
+
+func checksumOf(m model.Model) uint64 {
+	var ts []bindings.Tensor
+	for _, p := range m.Params().All() {
+		ts = append(ts, p.T)
+	}
+	return checksum(ts...)
+}
+
+func TestAnotherBaseIsSaid(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "adapter")
+	save := func(f family) {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := f.load(t, s)
+			defer m.Close()
+			method := shaken(t, s, "lora", peft.Options{Base: "some/base"}, m, 0.1)
+			defer method.Close()
+			return method.Save(s, dir, m)
+		})
+	}
+	save(families[2])
+	loadFails(t, families[3], dir, "number of layers 3, this one has 2")
+	loadFails(t, families[0], dir, "architecture llama, this one has distilbert")
+	// The same shape with other weights is allowed, with a remark.
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m := families[2].load(t, s)
+		defer m.Close()
+		s.NoGrad(func() { s.MulScalarInPlace(m.Hooks().Words.T, 1.1) })
+		method, err := peft.Load(s, dir, m)
+		if err != nil {
+			return err
+		}
+		defer method.Close()
+		if n := method.Notes(); len(n) != 1 || !strings.Contains(n[0], "some/base") {
+			t.Errorf("notes: %v", n)
+		}
+		return nil
+	})
+	// A bf16 copy of the same weights is the same base.
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m, err := model.Load(s, modeltest.Testdata(t, "llama/base"), model.Options{DType: bindings.BFloat16})
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		method, err := peft.Load(s, dir, m)
+		if err != nil {
+			return err
+		}
+		defer method.Close()
+		if n := method.Notes(); len(n) != 0 {
+			t.Errorf("notes: %v", n)
+		}
+		return nil
+	})
+}
+
+func TestLabelsOfAnAdapterMayDiffer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "adapter")
+	f := families[0]
+	g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+	for _, name := range []string{"lora", "houlsby"} {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m, err := model.Load(s, modeltest.Testdata(t, f.folder), model.Options{Classify: true, Labels: []string{"bad", "so-so", "good", "great"}})
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			method := shaken(t, s, name, peft.Options{}, m, 0.1)
+			defer method.Close()
+			in := f.input(g, s)
+			want := logits(s, m, in)
+			if err := method.Save(s, dir, m); err != nil {
+				return err
+			}
+			info, err := peft.Probe(dir)
+			if err != nil {
+				return err
+			}
+			if info.NumLabels != 4 || strings.Join(info.HeadLabels(nil), " ") != "bad so-so good great" {
+				t.Errorf("%s: %d labels, %v", name, info.NumLabels, info.Labels)
+			}
+			three := f.load(t, s)
+			defer three.Close()
+			before := logits(s, three, in)
+			back, err := peft.Load(s, dir, three)
+			if err != nil {
+				return err
+			}
+			modeltest.Close(t, name, logits(s, three, in), want, 2e-6)
+			if strings.Join(back.Labels(), " ") != "bad so-so good great" {
+				t.Errorf("labels: %v", back.Labels())
+			}
+			back.Close()
+			modeltest.Close(t, "three labels again", logits(s, three, in), before, 0)
+			return nil
+		})
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestConversions takes adapters through other dialects and back.
+func TestConversions(t *testing.T) {
+	causal, gqa, hub := family{folder: "llama/base", batch: "right"}, family{folder: "llama/gqa", batch: "right"}, families[0]
+	for _, c := range []struct {
+		name string
+		f    family
+		src  string
+		via  []peft.Dialect
+	}{
+		{"scalar gates", causal, "peft/llama-causal-adaption", []peft.Dialect{peft.DialectLitLLaMA, peft.DialectLLaMAFile, peft.DialectPeft}},
+		{"grouped queries", gqa, "peft/gqa-causal-adaption", []peft.Dialect{peft.DialectLLaMAFile, peft.DialectLitLLaMA, peft.DialectPeft}},
+		{"prefix", causal, "peft/llama-causal-prefix", []peft.Dialect{peft.DialectHub, peft.DialectPeft}},
+		{"head", hub, "adapterhub/distilbert-houlsby-flexible-head", []peft.Dialect{peft.DialectHub}},
+		{"pfeiffer", hub, "adapterhub/distilbert-pfeiffer", []peft.Dialect{peft.DialectHub}},
+		{"bin", causal, "peft/llama-causal-lora-bin", []peft.Dialect{peft.DialectPeft}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := modeltest.OpenGolden(t, c.f.folder+"/golden.safetensors")
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				m := c.f.load(t, s)
+				defer m.Close()
+				in := c.f.input(g, s)
+				src := modeltest.Testdata(t, c.src)
+				var want bindings.Tensor
+				for i, d := range append([]peft.Dialect{""}, c.via...) {
+					path := src
+					if d != "" {
+						path = filepath.Join(t.TempDir(), "adapter")
+						if d == peft.DialectLitLLaMA || d == peft.DialectLLaMAFile {
+							path += ".pth"
+						}
+						if err := peft.Convert(s, src, path, d, m); err != nil {
+							return err
+						}
+					}
+					method, err := peft.Load(s, path, m)
+					if err != nil {
+						return err
+					}
+					if info, err := peft.Probe(path); err != nil || d != "" && info.Dialect != d {
+						t.Errorf("written as %s, read as %v (%v)", d, info.Dialect, err)
+					}
+					got := logits(s, m, in)
+					method.Close()
+					if i == 0 {
+						want = got
+					}
+					closeTo(t, s, 2e-6, string(d)+" logits", got, want)
+					src = path
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestImpossibleConversionsSayWhy(t *testing.T) {
+	for _, c := range []struct {
+		name, method string
+		o            peft.Options
+		f            family
+		to           peft.Dialect
+		want         string
+	}{
+		{"unequal gates", "llama-adapter", peft.Options{}, families[2], peft.DialectPeft, "gates of a layer's heads differ"},
+		{"large gates", "llama-adapter", peft.Options{Gate: "layer"}, families[2], peft.DialectLLaMAFile, "stays below 1"},
+		{"houlsby in peft", "houlsby", peft.Options{}, families[2], peft.DialectPeft, "no such method"},
+		{"lora in the hub", "lora", peft.Options{}, families[2], peft.DialectHub, "holds houlsby, pfeiffer and prefix"},
+		{"lora in a checkpoint", "lora", peft.Options{}, families[2], peft.DialectLitLLaMA, "llama-adapter only"},
+		{"bitfit in peft", "bitfit", peft.Options{}, families[2], peft.DialectPeft, "no such method"},
+		{"prefix of an encoder", "prefix", peft.Options{}, families[0], peft.DialectPeft, "DistilBERT"},
+		{"adaption of an encoder", "llama-adapter", peft.Options{}, families[0], peft.DialectPeft, "distilbert"},
+		{"grouped prefix", "prefix", peft.Options{}, families[3], peft.DialectHub, "as many key/value heads"},
+		{"nonsense", "llama-adapter", peft.Options{}, families[2], "x", "not known"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "adapter")
+			to := filepath.Join(t.TempDir(), "converted")
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				s.Seed(5)
+				m := c.f.load(t, s)
+				defer m.Close()
+				method := shaken(t, s, c.method, c.o, m, 3)
+				if err := method.Save(s, dir, m); err != nil {
+					return err
+				}
+				method.Close()
+				err := peft.Convert(s, dir, to, c.to, m)
+				if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("got %v, want one line with %q", err, c.want)
+				}
+				return nil
+			})
+			if entries, _ := os.ReadDir(to); len(entries) > 0 {
+				t.Errorf("%d files were written", len(entries))
+			}
+		})
+	}
+}
+
+// TestEarlyCheckpointsOfLLaMAAdapter reads the layouts of gates that lit-llama and litgpt have had.
+func TestEarlyCheckpointsOfLLaMAAdapter(t *testing.T) {
+	f := family{folder: "llama/base", batch: "right"}
+	src := modeltest.Testdata(t, "peft/llama-causal-adaption")
+	a, err := files.OpenSafetensors(filepath.Join(src, "adapter_model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	lit := func(gate []int64, repeat int) []files.Tensor {
+		var ts []files.Tensor
+		for _, layer := range []string{"1", "2"} {
+			p, _ := a.Lookup("base_model.model.model.layers." + layer + ".self_attn.adaption_prompt")
+			g, _ := a.Lookup("base_model.model.model.layers." + layer + ".self_attn.adaption_gate")
+			ts = append(ts, files.Tensor{Name: "transformer.h." + layer + ".attn.adapter_wte.weight", DType: files.F32, Shape: p.Shape[1:], Data: bytes.Clone(p.Data)},
+				files.Tensor{Name: "transformer.h." + layer + ".attn.gating_factor", DType: files.F32, Shape: gate, Data: bytes.Repeat(g.Data, repeat)})
+		}
+		return ts
+	}
+	g := modeltest.OpenGolden(t, "peft/llama-causal-adaption/golden.safetensors")
+	for name, ts := range map[string][]files.Tensor{
+		"scalar": lit([]int64{1}, 1), "lit-llama": lit([]int64{1, 4, 1, 1}, 4), "litgpt": lit([]int64{1, 1, 4, 1}, 4),
+	} {
+		path := filepath.Join(t.TempDir(), "lit.safetensors")
+		if err := files.WriteSafetensors(path, ts, nil); err != nil {
+			t.Fatal(err)
+		}
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := f.load(t, s)
+			defer m.Close()
+			method, err := peft.Load(s, path, m)
+			if err != nil {
+				return err
+			}
+			defer method.Close()
+			closeTo(t, s, 1e-5, name, logits(s, m, f.input(g, s)), g.Tensor(s, "right.logits"))
+			return nil
+		})
+	}
+	for name, c := range map[string]struct {
+		ts   []files.Tensor
+		want string
+	}{
+		"gap":         {rename("h.1.", "h.0.")(lit([]int64{1}, 1)), "without gaps"},
+		"not on top":  {rename("h.2.", "h.1.")(rename("h.1.", "h.0.")(lit([]int64{1}, 1))), "2 layers, this one has 3"},
+		"extra":       {rename("h.1.attn.gating_factor", "h.1.attn.bias")(lit([]int64{1}, 1)), "unexpected keys"},
+		"no gate":     {lit([]int64{1}, 1)[:3], "one prompt and one gate"},
+		"three gates": {lit([]int64{3}, 3), "want 4 gates"},
+		"nothing":     {rename("transformer.h", "x")(lit([]int64{1}, 1)), "not an adapter"},
+	} {
+		path := filepath.Join(t.TempDir(), "lit.safetensors")
+		if err := files.WriteSafetensors(path, c.ts, nil); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { loadFails(t, f, path, c.want) })
+	}
+}
