@@ -208,8 +208,7 @@ func pick(seqs []data.Sequence, indices []int) []data.Sequence {
 // loadCausal reads instruction data and starts tokenizing it on the other cores.
 func (r *run) loadCausal(ctx context.Context) error {
 	cfg := r.cfg
-	splits, err := data.LoadCausalSplits(ctx,
-		data.Sources{Train: cfg.Train, Val: cfg.Val, Test: cfg.Test, Data: cfg.Data, Ratios: cfg.Split, Seed: cfg.Seed},
+	splits, err := data.LoadCausalSplits(ctx, cfg.sources(),
 		data.CausalOptions{Template: cfg.Template, TextColumn: cfg.TextColumn, SkipBadRows: cfg.SkipBadRows, Limit: cfg.Limit,
 			Sample: cfg.Sample, Seed: cfg.Seed})
 	if err != nil {
@@ -262,22 +261,18 @@ func (r *run) loadCausal(ctx context.Context) error {
 func encodeCausal(ctx context.Context, enc CausalEncoder, set *data.CausalSet, workers int) ([]data.Sequence, error) {
 	seqs := make([]data.Sequence, len(set.Examples))
 	var targets atomic.Int64
-	for chunk, err := range data.Prefetch(ctx, (len(seqs)+63)/64, workers, workers, func(_ context.Context, c int) (int, error) {
-		for i := c * 64; i < min(len(seqs), c*64+64); i++ {
-			x := set.Examples[i]
-			seq, err := enc.Encode(x)
-			if err != nil {
-				return c, fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
-			}
-			seqs[i] = seq
-			targets.Add(int64(seq.NumTargets()))
-		}
-		return c, nil
-	}) {
+	err := data.ForEach(ctx, len(seqs), workers, func(i int) error {
+		x := set.Examples[i]
+		seq, err := enc.Encode(x)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
 		}
-		_ = chunk
+		seqs[i] = seq
+		targets.Add(int64(seq.NumTargets()))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if targets.Load() == 0 {
 		return nil, fmt.Errorf("%s: nothing to learn: every answer is cut off by --max-length %d", set.File, enc.MaxLength)

@@ -171,7 +171,11 @@ func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) 
 // features computes, or takes from the cache, the features of each set.
 func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.Matrix, error) {
 	cfg := f.cfg
-	tok, err := OpenTokenizer(cfg.Model)
+	tok, noTok := OpenTokenizer(cfg.Model) // rows that carry token ids need none
+	pad, err := model.PadID(cfg.Model)
+	if tok != nil {
+		pad, err = padID(tok), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +208,6 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 		if err != nil {
 			return errors.Join(err, m.Close())
 		}
-		pad := padID(tok)
 		for i, set := range sets {
 			if set == nil || len(set.Examples) == 0 {
 				continue
@@ -216,7 +219,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 			} else if !errors.Is(err, fs.ErrNotExist) {
 				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
 			}
-			ids, err := data.EncodeAll(ctx, Encoder{Tokenizer: tok}, set.Examples, length, threads(cfg.Threads))
+			ids, err := data.EncodeAll(ctx, Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, threads(cfg.Threads))
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
 			}

@@ -94,10 +94,12 @@ type PredictorOptions struct {
 // Predictor classifies texts.
 type Predictor struct {
 	Labels    []string
-	Tokenizer *tokenizer.Tokenizer
+	Tokenizer *tokenizer.Tokenizer // nil when the model's folder has none: rows must carry token ids
 	MaxLength int
 
 	source Source
+	noTok  error // why there is no Tokenizer
+	pad    int64
 	model  model.Model
 	method peft.Method
 	clf    classic.Classifier
@@ -147,7 +149,9 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 		}
 		p.clf, p.Labels = saved.Model, saved.Labels
 	}
-	if p.Tokenizer, err = OpenTokenizer(src.Model); err != nil {
+	if p.Tokenizer, p.noTok = OpenTokenizer(src.Model); p.Tokenizer != nil {
+		p.pad = padID(p.Tokenizer)
+	} else if p.pad, err = model.PadID(src.Model); err != nil {
 		return p, err
 	}
 	if p.model, err = model.Load(s, src.Model, mo); err != nil {
@@ -193,9 +197,8 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	pad := padID(p.Tokenizer)
 	if p.clf != nil {
-		x, err := ComputeFeatures(ctx, s, p.model, ids, pad, FeatureOptions{Pool: p.source.Pool, Batch: p.opts.Batch,
+		x, err := ComputeFeatures(ctx, s, p.model, ids, p.pad, FeatureOptions{Pool: p.source.Pool, Batch: p.opts.Batch,
 			MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp})
 		if err != nil {
 			return nil, err
@@ -211,7 +214,7 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 		}
 		return out, nil
 	}
-	e, err := Evaluate(ctx, s, p.model, Classification{}, ClassificationPart(ids, make([]int, len(ids)), pad),
+	e, err := Evaluate(ctx, s, p.model, Classification{}, ClassificationPart(ids, make([]int, len(ids)), p.pad),
 		EvalOptions{Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp, Logits: true})
 	if err != nil {
 		return nil, err
@@ -265,7 +268,7 @@ type Rows struct {
 // Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
 // however long the file is. The last value has Err set unless the file ended well.
 func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) <-chan Rows {
-	return StreamRows(ctx, r, size, Encoder{Tokenizer: p.Tokenizer}, maxLength, threads(p.opts.Threads))
+	return StreamRows(ctx, r, size, Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, threads(p.opts.Threads))
 }
 
 // OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.
@@ -275,8 +278,7 @@ func OpenEmbedder(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor
 
 // Embed pools the last hidden states of token sequences, in order; how is "cls" or "mean".
 func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, ids [][]int64, how string) (classic.Matrix, error) {
-	pad := padID(p.Tokenizer)
-	return ComputeFeatures(ctx, s, p.model, ids, pad, FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
+	return ComputeFeatures(ctx, s, p.model, ids, p.pad, FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
 		Device: p.dev, Precision: p.amp})
 }
 

@@ -89,10 +89,18 @@ func classes(set *data.Set) []int {
 	return ys
 }
 
+// sources names the data files.
+func (c Config) sources() data.Sources {
+	src := data.Sources{Train: c.Train, Val: c.Val, Test: c.Test, Data: c.Data, Seed: c.Seed}
+	if c.Data != "" {
+		src.Ratios, src.Stratify = c.Split, c.Stratify
+	}
+	return src
+}
+
 // LoadSplits reads a configuration's data; labels, when not nil, are the only ones accepted.
 func LoadSplits(ctx context.Context, cfg Config, labels []string) (*data.Splits, error) {
-	return data.LoadSplits(ctx,
-		data.Sources{Train: cfg.Train, Val: cfg.Val, Test: cfg.Test, Data: cfg.Data, Ratios: cfg.Split, Stratify: cfg.Stratify, Seed: cfg.Seed},
+	return data.LoadSplits(ctx, cfg.sources(),
 		data.LoadOptions{TextColumn: cfg.TextColumn, LabelColumn: cfg.LabelColumn, Labels: labels, SkipBadRows: cfg.SkipBadRows,
 			Limit: cfg.Limit, Sample: cfg.Sample, Seed: cfg.Seed})
 }
