@@ -10,6 +10,7 @@ cd "$root"
 parts=(
     'distilbert'
     'llama'
+    'chat'
     'peft_files'
     'adapterhub'
     'classic'

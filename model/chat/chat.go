@@ -1,0 +1,146 @@
+package chat
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nikolalohinski/gonja/v2/builtins"
+	"github.com/nikolalohinski/gonja/v2/config"
+	"github.com/nikolalohinski/gonja/v2/exec"
+	"github.com/nikolalohinski/gonja/v2/loaders"
+)
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role    string // "system", "user", "assistant"
+	Content string
+}
+
+// Template is a model's chat template. It is safe for concurrent use.
+type Template struct {
+	mu     sync.Mutex // the budget is one rendering's
+	parsed *exec.Template
+	budget *budget
+	tokens map[string]string
+	now    func() time.Time
+}
+
+// Tokenizer is what New asks of a tokenizer.
+type Tokenizer interface {
+	ChatTemplate() string
+	BOSID() (int64, bool)
+	EOSID() (int64, bool)
+	UnkID() (int64, bool)
+	PadID() (int64, bool)
+	IDToToken(id int64) (string, bool)
+}
+
+// ErrNoTemplate is returned by New for a tokenizer without a chat template.
+var ErrNoTemplate = errors.New("the model has no chat template: it was not trained on chats; give it plain prompts")
+
+// New makes the template of a tokenizer.
+func New(t Tokenizer) (*Template, error) {
+	source := t.ChatTemplate()
+	if source == "" {
+		return nil, ErrNoTemplate
+	}
+	tokens := map[string]string{}
+	for name, id := range map[string]func() (int64, bool){"bos_token": t.BOSID, "eos_token": t.EOSID, "unk_token": t.UnkID, "pad_token": t.PadID} {
+		if id, ok := id(); ok {
+			if token, ok := t.IDToToken(id); ok {
+				tokens[name] = token
+			}
+		}
+	}
+	return Parse(source, tokens)
+}
+
+// Parse reads a template. tokens are the special tokens it may name, such as "bos_token".
+func Parse(source string, tokens map[string]string) (t *Template, err error) {
+	defer recovered(&err)
+	b := &budget{}
+	cfg := config.New()
+	cfg.TrimBlocks, cfg.LeftStripBlocks = true, true
+	if source, err = prepare(source, cfg); err != nil {
+		return nil, fmt.Errorf("chat template: %w", err)
+	}
+	loader, err := loaders.NewMemoryLoader(map[string]string{"/chat": source})
+	if err != nil {
+		return nil, fmt.Errorf("chat template: %w", err)
+	}
+	parsed, err := exec.NewTemplate("/chat", cfg, loader, &exec.Environment{
+		Context: exec.NewContext(b.globals()), Filters: b.filters(), Tests: builtins.Tests,
+		ControlStructures: b.controlStructures(), Methods: b.methods(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("chat template: %s", cause(err))
+	}
+	return &Template{parsed: parsed, budget: b, tokens: tokens, now: time.Now}, nil
+}
+
+// Render is the text of a conversation; with begin, the beginning of the assistant's next turn follows. An
+// error that the template itself raises, say about the order of roles, is passed on.
+func (t *Template) Render(messages []Message, begin bool) (text string, err error) {
+	defer recovered(&err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	turns := make([]any, len(messages))
+	for i, m := range messages {
+		turns[i] = map[string]any{"role": m.Role, "content": m.Content}
+	}
+	data := map[string]any{"messages": turns, "add_generation_prompt": begin, "tools": nil, "documents": nil}
+	for name, token := range t.tokens {
+		data[name] = token
+	}
+	t.budget.start(t.now())
+	out := &bounded{limit: maxOutput}
+	if err := t.parsed.Execute(out, exec.NewContext(data)); err != nil {
+		if t.budget.raised != "" {
+			return "", fmt.Errorf("chat template: %s", t.budget.raised)
+		}
+		return "", fmt.Errorf("chat template: %s", cause(err))
+	}
+	return out.String(), nil
+}
+
+// cause is the innermost message of the library's errors, which quote the template around it.
+func cause(err error) string {
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	const most = 300
+	if len(line) > most {
+		line = line[:most] + "..."
+	}
+	return line
+}
+
+// recovered turns a panic of the template library into an error.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("chat template: %v", r)
+	}
+}
+
+// bounded is a buffer that refuses to grow beyond a limit.
+type bounded struct {
+	strings.Builder
+	limit int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.limit {
+		return 0, fmt.Errorf("writes more than %d bytes", b.limit)
+	}
+	return b.Builder.Write(p)
+}
+
+// WriteString implements io.StringWriter with the same limit.
+func (b *bounded) WriteString(s string) (int, error) { return b.Write([]byte(s)) }
+
+var _ io.StringWriter = (*bounded)(nil)
