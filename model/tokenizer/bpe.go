@@ -161,6 +161,7 @@ func (b *bpe) word(e *encoder, t text) error {
 	}
 	e.subs = e.subs[:0]
 	if b.byteMode && b.allBytes {
+		e.subs = slices.Grow(e.subs, len(t.b))
 		for _, c := range t.b {
 			e.subs = append(e.subs, subword{b.byteID[c], 1})
 		}
@@ -307,38 +308,28 @@ func (b *bpe) merge(e *encoder) {
 // link connects a symbol of a long word to its neighbours that are left, -1 at the ends.
 type link struct{ prev, next int32 }
 
-// mergeLong is merge by a heap of pairs, ordered by rank and then position. Pairs that have
+// mergeLong is merge by a queue of pairs, ordered by rank and then position. Pairs that have
 // changed since they were put there are recognised by what they would merge to.
 func (b *bpe) mergeLong(e *encoder) {
 	subs := e.subs
 	links := slices.Grow(e.links[:0], len(subs))[:len(subs)]
-	heap := e.heap[:0]
+	q := &e.pairs
+	q.begin(len(b.merges.result), len(subs))
 	for i := range subs {
 		links[i] = link{int32(i) - 1, int32(i) + 1}
 		if i+1 < len(subs) {
 			if m, ok := b.merges.find(subs[i].id, subs[i+1].id); ok {
-				heap = append(heap, uint64(m.rank)<<32|uint64(i))
+				q.push(m.rank, int32(i))
 			}
 		}
 	}
 	links[len(subs)-1].next = -1
-	for i := len(heap)/4 + 1; i >= 0; i-- {
-		siftDown(heap, i)
-	}
-	push := func(i int32) {
-		if m, ok := b.merges.find(subs[i].id, subs[links[i].next].id); ok {
-			heap = append(heap, uint64(m.rank)<<32|uint64(i))
-			siftUp(heap, len(heap)-1)
+	for {
+		rank, at, ok := q.pop()
+		if !ok {
+			break
 		}
-	}
-	for len(heap) > 0 {
-		top := heap[0]
-		heap[0] = heap[len(heap)-1]
-		heap = heap[:len(heap)-1]
-		siftDown(heap, 0)
-
-		at, id := int32(top&math.MaxUint32), b.merges.result[top>>32]
-		next := links[at].next
+		id, next := b.merges.result[rank], links[at].next
 		if subs[at].n == 0 || next < 0 {
 			continue
 		}
@@ -350,10 +341,14 @@ func (b *bpe) mergeLong(e *encoder) {
 		links[at].next = links[next].next
 		if after := links[at].next; after >= 0 {
 			links[after].prev = at
-			push(at)
+			if m, ok := b.merges.find(id, subs[after].id); ok {
+				q.push(m.rank, at)
+			}
 		}
 		if before := links[at].prev; before >= 0 {
-			push(before)
+			if m, ok := b.merges.find(subs[before].id, id); ok {
+				q.push(m.rank, before)
+			}
 		}
 	}
 	n := 0
@@ -363,92 +358,5 @@ func (b *bpe) mergeLong(e *encoder) {
 			n++
 		}
 	}
-	e.subs, e.links, e.heap = subs[:n], links, heap
-}
-
-// A heap of four children per node: half as deep as a binary one, and siblings share a cache line.
-func siftDown(h []uint64, i int) {
-	for {
-		c := 4*i + 1
-		if c >= len(h) {
-			return
-		}
-		least := c
-		for k := c + 1; k < min(c+4, len(h)); k++ {
-			if h[k] < h[least] {
-				least = k
-			}
-		}
-		if h[i] <= h[least] {
-			return
-		}
-		h[i], h[least] = h[least], h[i]
-		i = least
-	}
-}
-
-func siftUp(h []uint64, i int) {
-	for i > 0 {
-		p := (i - 1) / 4
-		if h[p] <= h[i] {
-			return
-		}
-		h[p], h[i] = h[i], h[p]
-		i = p
-	}
-}
-
-// mergeRule says that tokens left and right, side by side, become token id. Its rank is its
-// place in the list.
-type mergeRule struct{ left, right, id int32 }
-
-type merged struct {
-	rank uint32
-	id   int32
-}
-
-// mergeTable finds the merge of a pair: open addressing, a power of two of slots.
-type mergeTable struct {
-	keys   []uint64 // left<<32 | right, plus 1 so that 0 is a free slot
-	values []merged
-	result []int32 // the token that each rank merges to
-	shift  uint
-}
-
-func newMergeTable(rules []mergeRule) *mergeTable {
-	bits := uint(4)
-	for 1<<bits < 2*len(rules) {
-		bits++
-	}
-	m := &mergeTable{
-		keys: make([]uint64, 1<<bits), values: make([]merged, 1<<bits),
-		result: make([]int32, len(rules)), shift: 64 - bits,
-	}
-	for rank, r := range rules {
-		m.result[rank] = r.id
-		k := pairKey(r.left, r.right)
-		i := m.slot(k)
-		for m.keys[i] != 0 && m.keys[i] != k {
-			i = (i + 1) & uint64(len(m.keys)-1)
-		}
-		m.keys[i], m.values[i] = k, merged{uint32(rank), r.id} // of two equal pairs the later counts
-	}
-	return m
-}
-
-func pairKey(left, right int32) uint64 { return uint64(left)<<32 | uint64(right) + 1 }
-
-// slot spreads keys by a multiplication with 2^64 divided by the golden ratio.
-func (m *mergeTable) slot(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 >> m.shift }
-
-func (m *mergeTable) find(left, right int32) (merged, bool) {
-	k := pairKey(left, right)
-	for i := m.slot(k); ; i = (i + 1) & uint64(len(m.keys)-1) {
-		switch m.keys[i] {
-		case k:
-			return m.values[i], true
-		case 0:
-			return merged{}, false
-		}
-	}
+	e.subs, e.links = subs[:n], links
 }

@@ -307,10 +307,11 @@ func template(pieces []templatePiece) (processor.Template, error) {
 	return t, nil
 }
 
-func parseDecoder(raw json.RawMessage) (sugarme.Decoder, error) {
+// parseDecoder also tells whether the decoder knows byte tokens.
+func parseDecoder(raw json.RawMessage) (d sugarme.Decoder, byteFallback bool, err error) {
 	parts, err := flatten(raw, 0)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var all []sugarme.Decoder
 	for _, c := range parts {
@@ -323,36 +324,36 @@ func parseDecoder(raw json.RawMessage) (sugarme.Decoder, error) {
 		case "ByteLevel":
 			d = byteLevelDecoder{}
 		case "ByteFallback":
-			d = byteFallbackDecoder{}
+			d, byteFallback = byteFallbackDecoder{}, true
 		case "Metaspace":
 			pre, err := c.preTokenizer()
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			d = metaspaceDecoder{pre.(metaspace)}
 		case "Replace":
 			old, err := c.Pattern.text()
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			d = replaceDecoder{old, c.Content}
 		case "Strip":
 			if c.Start < 0 || c.Stop < 0 || utf8.RuneCountInString(c.Content) != 1 {
-				return nil, errors.New("Strip: want one character, and counts that are not negative")
+				return nil, false, errors.New("Strip: want one character, and counts that are not negative")
 			}
 			d = stripDecoder{c.Content, c.Start, c.Stop}
 		default:
-			return nil, fmt.Errorf("type %q is not supported", c.Type)
+			return nil, false, fmt.Errorf("type %q is not supported", c.Type)
 		}
 		all = append(all, d)
 	}
 	switch len(all) {
 	case 0:
-		return nil, nil
+		return nil, false, nil
 	case 1:
-		return all[0], nil
+		return all[0], byteFallback, nil
 	}
-	return decoder.NewSequence(all), nil
+	return decoder.NewSequence(all), byteFallback, nil
 }
 
 // jsonError says where in a file its JSON is wrong, in one line.

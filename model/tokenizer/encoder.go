@@ -28,7 +28,7 @@ type encoder struct {
 	changes []change
 	subs    []subword
 	links   []link
-	heap    []uint64
+	pairs   pairQueue
 	cache   wordCache
 	input   []byte
 }
@@ -61,8 +61,11 @@ func (e *encoder) release() {
 	if cap(e.subs) > keep {
 		e.subs = nil
 	}
-	if cap(e.links) > keep || cap(e.heap) > keep {
-		e.links, e.heap = nil, nil
+	if cap(e.links) > keep {
+		e.links = nil
+	}
+	if e.pairs.most > keep {
+		e.pairs = pairQueue{}
 	}
 	if cap(e.input) > keep {
 		e.input = nil

@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -86,7 +87,7 @@ func (g *GGUF) sentencePiece(c *folderConfig) (*spec, error) {
 	m := &spm{bpe: true, dummyPrefix: true, unk: int(g.UNK), bos: int(g.BOS), eos: int(g.EOS), pad: int(g.PAD)}
 	m.pieces = make([]piece, len(g.Tokens))
 	for id, token := range g.Tokens {
-		if g.Scores[id] != g.Scores[id] {
+		if math.IsNaN(float64(g.Scores[id])) {
 			return nil, fmt.Errorf("the score of token %d is not a number", id)
 		}
 		m.pieces[id] = piece{token, g.Scores[id], g.kind(id)}

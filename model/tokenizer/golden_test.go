@@ -198,7 +198,8 @@ func TestRealTokenizersEqualHuggingFace(t *testing.T) {
 }
 
 // TestRecording compares with a recording made by hand, too large to be committed:
-// GOPEFT_TOKENIZER_RECORDING is the file, GOPEFT_TOKENIZER_DIR the folder of its tokenizer.
+// GOPEFT_TOKENIZER_RECORDING is the file, GOPEFT_TOKENIZER_DIR the folder of its tokenizer or a
+// file of GGUF metadata as JSON.
 func TestRecording(t *testing.T) {
 	path := os.Getenv("GOPEFT_TOKENIZER_RECORDING")
 	if path == "" {
@@ -206,5 +207,36 @@ func TestRecording(t *testing.T) {
 	}
 	var want recording
 	readGzip(t, path, &want)
-	compare(t, mustLoad(t, os.Getenv("GOPEFT_TOKENIZER_DIR")), want)
+	source := os.Getenv("GOPEFT_TOKENIZER_DIR")
+	if !strings.HasSuffix(source, ".json") {
+		compare(t, mustLoad(t, source), want)
+		return
+	}
+	data, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta := struct {
+		Model  string    `json:"tokenizer.ggml.model"`
+		Pre    string    `json:"tokenizer.ggml.pre"`
+		Tokens []string  `json:"tokenizer.ggml.tokens"`
+		Types  []int32   `json:"tokenizer.ggml.token_type"`
+		Scores []float32 `json:"tokenizer.ggml.scores"`
+		Merges []string  `json:"tokenizer.ggml.merges"`
+		BOS    int64     `json:"tokenizer.ggml.bos_token_id"`
+		EOS    int64     `json:"tokenizer.ggml.eos_token_id"`
+		AddBOS *bool     `json:"tokenizer.ggml.add_bos_token"`
+		AddEOS *bool     `json:"tokenizer.ggml.add_eos_token"`
+	}{BOS: -1, EOS: -1}
+	if err := json.Unmarshal(data, &meta); err != nil {
+		t.Fatal(err)
+	}
+	tok, err := FromGGUF(GGUF{
+		Model: meta.Model, Pre: meta.Pre, Tokens: meta.Tokens, Types: meta.Types, Scores: meta.Scores, Merges: meta.Merges,
+		BOS: meta.BOS, EOS: meta.EOS, UNK: -1, PAD: -1, SEP: -1, CLS: -1, AddBOS: meta.AddBOS, AddEOS: meta.AddEOS,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, tok, want)
 }

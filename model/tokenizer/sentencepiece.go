@@ -72,7 +72,7 @@ func parseSentencePiece(data []byte) (*spm, error) {
 			if err == nil && !utf8.ValidString(p.text) {
 				err = errors.New("its text is not valid UTF-8")
 			}
-			if err == nil && p.score != p.score {
+			if err == nil && math.IsNaN(float64(p.score)) {
 				err = errors.New("its score is not a number")
 			}
 			if err != nil {

@@ -33,7 +33,7 @@ type modelSpec struct {
 }
 
 // maxTokens bounds ids, so that a few bytes of a malformed file cannot ask for gigabytes.
-const maxTokens = 1 << 23
+const maxTokens = 1 << 21
 
 // setVocab takes over a vocabulary after a check of its ids.
 func (m *modelSpec) setVocab(vocab map[string]int64) error {
@@ -141,7 +141,7 @@ func build(s *spec, config *folderConfig) (*Tokenizer, error) {
 			t.margins[id] = marginOf(token)
 		}
 	}
-	if t.decoder, err = parseDecoder(s.decoder); err != nil {
+	if t.decoder, t.byteFallback, err = parseDecoder(s.decoder); err != nil {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
 	if _, ok := t.decoder.(byteLevelDecoder); ok {

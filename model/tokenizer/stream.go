@@ -1,9 +1,6 @@
 package tokenizer
 
-import (
-	"strings"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // Stream decodes ids one at a time, without the special tokens. What its calls return, put
 // together, is what Decode would have said of all the ids; it is not for concurrent use.
@@ -12,12 +9,11 @@ type Stream struct {
 	ids     []int64 // the last ids, the first of them for context alone
 	context int     // how many ids of that have been returned as text
 	shown   string  // the text of the context
-	raw     []byte  // where decoding is no more than joining bytes: those held back
+	raw     []byte  // the bytes held back, or of the run of byte tokens at the end
 }
 
-// maxHeld is how many ids are held back for a character to be completed: the bytes of the
-// longest one.
-const maxHeld = 4
+// maxHeld is the number of byte tokens at which a character must be complete.
+const maxHeld = utf8.UTFMax
 
 // NewStream starts an incremental decoding.
 func (t *Tokenizer) NewStream() *Stream { return &Stream{t: t} }
@@ -38,17 +34,25 @@ func (s *Stream) Push(id int64) string {
 		return text
 	}
 	s.ids = append(s.ids, id)
-	all := s.t.Decode(s.ids, true)
-	if strings.HasSuffix(all, "\uFFFD") && len(s.ids)-s.context < maxHeld {
-		return ""
+	token, _ := s.t.IDToToken(id)
+	if b, ok := byteToken(token); ok && s.t.byteFallback {
+		s.raw = append(s.raw, b)
+		if unfinished(s.raw) > 0 && len(s.ids)-s.context < maxHeld {
+			return ""
+		}
+	} else {
+		s.raw = s.raw[:0]
 	}
-	return s.show(all)
+	return s.show(s.t.Decode(s.ids, true))
 }
 
 // Flush returns what was held back, with U+FFFD for a character that was cut short. The stream
 // starts afresh.
 func (s *Stream) Flush() string {
-	last := lossy(s.raw)
+	last := ""
+	if s.t.rawTokens != nil {
+		last = lossy(s.raw)
+	}
 	if len(s.ids) > s.context {
 		last = s.show(s.t.Decode(s.ids, true))
 	}

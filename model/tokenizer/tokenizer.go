@@ -21,6 +21,7 @@ type Tokenizer struct {
 	margins         []margin // by id; nil where offsets keep white space
 	decoder         sugarme.Decoder
 	rawTokens       []string // by id, where decoding is no more than joining bytes
+	byteFallback    bool     // decoding turns runs of tokens like <0x0A> into text
 
 	tokens  []string // by id; "" where there is none
 	ids     map[string]int64

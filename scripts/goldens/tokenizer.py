@@ -11,8 +11,11 @@
     # the speed on one thread, to be compared with go test -bench
     python3 scripts/goldens/tokenizer.py speed TOKENIZER TEXT_FILE
 
-TOKENIZER is a folder with a tokenizer.json, a vocab.txt or a tokenizer.model. All text here is
-made up for this purpose.
+    # the tokenizer's metadata of a GGUF file, which GOPEFT_TOKENIZER_DIR may be instead of a folder
+    python3 scripts/goldens/tokenizer.py metadata MODEL.gguf OUT.json
+
+TOKENIZER is a folder with a tokenizer.json, a vocab.txt or a tokenizer.model, a tokenizer.json of
+any name, or a GGUF file (SmolLM2's kind). All text here is made up for this purpose.
 """
 import base64
 import gzip
@@ -20,6 +23,7 @@ import io
 import json
 import os
 import random
+import struct
 import sys
 import time
 import warnings
@@ -256,9 +260,15 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 
 def load(folder):
     """The tokenizer of a folder, as transformers would make it of what is there."""
-    there = set(os.listdir(folder))
+    if folder.endswith(".gguf"):
+        return from_gguf(folder)
+    if folder.endswith(".json"):
+        folder, name = os.path.split(folder)
+        there = {"tokenizer.json"}
+    else:
+        there, name = set(os.listdir(folder)), "tokenizer.json"
     if "tokenizer.json" in there:
-        t = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+        t = Tokenizer.from_file(os.path.join(folder, name))
         t.no_padding()
         t.no_truncation()
         return t
@@ -301,6 +311,45 @@ def ranks(path):
     bos = "<|begin_of_text|>"
     t.post_processor = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, len(bpe))])
     return t
+
+
+def gguf(path):
+    """The metadata of a GGUF file."""
+    with open(path, "rb") as f:
+        unpack = lambda fmt: struct.unpack("<" + fmt, f.read(struct.calcsize("<" + fmt)))[0]
+        text = lambda: f.read(unpack("Q")).decode()
+
+        def value(kind):
+            if kind == 8:
+                return text()
+            if kind == 9:
+                kind, n = unpack("I"), unpack("Q")
+                return [value(kind) for _ in range(n)]
+            return unpack({0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}[kind])
+
+        assert f.read(4) == b"GGUF"
+        unpack("I"), unpack("Q")
+        found = {}
+        for _ in range(unpack("Q")):
+            key = text()
+            found[key] = value(unpack("I"))
+        return found
+
+
+def from_gguf(path):
+    """SmolLM2's tokenizer of its GGUF file."""
+    meta = {k.removeprefix("tokenizer.ggml."): v for k, v in gguf(path).items()}
+    assert meta["model"] == "gpt2" and meta["pre"] == "smollm", (meta["model"], meta["pre"])
+    t = Tokenizer(models.BPE({token: i for i, token in enumerate(meta["tokens"])}, [tuple(m.split(" ")) for m in meta["merges"]]))
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(False)])
+    t.decoder = decoders.ByteLevel()
+    t.add_special_tokens([AddedToken(token, normalized=False) for token, kind in zip(meta["tokens"], meta["token_type"]) if kind == 3])
+    return t
+
+
+def metadata(path, out):
+    with open(out, "w") as f:
+        json.dump({k: v for k, v in gguf(path).items() if k.startswith("tokenizer.")}, f)
 
 
 def recording(t, texts, seed=1):
@@ -362,7 +411,7 @@ def record(folder, out, count=20000, *more):
     for path in more:
         with open(path, encoding="utf-8", errors="replace") as f:
             texts += [line[:3000] for line in f]
-    t = Tokenizer.from_file(folder) if folder.endswith(".json") else load(folder)
+    t = load(folder)
     write(out, recording(t, Corpus(os.path.basename(folder), t_markup(t), texts).strings(int(count))))
 
 
@@ -382,4 +431,4 @@ def speed(folder, path):
 
 
 if __name__ == "__main__":
-    {"fixtures": fixtures, "record": record, "speed": speed}[sys.argv[1]](*sys.argv[2:])
+    {"fixtures": fixtures, "record": record, "speed": speed, "metadata": metadata}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,83 @@
+package tokenizer
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// benchText is the file that GOPEFT_TOKENIZER_TEXT names, line by line, else made-up English.
+func benchText(b *testing.B) []string {
+	path := os.Getenv("GOPEFT_TOKENIZER_TEXT")
+	if path == "" {
+		var r recording
+		readGzip(b, filepath.Join("testdata", "tiny-bert-cased.golden.json.gz"), &r)
+		var lines []string
+		for range 50 {
+			for _, c := range r.Cases {
+				lines = append(lines, c.Text)
+			}
+		}
+		return lines
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return strings.Split(string(data), "\n")
+}
+
+// BenchmarkEncode measures one thread; scripts/goldens/tokenizer.py speed does in Python.
+func BenchmarkEncode(b *testing.B) {
+	lines := benchText(b)
+	size := 0
+	for _, line := range lines {
+		size += len(line)
+	}
+	for _, folder := range []string{"tokenizers/bert-base-uncased-30522", "tokenizers/llama-2-32k", "tokenizers/llama-3-128k"} {
+		tok := mustLoad(b, shared(b, folder))
+		b.Run(filepath.Base(folder)+"/offsets", func(b *testing.B) {
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				for _, line := range lines {
+					if _, err := tok.Encode(line, Options{AddSpecial: true}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+		b.Run(filepath.Base(folder)+"/ids", func(b *testing.B) {
+			b.SetBytes(int64(size))
+			var ids []int64
+			for b.Loop() {
+				for _, line := range lines {
+					var err error
+					if ids, err = tok.EncodeIDs(ids[:0], line, Options{AddSpecial: true}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkLongWord measures words of 1 and 10 MB: the time per byte should be about the same.
+func BenchmarkLongWord(b *testing.B) {
+	for _, folder := range []string{"tokenizers/bert-base-uncased-30522", "tokenizers/llama-2-32k", "tokenizers/llama-3-128k"} {
+		tok := mustLoad(b, shared(b, folder))
+		for _, n := range []int{1 << 20, 10 << 20} {
+			for name, piece := range map[string]string{"a": "a", "mixed": "jumpsoverthelazyélève"} {
+				word := strings.Repeat(piece, n/len(piece))
+				b.Run(filepath.Base(folder)+"/"+name, func(b *testing.B) {
+					b.SetBytes(int64(n))
+					for b.Loop() {
+						if _, err := tok.EncodeIDs(nil, word, Options{}); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
