@@ -187,20 +187,11 @@ func threads(n int) int {
 // setUp loads the model, attaches the method and builds the trainer.
 func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	cfg := r.cfg
-	var err error
-	if r.dev, err = device(s, cfg.Device); err != nil {
-		return err
-	}
-	precision, err := ChoosePrecision(cfg.AMP, r.dev)
+	machine, err := Begin(s, cfg)
 	if err != nil {
 		return err
 	}
-	r.amp = precision.DType
-	s.SetThreads(threads(cfg.Threads))
-	s.SetDeterministic(cfg.Deterministic)
-	s.FlushDenormals(true)
-	s.Seed(cfg.Seed)
-
+	r.dev, r.amp = machine.Device, machine.Precision.DType
 	o := model.Options{Device: r.dev, Classify: cfg.Task == "classify", Labels: r.data.labels}
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
@@ -223,38 +214,17 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := r.method.Attach(s, r.model); err != nil {
 		return err
 	}
-	if cfg.LR == 0 {
-		cfg.LR = r.method.LR()
-	}
-	trainable := r.method.Trainable(r.model)
-	r.describe(trainable, precision, cfg.LR)
+	r.describe(machine.Precision)
 	CastFrozen(s, r.model, r.amp)
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
 	}
-	loop := LoopConfig{
-		Epochs: cfg.Epochs, MaxSteps: cfg.MaxSteps, EvalBatch: max(32, cfg.BatchSize), GradAccum: cfg.GradAccum, Clip: cfg.Clip, Device: r.dev,
-		Precision: r.amp, LogEvery: cfg.LogEvery, Checkpoint: cfg.Recompute, Sampler: r.data.sampler(cfg),
-	}
-	total, err := loop.TotalSteps()
-	if err != nil {
+	if r.trainer, err = NewTrainer(s, cfg, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg)); err != nil {
 		return err
 	}
-	schedule, err := NewSchedule(cfg.Schedule, cfg.LR, cfg.Warmup, total)
-	if err != nil {
-		return &UsageError{err}
-	}
-	opt, err := NewOptimizer(s, OptimizerConfig{Name: cfg.Optimizer, WeightDecay: cfg.WeightDecay, Momentum: cfg.Momentum}, trainable)
-	if err != nil {
-		return &UsageError{err}
-	}
-	r.trainer = &Trainer{Config: loop, Model: r.model, Params: trainable, Task: r.data.task, Data: r.data.train, Opt: opt, Schedule: schedule,
-		Silent: r.method.Silent,
-		OnStep: r.onStep, OnEpoch: func(s *bindings.Scope, rep StepReport) error { return r.onEpoch(ctx, s, rep) }}
-	if r.amp == bindings.Half {
-		r.trainer.Scaler = NewScaler(s, r.dev)
-	}
+	r.trainer.OnStep = r.onStep
+	r.trainer.OnEpoch = func(s *bindings.Scope, rep StepReport) error { return r.onEpoch(ctx, s, rep) }
 	r.monitor = Monitor{Metric: cfg.Monitor, Patience: cfg.EarlyStop}
 	if r.monitor.Metric == "" {
 		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Task]
@@ -305,23 +275,11 @@ func (r *run) close() error {
 }
 
 // describe says what is about to be trained.
-func (r *run) describe(trainable []*model.Param, p Precision, lr float64) {
-	var n, total int64
-	seen := map[*model.Param]bool{}
-	for _, param := range trainable {
-		n += param.T.Numel()
-		seen[param] = true
-	}
-	total = n
-	for _, param := range r.model.Params().All() {
-		if !seen[param] {
-			total += param.T.Numel()
-		}
-	}
-	for _, param := range r.method.Params().All() {
-		if !seen[param] {
-			total += param.T.Numel()
-		}
+func (r *run) describe(p Precision) {
+	n, total := CountParams(r.model, r.method)
+	lr := r.cfg.LR
+	if lr == 0 {
+		lr = r.method.LR()
 	}
 	r.summary = report.Summary{Method: r.cfg.Method, Model: r.cfg.Model, Params: report.Params{Trainable: n, Frozen: total - n, Total: total},
 		Accuracy: report.MissingSplits(), Loss: report.MissingSplits(), PeakCUDAMB: report.Missing()}

@@ -39,6 +39,8 @@ type Trainer struct {
 	Scaler   *Scaler // nil unless fp16
 	// Silent names the parameters whose first gradient may be zero by construction; nil: none.
 	Silent func(name string) bool
+	// Laps sums where the time goes; nil: not measured.
+	Laps *Laps
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
@@ -140,10 +142,12 @@ func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
 func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int, start time.Time) error {
 	accum := t.Config.GradAccum
 	group := make([]data.Batch, 0, accum)
+	t.Laps.restart()
 	for b, err := range t.Data.prefetch(ctx, batches[t.At.Batch:]) {
 		if err != nil {
 			return err
 		}
+		t.Laps.end(s, t.Config.Device, PhaseData)
 		group = append(group, b)
 		if len(group) < accum && t.At.Batch+len(group) < len(batches) {
 			continue
@@ -159,6 +163,7 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 		if err := t.report(s, len(batches), start); err != nil {
 			return err
 		}
+		t.Laps.restart()
 	}
 	return nil
 }
@@ -229,8 +234,10 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
 		in.Train, in.CheckpointActivations = true, t.Config.Checkpoint
 		c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
 		m := &measures[i]
-		loss := c.MulScalar(m.Loss, 1/float64(total))
-		c.Backward(t.Scaler.Scale(c, loss))
+		loss := t.Scaler.Scale(c, c.MulScalar(m.Loss, 1/float64(total)))
+		t.Laps.end(s, t.Config.Device, PhaseForward)
+		c.Backward(loss)
+		t.Laps.end(s, t.Config.Device, PhaseBackward)
 		m.Loss = c.MoveTo(s, c.Detach(m.Loss))
 		if m.Correct.Defined() {
 			c.MoveTo(s, m.Correct)
@@ -251,6 +258,7 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
 	if err := t.update(s); err != nil {
 		return err
 	}
+	t.Laps.end(s, t.Config.Device, PhaseOptimizer)
 	at := &t.At
 	at.Step++
 	at.LossSum, at.WindowLoss = at.LossSum+lossSum, at.WindowLoss+lossSum
