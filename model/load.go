@@ -154,6 +154,19 @@ func Room(path string) (int, error) {
 	return c.MaxPositions, checkDims(dim{"max_position_embeddings", c.MaxPositions})
 }
 
+// LabelsOf is the label names in a model folder's config.json; none in a GGUF file or without a head's names.
+func LabelsOf(path string) ([]string, error) {
+	raw, err := hf.ReadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	labels, err := configLabels(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s/config.json: %w", path, err)
+	}
+	return labels, nil
+}
+
 // PadID is the padding token a model's config.json names; 0 if it names none.
 func PadID(path string) (int64, error) {
 	raw, err := hf.ReadConfig(path)

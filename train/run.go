@@ -199,19 +199,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if r.model, err = model.Load(s, cfg.Model, o); err != nil {
 		return err
 	}
-	cfg.Peft.Base, cfg.Peft.Tokenizer = cfg.Model, cfg.Model
-	if cfg.Peft.InitText != "" {
-		if r.noTok != nil {
-			return r.noTok
-		}
-		if cfg.Peft.InitIDs, err = r.tok.EncodeIDs(nil, cfg.Peft.InitText, tokenizer.Options{}); err != nil {
-			return fmt.Errorf("--init-text: %w", err)
-		}
-	}
-	if r.method, err = peft.New(cfg.Method, cfg.Peft); err != nil {
-		return &UsageError{err}
-	}
-	if err := r.method.Attach(s, r.model); err != nil {
+	if err := r.attach(s); err != nil {
 		return err
 	}
 	r.describe(machine.Precision)
@@ -230,6 +218,36 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Task]
 	}
 	return r.open(s)
+}
+
+// attach puts the method on the model: a new one, or that of --adapter-init.
+func (r *run) attach(s *bindings.Scope) (err error) {
+	if dir := r.cfg.AdapterInit; dir != "" {
+		if r.method, err = peft.Load(s, dir, r.model); err != nil {
+			return err
+		}
+		for _, note := range r.method.Notes() {
+			r.ui.Note("%s: %s", dir, note)
+		}
+		if r.method.Name() != r.cfg.Method {
+			return usage("--adapter-init %s holds a %s adapter, --method is %s", dir, r.method.Name(), r.cfg.Method)
+		}
+		return nil
+	}
+	o := r.cfg.Peft
+	o.Base, o.Tokenizer = r.cfg.Model, r.cfg.Model
+	if o.InitText != "" {
+		if r.tok == nil {
+			return r.noTok
+		}
+		if o.InitIDs, err = r.tok.EncodeIDs(nil, o.InitText, tokenizer.Options{}); err != nil {
+			return fmt.Errorf("--init-text: %w", err)
+		}
+	}
+	if r.method, err = peft.New(r.cfg.Method, o); err != nil {
+		return &UsageError{err}
+	}
+	return r.method.Attach(s, r.model)
 }
 
 // open begins the run's files, or takes them up where the last checkpoint left them.

@@ -316,3 +316,49 @@ func TestConfigFilesAreStrict(t *testing.T) {
 		}
 	}
 }
+
+func TestAdapterInitGoesOn(t *testing.T) {
+	first := tinyConfig(t, "lora")
+	first.Epochs, first.Dropout = 4, 0
+	done := mustRun(t, first, train.Refuse)
+	cfg := first
+	cfg.Out, cfg.AdapterInit, cfg.LR, cfg.Epochs = filepath.Join(t.TempDir(), "on"), filepath.Join(first.Out, "best"), 1e-9, 1
+	// A step too small to matter: the run scores what the first one reached.
+	if got := mustRun(t, cfg, train.Refuse); got.Accuracy != done.Accuracy {
+		t.Errorf("%+v, the first run reached %+v", got.Accuracy, done.Accuracy)
+	}
+	cfg.Method = "ia3"
+	cfg.Out += "-not"
+	if _, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "adapter-init") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLabelsFollowTheHeadThatHasThem(t *testing.T) {
+	cfg := tinyConfig(t, "last")
+	raw, err := os.ReadFile(cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same labels as the model's head, in another order of first appearance and of names.
+	for from, to := range map[string]string{`"label":0`: `"label":"LABEL_2"`, `"label":1`: `"label":"LABEL_1"`, `"label":2`: `"label":"LABEL_0"`} {
+		raw = bytes.ReplaceAll(raw, []byte(from), []byte(to))
+	}
+	if err := os.WriteFile(cfg.Data, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	notes := &notes{}
+	if _, err := train.Run(context.Background(), cfg, train.Refuse, notes); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(notes.text, "new weights") {
+		t.Errorf("the head was not taken from the checkpoint:\n%s", notes.text)
+	}
+}
+
+type notes struct {
+	train.Quiet
+	text string
+}
+
+func (n *notes) Note(format string, args ...any) { n.text += fmt.Sprintf(format+"\n", args...) }

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"gopeft/model"
 	"gopeft/model/tokenizer"
@@ -23,7 +24,7 @@ func (r *run) loadData(ctx context.Context) error {
 	if r.cfg.Task == "causal" {
 		return r.loadCausal(ctx)
 	}
-	splits, err := LoadSplits(ctx, r.cfg, nil)
+	splits, err := r.splits(ctx)
 	if err != nil {
 		return err
 	}
@@ -63,6 +64,29 @@ func (r *run) loadData(ctx context.Context) error {
 		}()
 	}()
 	return nil
+}
+
+// splits reads the data with its labels in the order of the head that training starts from, where that head
+// has the same ones: that of --adapter-init, which must, or the model's own.
+func (r *run) splits(ctx context.Context) (*data.Splits, error) {
+	base, err := model.LabelsOf(r.cfg.Model)
+	if err != nil {
+		return nil, err
+	}
+	if r.cfg.AdapterInit != "" {
+		info, err := peft.Probe(r.cfg.AdapterInit)
+		if err != nil {
+			return nil, err
+		}
+		if labels := info.HeadLabels(base); len(labels) > 0 {
+			return LoadSplits(ctx, r.cfg, labels)
+		}
+	}
+	splits, err := LoadSplits(ctx, r.cfg, nil)
+	if err == nil && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
+		return LoadSplits(ctx, r.cfg, base)
+	}
+	return splits, err
 }
 
 // wait returns when every text is tokenized.
