@@ -121,6 +121,7 @@ func (s *addedSearch) split(e *encoder, t text, rest func(text)) {
 				}
 				start -= n
 			}
+			start = max(start, from) // the match before may have stripped what this one is made of
 		}
 		if m.rstrip {
 			for end < len(t.b) {
@@ -130,6 +131,9 @@ func (s *addedSearch) split(e *encoder, t text, rest func(text)) {
 				}
 				end += n
 			}
+		}
+		if start >= end {
+			continue
 		}
 		if from < start {
 			rest(t.slice(from, start))

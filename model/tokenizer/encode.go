@@ -2,7 +2,6 @@ package tokenizer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -209,11 +208,14 @@ func (s *sequence) truncatePair(pair *sequence, room int) {
 	pair.truncate(long)
 }
 
-var errTooLong = errors.New("the text is longer than 1 GiB")
+// maxText bounds a text, in bytes, so that whatever normalization makes of it has 32-bit offsets.
+const maxText = 1 << 28
+
+var errTooLong = fmt.Errorf("the text is longer than %d MiB", maxText>>20)
 
 // begin takes text in.
 func (e *encoder) begin(text string, room int) error {
-	if len(text) > 1<<30 {
+	if len(text) > maxText {
 		return errTooLong
 	}
 	e.limit = 0
@@ -227,6 +229,9 @@ func (e *encoder) begin(text string, room int) error {
 	e.input = e.input[:0]
 	for _, r := range text { // an invalid byte is a U+FFFD here
 		e.input = utf8.AppendRune(e.input, r)
+	}
+	if len(e.input) > maxText {
+		return errTooLong
 	}
 	return nil
 }
