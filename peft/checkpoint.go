@@ -198,7 +198,7 @@ func (a *adapter) saveCheckpoint(s *bindings.Scope, path string, m model.Model, 
 		if strings.HasSuffix(path, ".safetensors") {
 			return files.WriteSafetensors(path, out, nil)
 		}
-		return writeTorch(path, out)
+		return writeTorch(path, out, ownNames(out))
 	})
 }
 

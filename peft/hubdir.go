@@ -19,9 +19,10 @@ import (
 // Folders of AdapterHub's adapters library: adapter_config.json with adapter.safetensors or
 // pytorch_adapter.bin, and head_config.json with model_head.safetensors or pytorch_model_head.bin.
 
+// Folders are written with .bin files, which are what the library looks for unless told otherwise.
 const (
-	hubWeights = "adapter.safetensors"
-	hubHead    = "model_head.safetensors"
+	hubWeights = "pytorch_adapter.bin"
+	hubHead    = "pytorch_model_head.bin"
 	hubExtra   = "gopeft.safetensors" // ours: parameters of the model trained beside the adapter
 )
 
@@ -93,7 +94,7 @@ func openHub(f *folder, raw []byte) error {
 	if err != nil {
 		return where(err)
 	}
-	archive, err := files.OpenFirst(f.Path, hubWeights, "pytorch_adapter.bin")
+	archive, err := files.OpenFirst(f.Path, "adapter.safetensors", hubWeights)
 	if err != nil {
 		return err
 	}
@@ -252,7 +253,7 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 		}
 		h.flexible, h.layers, h.act = *c.Name, c.Config.Layers, c.Config.Activation
 	}
-	if h.archive, err = files.OpenFirst(f.Path, hubHead, "pytorch_model_head.bin"); err != nil {
+	if h.archive, err = files.OpenFirst(f.Path, "model_head.safetensors", hubHead); err != nil {
 		return nil, err
 	}
 	f.close = append(f.close, h.archive)
@@ -409,13 +410,14 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
 	return s.Run(func(s *bindings.Scope) error {
 		name := a.o.AdapterName
 		var ts, extra, head []hf.Named
+		var aliases []alias
 		switch {
 		case a.name == "prefix":
 			part := func(n hf.Named) {
-				keys := prefixKeys(m, name, n.Name)
-				for _, key := range []string{keys[0], keys[len(keys)-1]} { // the other blocks share the first one's
-					ts = append(ts, hf.Named{Name: key, Tensor: n.Tensor})
+				for _, key := range prefixKeys(m, name, n.Name) { // the blocks share one
+					aliases = append(aliases, alias{key, len(ts)})
 				}
+				ts = append(ts, n)
 			}
 			if a.o.PrefixProjection {
 				for _, n := range joinProjection(s, a, "wte.weight", "control_trans.0", "control_trans.2") {
@@ -441,7 +443,7 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
 				extra = append(extra, n)
 			}
 		}
-		err := errors.Join(write(s, dir, hubWeights, ts),
+		err := errors.Join(saveTorch(s, filepath.Join(dir, hubWeights), ts, aliases),
 			hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), about(map[string]any{"config": config, "name": name})))
 		if len(extra) > 0 {
 			err = errors.Join(err, write(s, dir, hubExtra, extra))
@@ -459,10 +461,22 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
 					"label2id": ids, "use_pooler": false, "bias": true, "dropout_prob": nil,
 				}
 			}
-			err = errors.Join(err, write(s, dir, hubHead, head), hf.WriteJSON(filepath.Join(dir, "head_config.json"), about))
+			err = errors.Join(err, saveTorch(s, filepath.Join(dir, hubHead), head, nil), hf.WriteJSON(filepath.Join(dir, "head_config.json"), about))
 		}
 		return errors.Join(err, a.writeSidecar(dir, a.o))
 	})
+}
+
+// saveTorch writes a .bin file, under the tensors' own names unless others are given.
+func saveTorch(s *bindings.Scope, path string, ts []hf.Named, names []alias) error {
+	out, err := hf.Outgoing(s, ts)
+	if err != nil {
+		return err
+	}
+	if names == nil {
+		names = ownNames(out)
+	}
+	return writeTorch(path, out, names)
 }
 
 // hubVersion tells the adapters library which version's conventions a folder follows.

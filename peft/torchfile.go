@@ -14,7 +14,8 @@ import (
 )
 
 // writeTorch writes fp32 tensors as torch.save does: a zip of a pickled dict and one entry per tensor's data.
-func writeTorch(path string, ts []files.Tensor) error {
+// Names that stand for the same tensor, by its place in ts, share its data.
+func writeTorch(path string, ts []files.Tensor, names []alias) error {
 	return fsutil.WriteFile(path, func(w io.Writer) error {
 		top := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 		z := zip.NewWriter(w)
@@ -25,7 +26,7 @@ func writeTorch(path string, ts []files.Tensor) error {
 			}
 			return err
 		}
-		if err := add("data.pkl", pickled(ts)); err != nil {
+		if err := add("data.pkl", pickled(ts, names)); err != nil {
 			return err
 		}
 		if err := add("byteorder", []byte("little")); err != nil {
@@ -50,8 +51,23 @@ func writeTorch(path string, ts []files.Tensor) error {
 	})
 }
 
+// alias is a name for a tensor of a list.
+type alias struct {
+	name string
+	at   int
+}
+
+// ownNames gives every tensor its own name.
+func ownNames(ts []files.Tensor) []alias {
+	names := make([]alias, len(ts))
+	for i, t := range ts {
+		names[i] = alias{t.Name, i}
+	}
+	return names
+}
+
 // pickled is the dict of tensors, in pickle protocol 2.
-func pickled(ts []files.Tensor) []byte {
+func pickled(ts []files.Tensor, names []alias) []byte {
 	var b bytes.Buffer
 	text := func(s string) { // BINUNICODE
 		b.WriteByte('X')
@@ -75,18 +91,19 @@ func pickled(ts []files.Tensor) []byte {
 		b.WriteByte('t')
 	}
 	b.WriteString("\x80\x02}(") // PROTO 2, EMPTY_DICT, MARK
-	for i, t := range ts {
+	for _, n := range names {
+		t := ts[n.at]
 		elements, strides := int64(1), make([]int64, len(t.Shape))
 		for d := len(t.Shape) - 1; d >= 0; d-- {
 			strides[d] = elements
 			elements *= t.Shape[d]
 		}
-		text(t.Name)
+		text(n.name)
 		b.WriteString("ctorch._utils\n_rebuild_tensor_v2\n(")
 		b.WriteByte('(') // the storage's persistent id
 		text("storage")
 		b.WriteString("ctorch\nFloatStorage\n")
-		text(fmt.Sprint(i))
+		text(fmt.Sprint(n.at))
 		text("cpu")
 		number(elements)
 		b.WriteString("tQ") // TUPLE, BINPERSID

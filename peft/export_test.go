@@ -1,0 +1,131 @@
+package peft_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"gopeft/bindings"
+	"gopeft/bindings/bindingstest"
+	"gopeft/model"
+	"gopeft/model/hf"
+	"gopeft/model/hf/files"
+	"gopeft/model/modeltest"
+	"gopeft/peft"
+)
+
+// TestExportForPython writes adapters and what they compute to the folder GOPEFT_EXPORT, for
+// scripts/goldens/check_ours.py to load with the Python libraries.
+func TestExportForPython(t *testing.T) {
+	top := os.Getenv("GOPEFT_EXPORT")
+	if top == "" {
+		t.Skip("SKIPPED: scripts/goldens/check_ours.py runs this test with GOPEFT_EXPORT set")
+	}
+	for _, f := range families[:4] {
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		for _, v := range []struct {
+			name, method string
+			o            peft.Options
+			merge        bool
+			only         string // a family
+		}{
+			{name: "lora", method: "lora", o: peft.Options{Alpha: 12}},
+			{name: "rslora", method: "lora", o: peft.Options{RSLoRA: true, Targets: []string{"all"}, Rank: 3}},
+			{name: "dora", method: "dora", o: peft.Options{Targets: []string{"q", "down"}}},
+			{name: "unfreeze", method: "lora", o: peft.Options{Unfreeze: []string{"lm_head"}}, only: "llama-causal"},
+			{name: "ia3", method: "ia3"},
+			{name: "prompt", method: "prompt", o: peft.Options{VirtualTokens: 4}},
+			{name: "prefix", method: "prefix", o: peft.Options{VirtualTokens: 4}},
+			{name: "prefix-projection", method: "prefix", o: peft.Options{VirtualTokens: 4, PrefixProjection: true, PrefixHidden: 7}},
+			{name: "houlsby", method: "houlsby", o: peft.Options{Bottleneck: 3}},
+			{name: "pfeiffer", method: "pfeiffer", o: peft.Options{Bottleneck: 8}},
+			{name: "adaption", method: "llama-adapter", o: peft.Options{Gate: "layer", AdapterLayers: 2, AdapterLength: 4}, only: "llama"},
+			{name: "full", method: "full"},
+			{name: "last", method: "last"},
+			{name: "lora-merged", method: "lora", merge: true},
+			{name: "dora-merged", method: "dora", merge: true, o: peft.Options{Targets: []string{"all"}}},
+			{name: "ia3-merged", method: "ia3", merge: true},
+			{name: "bitfit-merged", method: "bitfit", merge: true},
+			{name: "v2-merged", method: "llama-adapter-v2", merge: true, o: peft.Options{AdapterLayers: -1, SkipLMHead: true}},
+		} {
+			if v.only == "" || v.only == f.name || v.only == "llama" && f.folder != "distilbert/tiny" {
+				export(t, filepath.Join(top, f.name, v.name), f, g, v.method, v.o, v.merge)
+			}
+		}
+	}
+}
+
+func export(t *testing.T, dir string, f family, g *modeltest.Golden, name string, o peft.Options, merge bool) {
+	t.Helper()
+	for _, d := range []bindings.DType{bindings.Float, bindings.BFloat16} {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m, err := model.Load(s, modeltest.Testdata(t, f.folder), model.Options{Classify: f.classify, DType: d})
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			var ts []hf.Named
+			if d == bindings.BFloat16 { // the adapter in fp32 over a half base
+				if name == "full" || name == "last" || merge {
+					return nil
+				}
+				method, err := peft.Load(s, dir, m)
+				if err != nil {
+					return err
+				}
+				defer method.Close()
+				return store(s, filepath.Join(dir, "bf16.safetensors"), batches(s, g, f, m, ts))
+			}
+			s.Seed(11)
+			o.Base = f.folder
+			method := shaken(t, s, name, o, m, 0.15)
+			defer method.Close()
+			ts = batches(s, g, f, m, ts)
+			if !f.classify {
+				full := f
+				full.batch = "full"
+				in := full.input(g, s)
+				ids := greedy(s, m, in, 24)
+				ts = append(ts, hf.Named{Name: "full.new_ids", Tensor: s.FromInt64s(ids, in.IDs.Size(0), 24)})
+			}
+			if merge {
+				if err := peft.Merge(s, method, m); err != nil {
+					return err
+				}
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					return err
+				}
+				if err := model.Save(s, dir, m); err != nil {
+					return err
+				}
+			} else if err := method.Save(s, dir, m); err != nil {
+				return err
+			}
+			return store(s, filepath.Join(dir, "ours.safetensors"), ts)
+		})
+	}
+}
+
+// batches are a model's logits on a family's batches, also under autocast.
+func batches(s *bindings.Scope, g *modeltest.Golden, f family, m model.Model, ts []hf.Named) []hf.Named {
+	for _, b := range []string{"full", f.batch} {
+		f.batch = b
+		in := f.input(g, s)
+		add := func(name string, t bindings.Tensor) { ts = append(ts, hf.Named{Name: b + "." + name, Tensor: t}) }
+		s.NoGrad(func() {
+			add("input_ids", in.IDs)
+			add("attention_mask", in.Mask)
+			add("logits", s.Contiguous(s.To(logits(s, m, in), bindings.Float)))
+			s.Autocast(bindings.CPU, bindings.BFloat16, func() { add("autocast", s.Contiguous(s.To(logits(s, m, in), bindings.Float))) })
+		})
+	}
+	return ts
+}
+
+func store(s *bindings.Scope, path string, ts []hf.Named) error {
+	out, err := hf.Outgoing(s, ts)
+	if err != nil {
+		return err
+	}
+	return files.WriteSafetensors(path, out, nil)
+}

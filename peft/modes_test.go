@@ -1,0 +1,214 @@
+package peft_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"gopeft/bindings"
+	"gopeft/bindings/bindingstest"
+	"gopeft/model"
+	"gopeft/model/modeltest"
+	"gopeft/peft"
+)
+
+// ways are the variants that the ways of running a model are tried on.
+var ways = []variant{
+	{method: "full"}, {method: "last"}, {method: "lora", o: peft.Options{Targets: []string{"all"}}}, {method: "dora", o: peft.Options{Targets: []string{"q", "down"}}},
+	{method: "ia3"}, {method: "bitfit"}, {method: "prompt", o: peft.Options{VirtualTokens: 3}}, {method: "prefix", o: peft.Options{VirtualTokens: 3}},
+	{method: "prefix", o: peft.Options{VirtualTokens: 3, PrefixProjection: true}}, {method: "houlsby", o: peft.Options{Bottleneck: 4}},
+	{method: "pfeiffer", o: peft.Options{Bottleneck: 4}}, {method: "llama-adapter"}, {method: "llama-adapter-v2"},
+}
+
+// gradients are those of a loss, by parameter.
+func gradients(s *bindings.Scope, ps []*model.Param, m model.Model, in model.Input, labels bindings.Tensor) []bindings.Tensor {
+	tr := newTrainer(s, ps, 0)
+	tr.backward(s, m, in, labels)
+	out := make([]bindings.Tensor, len(tr.g))
+	for i, g := range tr.g {
+		if g.Defined() {
+			out[i] = s.Clone(g)
+		}
+	}
+	return out
+}
+
+// TestRecomputedActivationsGiveTheSameGradients: checkpointing changes memory and time, nothing else.
+func TestRecomputedActivationsGiveTheSameGradients(t *testing.T) {
+	for _, f := range families[:4] {
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		for _, v := range ways {
+			t.Run(fmt.Sprintf("%s/%s-%v", f.name, v.method, v.o.PrefixProjection), func(t *testing.T) {
+				bindingstest.Do(t, func(s *bindings.Scope) error {
+					m := f.load(t, s)
+					defer m.Close()
+					method := shaken(t, s, v.method, v.o, m, 0.1)
+					defer method.Close()
+					in, labels := f.input(g, s), g.Tensor(s, f.batch+".labels")
+					ps := method.Trainable(m)
+					want := gradients(s, ps, m, in, labels)
+					in.CheckpointActivations, in.Train = true, true
+					got := gradients(s, ps, m, in, labels)
+					for i, p := range ps {
+						if !got[i].Defined() {
+							t.Errorf("%s has no gradient", p.Name)
+							continue
+						}
+						closeTo(t, s, 1e-6, "gradient of "+p.Name, got[i], want[i])
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
+
+// TestMixedPrecision trains under autocast and over a bf16 base: gradients are finite, near those of fp32, and
+// adapters and heads stay in fp32.
+func TestMixedPrecision(t *testing.T) {
+	for _, f := range families[:4] {
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		for _, v := range ways {
+			t.Run(fmt.Sprintf("%s/%s-%v", f.name, v.method, v.o.PrefixProjection), func(t *testing.T) {
+				var want []float64
+				for _, mode := range []string{"fp32", "autocast", "cast", "bf16"} {
+					if mode == "bf16" && v.method == "full" {
+						continue // trains in its own dtype
+					}
+					bindingstest.Do(t, func(s *bindings.Scope) error {
+						zero := 0.0
+						o := model.Options{Classify: f.classify, Dropout: &zero}
+						if mode == "bf16" {
+							o.DType = bindings.BFloat16
+						}
+						m, err := model.Load(s, modeltest.Testdata(t, f.folder), o)
+						if err != nil {
+							return err
+						}
+						defer m.Close()
+						s.Seed(2)
+						method := shaken(t, s, v.method, v.o, m, 0.1)
+						defer method.Close()
+						if mode == "cast" {
+							for _, b := range m.Hooks().Blocks {
+								for _, l := range b.Modules {
+									l.Dense.W.Cast(s, bindings.BFloat16)
+								}
+							}
+						}
+						amp := bindings.Float
+						if mode == "autocast" || mode == "cast" {
+							amp = bindings.BFloat16
+						}
+						in, labels := f.input(g, s), g.Tensor(s, f.batch+".labels")
+						ps := method.Trainable(m)
+						for _, p := range method.Params().All() {
+							if p.T.DType() != bindings.Float {
+								t.Errorf("%s: %s is %v", mode, p.Name, p.T.DType())
+							}
+						}
+						var got []bindings.Tensor
+						s.Autocast(bindings.CPU, amp, func() { got = gradients(s, ps, m, in, labels) })
+						var norms []float64
+						for i, p := range ps {
+							if !got[i].Defined() || s.FirstNonFinite(got[i:i+1]) >= 0 {
+								t.Errorf("%s: the gradient of %s is missing or not finite", mode, p.Name)
+								return nil
+							}
+							norms = append(norms, s.Norm(got[i:i+1]))
+						}
+						if mode == "fp32" {
+							want = norms
+							return nil
+						}
+						// The whole gradient's length, as rounding may change a small part's by much.
+						a, b := length(norms), length(want)
+						if !(a > 0.8*b && a < 1.25*b) {
+							t.Errorf("%s: the gradient's norm is %g, in fp32 %g", mode, a, b)
+						}
+						return nil
+					})
+				}
+			})
+		}
+	}
+}
+
+func length(v []float64) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += x * x
+	}
+	return sum
+}
+
+// TestGenerationWithACache equals generation without one, whatever the method.
+func TestGenerationWithACache(t *testing.T) {
+	for _, f := range families[2:] {
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		for _, v := range ways {
+			for _, batch := range []string{"full", "left"} {
+				bindingstest.Do(t, func(s *bindings.Scope) error {
+					f.batch = batch
+					m := f.load(t, s)
+					defer m.Close()
+					s.Seed(4)
+					method := shaken(t, s, v.method, v.o, m, 0.15)
+					defer method.Close()
+					in := f.input(g, s)
+					got := greedy(s, m, in, 12)
+					var want []int64
+					s.NoGrad(func() { want = greedyUncached(s, m, in, 12) })
+					if !slices.Equal(got, want) {
+						t.Errorf("%s, %s, %s: with a cache %v, without %v", f.name, v.method, batch, got, want)
+					}
+					return nil
+				})
+			}
+		}
+	}
+}
+
+func greedyUncached(s *bindings.Scope, m model.Model, in model.Input, n int) []int64 {
+	var steps [][]int64
+	for range n {
+		h := m.Forward(s, in).Hidden
+		next := s.ArgMax(m.(model.CausalLM).Logits(s, s.Select(h, 1, h.Size(1)-1)), -1)
+		steps = append(steps, next.Int64s())
+		next = s.Unsqueeze(next, 1)
+		in.IDs = s.Cat(1, in.IDs, next)
+		in.Mask = s.Cat(1, in.Mask, s.Full(next.Shape(), 1, bindings.Int64, bindings.CPU))
+	}
+	var out []int64
+	for row := range steps[0] {
+		for i := range steps {
+			out = append(out, steps[i][row])
+		}
+	}
+	return out
+}
+
+// TestPackedRows: two texts in one row give the logits that each gives alone.
+func TestPackedRows(t *testing.T) {
+	for _, f := range families[2:] {
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		for _, v := range ways {
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				m := f.load(t, s)
+				defer m.Close()
+				s.Seed(4)
+				method := shaken(t, s, v.method, v.o, m, 0.15)
+				defer method.Close()
+				ids := g.Tensor(s, "full.input_ids")
+				a, b := s.Narrow(ids, 0, 0, 1), s.Narrow(s.Narrow(ids, 0, 1, 1), 1, 0, 6)
+				alone := func(ids bindings.Tensor) bindings.Tensor {
+					return logits(s, m, model.Input{IDs: ids, Mask: s.Full(ids.Shape(), 1, bindings.Int64, bindings.CPU)})
+				}
+				segments := s.Cat(1, s.Full(a.Shape(), 0, bindings.Int64, bindings.CPU), s.Full(b.Shape(), 1, bindings.Int64, bindings.CPU))
+				packed := model.Input{IDs: s.Cat(1, a, b), Segments: segments, Mask: s.Full(segments.Shape(), 1, bindings.Int64, bindings.CPU)}
+				closeTo(t, s, 1e-5, f.name+" "+v.method, logits(s, m, packed), s.Cat(1, alone(a), alone(b)))
+				return nil
+			})
+		}
+	}
+}
