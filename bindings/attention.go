@@ -12,6 +12,10 @@ func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 	if scale == 0 {
 		scale = 1 / math.Sqrt(float64(q.Size(-1)))
 	}
+	if s.fusedAttention(q, k, v, Tensor{}, dropout) {
+		msg := csrc.FusedAttention(s.slot(), q.p, k.p, v.p, nil, true, scale, dropout)
+		return s.made("attention", msg, q, k, v)
+	}
 	fused := q.Device().IsCUDA() || dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
 	if fused {
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, nil, dropout, true, scale, q.Size(1) != k.Size(1))

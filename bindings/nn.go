@@ -8,8 +8,24 @@ import (
 	"gopeft/bindings/csrc"
 )
 
+// SetFused chooses between the fused kernels, where tensors and CPU allow them (the default), and the same
+// operations composed of libtorch's own, which they are tested against. It holds for all scopes until it is set
+// again, and returns what it was.
+func (s *Scope) SetFused(on bool) (was bool) {
+	was, s.buf.composed = !s.buf.composed, !on
+	return was
+}
+
+// fused reports whether a fused kernel serves these tensors.
+func (s *Scope) fused(a, b, c, d Tensor) bool {
+	return !s.buf.composed && csrc.Fusable(a.p, b.p, c.p, d.p)
+}
+
 // Linear is x·wᵀ + b for w [out, in] and b [out] or none.
 func (s *Scope) Linear(x, w, b Tensor) Tensor {
+	if s.fused(x, w, b, Tensor{}) {
+		return s.made("linear", csrc.Linear(s.slot(), x.p, w.p, b.p), x, w, b)
+	}
 	lib.AtgLinear(s.prep(), lib.Ctensor(x.p), lib.Ctensor(w.p), lib.Ctensor(b.p))
 	return s.take("linear", x, w, b)
 }
@@ -22,6 +38,9 @@ func (s *Scope) Embedding(w, ids Tensor) Tensor {
 
 // LayerNorm normalises the last dimension: (x-mean)/√(var+eps)·w + b.
 func (s *Scope) LayerNorm(x, w, b Tensor, eps float64) Tensor {
+	if s.fused(x, w, b, Tensor{}) {
+		return s.made("layer_norm", csrc.AddLayerNorm(s.slot(), x.p, nil, w.p, b.p, eps, 0), x, w, b)
+	}
 	d := s.dims([]int64{x.Size(-1)})
 	lib.AtgLayerNorm(s.prep(), lib.Ctensor(x.p), d, len(d), lib.Ctensor(w.p), lib.Ctensor(b.p), eps, 0)
 	return s.take("layer_norm", x, w, b)
@@ -29,6 +48,9 @@ func (s *Scope) LayerNorm(x, w, b Tensor, eps float64) Tensor {
 
 // AddLayerNorm is LayerNorm(dropout(x) + residual), the joint of a post-norm sublayer.
 func (s *Scope) AddLayerNorm(x, residual, w, b Tensor, eps, dropout float64) Tensor {
+	if dropout < 1 && s.fused(x, residual, w, b) {
+		return s.made("add_layer_norm", csrc.AddLayerNorm(s.slot(), x.p, residual.p, w.p, b.p, eps, dropout), x, residual, w, b)
+	}
 	return s.In(func(s *Scope) Tensor {
 		return s.LayerNorm(s.Add(s.Dropout(x, dropout), residual), w, b, eps)
 	})
@@ -37,6 +59,9 @@ func (s *Scope) AddLayerNorm(x, residual, w, b Tensor, eps, dropout float64) Ten
 // RMSNorm is x/√(mean(x²)+eps)·w over the last dimension, normalised in fp32 and returned in x's dtype
 // (Zhang & Sennrich 2019, as in LLaMA).
 func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
+	if s.fused(x, w, Tensor{}, Tensor{}) {
+		return s.made("rms_norm", csrc.RMSNorm(s.slot(), x.p, w.p, eps), x, w)
+	}
 	return s.In(func(s *Scope) Tensor {
 		d := x.DType()
 		h := s.To(x, Float)
@@ -47,6 +72,9 @@ func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
 
 // GELU is x·Φ(x), exact.
 func (s *Scope) GELU(x Tensor) Tensor {
+	if s.fused(x, Tensor{}, Tensor{}, Tensor{}) {
+		return s.made("gelu", csrc.GELU(s.slot(), x.p), x)
+	}
 	lib.AtgGelu(s.prep(), lib.Ctensor(x.p), "none")
 	return s.take("gelu", x)
 }
@@ -59,6 +87,9 @@ func (s *Scope) GELUTanh(x Tensor) Tensor {
 
 // SwiGLU is silu(gate)·up (Shazeer 2020).
 func (s *Scope) SwiGLU(gate, up Tensor) Tensor {
+	if s.fused(gate, up, Tensor{}, Tensor{}) {
+		return s.made("swiglu", csrc.SwiGLU(s.slot(), gate.p, up.p), gate, up)
+	}
 	return s.In(func(s *Scope) Tensor { return s.Mul(s.SiLU(gate), up) })
 }
 
@@ -67,6 +98,9 @@ func (s *Scope) Dropout(x Tensor, p float64) Tensor {
 	if p == 0 {
 		return x
 	}
+	if p < 1 && s.fused(x, Tensor{}, Tensor{}, Tensor{}) {
+		return s.made("dropout", csrc.Dropout(s.slot(), x.p, p), x)
+	}
 	lib.AtgDropout(s.prep(), lib.Ctensor(x.p), p, 1)
 	return s.take("dropout", x)
 }
@@ -74,6 +108,10 @@ func (s *Scope) Dropout(x Tensor, p float64) Tensor {
 // Rotate applies rotary position embeddings in HuggingFace's half-split layout: x·cos + rotateHalf(x)·sin
 // for x [B, H, S, D] and cos, sin broadcastable to it (Su et al. 2021).
 func (s *Scope) Rotate(x, cos, sin Tensor) Tensor {
+	oneHead := x.Dim() == 4 && (cos.Dim() < 3 || cos.Size(-3) == 1) && (sin.Dim() < 3 || sin.Size(-3) == 1)
+	if oneHead && !cos.RequiresGrad() && !sin.RequiresGrad() && s.fused(x, cos, sin, Tensor{}) {
+		return s.made("rotate", csrc.Rotate(s.slot(), x.p, cos.p, sin.p), x, cos, sin)
+	}
 	return s.In(func(s *Scope) Tensor {
 		half := x.Size(-1) / 2
 		turned := s.Cat(-1, s.Neg(s.From(x, -1, half)), s.Narrow(x, -1, 0, half))
@@ -88,11 +126,21 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 	if scale == 0 {
 		scale = 1 / math.Sqrt(float64(q.Size(-1)))
 	}
+	if s.fusedAttention(q, k, v, bias, dropout) {
+		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, scale, dropout), q, k, v, bias)
+	}
 	if dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float {
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, 0, false, scale, q.Size(1) != k.Size(1))
 		return s.made("attention", msg, q, k, v, bias)
 	}
 	return s.In(func(s *Scope) Tensor { return s.attentionComposed(q, k, v, bias, scale, dropout) })
+}
+
+// fusedAttention reports whether our own kernel serves. It reads keys and values several times to pack them,
+// which one query does not repay.
+func (s *Scope) fusedAttention(q, k, v, bias Tensor, dropout float64) bool {
+	plain := !bias.Defined() || bias.Dim() == 4 && !bias.RequiresGrad()
+	return plain && dropout < 1 && q.Size(2) > 1 && s.fused(q, k, v, bias)
 }
 
 // attentionComposed is Attention from its parts; libtorch's fused kernel is slower than it in bf16 and with

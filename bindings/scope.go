@@ -26,6 +26,8 @@ type buffers struct {
 	dims []int64
 	list []lib.Ctensor
 	free []*Scope // closed child scopes, used again with their capacity
+
+	composed bool // no fused kernels: see SetFused
 }
 
 func newBuffers() *buffers {

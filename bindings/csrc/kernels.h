@@ -1,0 +1,31 @@
+// Fused operations for CPUs with AVX-512, each an autograd function with a backward pass of its own. The
+// conventions are shim.h's. They take fp32 and bf16 tensors on the CPU, in any mix; gp_fusable says whether
+// they can run here. Under autocast matrix products are in bf16, as PyTorch's are.
+#pragma once
+#include "shim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Whether the tensors (NULL for none) and the CPU suit the functions below.
+int gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d);
+
+char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */);
+
+// LayerNorm(dropout(x, p) + residual) over the last dimension; residual may be NULL.
+char* gp_add_layer_norm(gp_tensor* out, gp_tensor x, gp_tensor residual, gp_tensor w, gp_tensor b, double eps, double p);
+char* gp_rms_norm(gp_tensor* out, gp_tensor x, gp_tensor w, double eps);
+char* gp_gelu(gp_tensor* out, gp_tensor x);
+char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up);
+char* gp_dropout(gp_tensor* out, gp_tensor x, double p);
+char* gp_rotate(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin);
+
+// softmax(q·kᵀ·scale + bias)·v per head, without scores in memory. bias (or NULL) broadcasts to [B, H, Sq, Sk]
+// and gets no gradient; causal hides what comes after a query, the last one seeing every key.
+char* gp_fused_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor bias, int causal,
+                         double scale, double p);
+
+#ifdef __cplusplus
+}
+#endif

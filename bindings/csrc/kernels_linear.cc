@@ -1,0 +1,199 @@
+// x·wᵀ + b as one autograd function: it keeps x only for a weight that is trained, and casts while it packs.
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "fused.h"
+#include "gemm.h"
+#include "guard.h"
+#include "kernels.h"
+#include "vec.h"
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+
+namespace gp {
+namespace {
+
+Operand rows_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, t.stride(0), 1}; }
+Operand columns_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, 1, t.stride(0)}; }
+
+// multiply gives Σk a(i, k)·b(j, k) + bias(j) as [a.rows, b.rows] in dtype d.
+Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Tensor& bias, bool bf16, at::ScalarType d) {
+  const bool direct = d == at::kFloat || k <= kDepthBf16;
+  Tensor c = at::empty({m, n}, at::TensorOptions().dtype(direct ? d : at::kFloat));
+  if (m == 0 || n == 0) return c;
+  if (k == 0) return c.zero_();
+  Tensor bf = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
+  product({m, n, k, a, b, c.mutable_data_ptr(), direct && d == at::kBFloat16, n,
+           bf.defined() ? bf.const_data_ptr<float>() : nullptr, bf16});
+  return direct ? c : c.to(d);
+}
+
+// dot is Σ x·w over k elements for one row of w and 1 to 4 rows of x, both in the type that is multiplied.
+template <int M, bool Bf16>
+void dot(const void* w, const uint32_t* x, int64_t ldx, int64_t k, float* out) {
+  __m512 acc[M][2];
+  for (int i = 0; i < M; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
+  constexpr int64_t step = Bf16 ? 32 : 16;
+  const auto* p = static_cast<const char*>(w);
+  for (int64_t j = 0, half = 0; j < k; j += step, half ^= 1) {
+    __m512i wv;
+    if constexpr (Bf16) wv = _mm512_maskz_loadu_epi16(first32(k - j), p + j * 2);
+    else wv = _mm512_maskz_loadu_epi32(first16(k - j), p + j * 4);
+    for (int i = 0; i < M; i++) {
+      const __m512i xv = _mm512_loadu_si512(x + i * ldx + j / (Bf16 ? 2 : 1));
+      __m512& a = acc[i][half];
+      if constexpr (Bf16) a = _mm512_dpbf16_ps(a, (__m512bh)wv, (__m512bh)xv);
+      else a = _mm512_fmadd_ps((__m512)wv, (__m512)xv, a);
+    }
+  }
+  for (int i = 0; i < M; i++) out[i] = _mm512_reduce_add_ps(_mm512_add_ps(acc[i][0], acc[i][1]));
+}
+
+constexpr int64_t kFewRows = 4;
+
+// stream is multiply for 1 to 4 rows of x: the weight is read once, as it lies in memory, and nothing packed.
+Tensor stream(const Tensor& x, const Tensor& w, const Tensor& bias, at::ScalarType d) {
+  const bool bf16 = w.scalar_type() == at::kBFloat16;
+  const int64_t m = x.size(0), n = w.size(0), k = w.size(1), words = (panel_words(k, bf16) + 15) / 16 * 16;
+  Tensor low = x.to(w.scalar_type()), c = at::empty({m, n}, at::TensorOptions().dtype(at::kFloat));
+  Tensor padded = at::zeros({m, words}, at::TensorOptions().dtype(at::kInt));
+  auto* xs = static_cast<uint32_t*>(padded.mutable_data_ptr());
+  const int64_t size = bf16 ? 2 : 4;
+  for (int64_t i = 0; i < m; i++)
+    std::memcpy(xs + i * words, static_cast<const char*>(low.const_data_ptr()) + i * low.stride(0) * size, static_cast<size_t>(k * size));
+  const auto* ws = static_cast<const char*>(w.const_data_ptr());
+  const int64_t stride = w.stride(0) * size;
+  float* out = c.mutable_data_ptr<float>();
+  using Dot = void (*)(const void*, const uint32_t*, int64_t, int64_t, float*);
+  static constexpr Dot kDots[2][kFewRows] = {{dot<1, false>, dot<2, false>, dot<3, false>, dot<4, false>},
+                                             {dot<1, true>, dot<2, true>, dot<3, true>, dot<4, true>}};
+  const Dot f = kDots[bf16][m - 1];
+  at::parallel_for(0, n, std::max<int64_t>(1, (1 << 16) / k), [&](int64_t begin, int64_t end) {
+    float sums[kFewRows];
+    for (int64_t j = begin; j < end; j++) {
+      f(ws + j * stride, xs, words, k, sums);
+      for (int64_t i = 0; i < m; i++) out[i * n + j] = sums[i];
+    }
+  });
+  if (bias.defined()) c.add_(bias);
+  return c.to(d);
+}
+
+struct Shape {
+  bool bf16;           // multiply in bf16
+  at::ScalarType out;  // of the result
+};
+
+Shape policy(const Tensor& x) {
+  if (autocast()) return {true, at::kBFloat16};
+  return {x.scalar_type() == at::kBFloat16, x.scalar_type()};
+}
+
+Tensor rows(const Tensor& t) {
+  Tensor r = t.reshape({-1, t.size(-1)});
+  return r.stride(1) == 1 || r.size(1) == 1 ? r : r.contiguous();
+}
+
+Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, Shape s) {
+  TORCH_CHECK(w.dim() == 2 && x.dim() >= 1 && x.size(-1) == w.size(1), "the input's last dimension is not the weight's width");
+  TORCH_CHECK(!b.defined() || b.numel() == w.size(0), "the bias's length is not the weight's height");
+  auto shape = x.sizes().vec();
+  shape.back() = w.size(0);
+  Tensor x2 = rows(x), w2 = w.stride(1) == 1 ? w : w.contiguous();
+  const int64_t m = x2.size(0);
+  const bool as_stored = s.bf16 == (w2.scalar_type() == at::kBFloat16);
+  Tensor y = m >= 1 && m <= kFewRows && as_stored && w.size(1) > 0
+                 ? stream(x2, w2, b, s.out)
+                 : multiply(m, w.size(0), w.size(1), rows_of(x2), rows_of(w2), b, s.bf16, s.out);
+  return y.view(shape);
+}
+
+struct Linear : torch::autograd::Function<Linear> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Maybe& bias) {
+    const Shape s = policy(x);  // before autocast, which is a dispatch key, is left out
+    at::AutoDispatchBelowAutograd below;
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
+    const Tensor b = known(bias);
+    ctx->save_for_backward({w.requires_grad() ? x : Tensor(), x.requires_grad() ? w : Tensor()});
+    ctx->saved_data["bf16"] = s.bf16;
+    ctx->saved_data["x"] = x.scalar_type();
+    ctx->saved_data["w"] = w.scalar_type();
+    ctx->saved_data["b"] = b.defined() ? b.scalar_type() : at::ScalarType::Undefined;
+    return gp::forward(x, w, b, s);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    at::NoGradGuard no_grad;
+    auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &w = saved[1], &g = grads[0];
+    if (!g.defined()) return {Tensor(), Tensor(), Tensor()};
+    const bool bf16 = ctx->saved_data["bf16"].toBool();
+    Tensor g2 = rows(g), dx, dw, db;
+    const int64_t m = g2.size(0), n = g2.size(1);
+    if (w.defined() && ctx->needs_input_grad(0)) {
+      Tensor w2 = w.stride(1) == 1 ? w : w.contiguous();
+      auto shape = g.sizes().vec();
+      shape.back() = w.size(1);
+      dx = multiply(m, w.size(1), n, rows_of(g2), columns_of(w2), {}, bf16, ctx->saved_data["x"].toScalarType()).view(shape);
+    }
+    if (x.defined() && ctx->needs_input_grad(1)) {
+      Tensor x2 = rows(x);
+      dw = multiply(n, x2.size(1), m, columns_of(g2), columns_of(x2), {}, bf16, ctx->saved_data["w"].toScalarType());
+    }
+    const auto b_type = ctx->saved_data["b"].toScalarType();
+    if (b_type != at::ScalarType::Undefined && ctx->needs_input_grad(2)) db = column_sums(g2).to(b_type);
+    return {dx, dw, db};
+  }
+};
+
+}  // namespace
+
+Tensor column_sums(const Tensor& t) {
+  const int64_t m = t.size(0), n = t.size(1), chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
+  Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));
+  typed(t, [&](const auto* p) {
+    each(chunks, [&](int64_t c) {
+      float* sum = parts.mutable_data_ptr<float>() + c * n;
+      for (int64_t i = m * c / chunks; i < m * (c + 1) / chunks; i++)
+        for (int64_t j = 0; j < n; j += 16) {
+          const __mmask16 k = first16(n - j);
+          store16(sum + j, k, _mm512_add_ps(load16(sum + j, k), load16(p + i * t.stride(0) + j, k)));
+        }
+    });
+  });
+  return chunks == 1 ? parts[0] : parts.sum(0);
+}
+
+bool autocast() {
+#if GP_TORCH >= 204
+  return at::autocast::is_autocast_enabled(at::kCPU);
+#else
+  return at::autocast::is_cpu_enabled();
+#endif
+}
+
+at::ScalarType autocast_type() {
+#if GP_TORCH >= 204
+  return at::autocast::get_autocast_dtype(at::kCPU);
+#else
+  return at::autocast::get_autocast_cpu_dtype();
+#endif
+}
+
+}  // namespace gp
+
+char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b) {
+  GUARD(Tensor bias = gp::opt(b); const Tensor &tx = gp::T(x), &tw = gp::T(w);
+        if (gp::recorded({tx, tw, bias})) *out = gp::box(gp::Linear::apply(tx, tw, gp::maybe(bias)));
+        else {
+          const gp::Shape s = gp::policy(tx);
+          at::AutoDispatchBelowAutograd below;
+          c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
+          *out = gp::box(gp::forward(tx, tw, bias, s));
+        })
+}
