@@ -37,6 +37,10 @@ func (Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.I
 	flat := s.Reshape(out.Hidden, -1, out.Hidden.Size(-1))
 	h := s.IndexSelect(flat, 0, s.ToDevice(s.FromInt64s(rows, n), bindings.Int64, dev))
 	want := s.ToDevice(s.FromInt64s(targets, n), bindings.Int64, dev)
+	if m.Hooks().Unembed != nil { // a method trains the head's map: its logits exist whole
+		logits := s.To(lm.Logits(s, h), bindings.Float)
+		return Measure{Loss: s.CrossEntropy(logits, want, data.IgnoreTarget, false), Weight: int(n)}
+	}
 	return Measure{Loss: s.LMCrossEntropy(h, lm.LMWeight(), want, data.IgnoreTarget, false, 0), Weight: int(n)}
 }
 

@@ -172,12 +172,13 @@ func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) 
 func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.Matrix, error) {
 	cfg := f.cfg
 	tok, noTok := OpenTokenizer(cfg.Model) // rows that carry token ids need none
-	pad, err := model.PadID(cfg.Model)
-	if tok != nil {
-		pad, err = padID(tok), nil
-	}
+	facts, err := model.ReadFacts(cfg.Model)
 	if err != nil {
 		return nil, err
+	}
+	pad := facts.Pad
+	if tok != nil {
+		pad = padID(tok)
 	}
 	base, err := modelHash(cfg.Model)
 	if err != nil {

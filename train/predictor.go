@@ -18,11 +18,12 @@ import (
 
 // Source is what a path given as --model or --adapter stands for.
 type Source struct {
-	Model      string // folder of the (base) model
-	Adapter    string // adapter folder, "" if none
-	Classifier string // classifier.safetensors of a features run, "" if none
-	Pool       string // how that run pooled
-	MaxLength  int    // how that run cut texts
+	Model      string         // folder of the (base) model
+	Adapter    string         // adapter folder, "" if none
+	Adapters   []NamedAdapter // several adapters in place of Adapter, for rows to choose from
+	Classifier string         // classifier.safetensors of a features run, "" if none
+	Pool       string         // how that run pooled
+	MaxLength  int            // how that run cut texts
 }
 
 // Resolve tells what model and adapter name: a model folder, an adapter folder (its base is model, or what it
@@ -93,7 +94,7 @@ type PredictorOptions struct {
 
 // Predictor classifies texts.
 type Predictor struct {
-	Labels    []string
+	Labels    []string             // of the adapter attached
 	Tokenizer *tokenizer.Tokenizer // nil when the model's folder has none: rows must carry token ids
 	MaxLength int
 
@@ -101,11 +102,11 @@ type Predictor struct {
 	noTok  error // why there is no Tokenizer
 	pad    int64
 	model  model.Model
-	method peft.Method
 	clf    classic.Classifier
 	dev    bindings.Device
 	amp    bindings.DType
 	opts   PredictorOptions
+	adapters
 }
 
 // OpenPredictor loads what src names. Close it inside the same call of bindings.Do.
@@ -133,13 +134,17 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	p.amp = precision.DType
 	s.SetThreads(threads(o.Threads))
 	mo := model.Options{Device: p.dev, Classify: classify && src.Classifier == ""}
-	if src.Adapter != "" {
-		info, err := peft.Probe(src.Adapter)
+	if path := src.firstAdapter(); path != "" {
+		info, err := peft.Probe(path)
 		if err != nil {
 			return p, err
 		}
 		if classify {
-			mo.Labels = info.Labels
+			facts, err := model.ReadFacts(src.Model)
+			if err != nil {
+				return p, err
+			}
+			mo.Labels = info.HeadLabels(facts.Labels)
 		}
 	}
 	if src.Classifier != "" {
@@ -151,28 +156,45 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	}
 	if p.Tokenizer, p.noTok = OpenTokenizer(src.Model); p.Tokenizer != nil {
 		p.pad = padID(p.Tokenizer)
-	} else if p.pad, err = model.PadID(src.Model); err != nil {
-		return p, err
+	} else {
+		facts, err := model.ReadFacts(src.Model)
+		if err != nil {
+			return p, err
+		}
+		p.pad = facts.Pad
 	}
 	if p.model, err = model.Load(s, src.Model, mo); err != nil {
 		return p, err
 	}
-	if src.Adapter != "" {
-		if p.method, err = peft.Load(s, src.Adapter, p.model); err != nil {
-			return p, err
-		}
+	if err := p.load(s, src, p.model); err != nil {
+		return p, err
 	}
 	if p.clf == nil && classify {
-		p.Labels = p.model.Labels()
-		if p.method == nil && len(p.model.Fresh()) > 0 {
+		p.Labels = p.labels()
+		if p.set.Active() == nil && len(p.model.Fresh()) > 0 {
 			return p, fmt.Errorf("model %s has no trained classification head (%v are missing): fine-tune it first", src.Model, p.model.Fresh())
 		}
 	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
 		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)
 	}
 	CastFrozen(s, p.model, p.amp)
-	p.MaxLength, err = clampLength(src.MaxLength, p.model.Info().MaxPositions-promptLen(p.model))
+	p.MaxLength, err = clampLength(src.MaxLength, p.room)
 	return p, err
+}
+
+func (s Source) firstAdapter() string {
+	if len(s.Adapters) > 0 {
+		return s.Adapters[0].Path
+	}
+	return s.Adapter
+}
+
+// labels are the label names of the head in use.
+func (p *Predictor) labels() []string {
+	if method := p.set.Active(); method != nil && len(method.Labels()) > 0 {
+		return method.Labels()
+	}
+	return p.model.Labels()
 }
 
 func promptLen(m model.Model) int {
@@ -188,6 +210,7 @@ func (p *Predictor) Model() model.Model { return p.model }
 // Prediction is a text's scores by label.
 type Prediction struct {
 	Label  int
+	Labels []string // the names, by index
 	Probs  []float32
 	Logits []float32 // nil from a random forest and a logistic regression
 }
@@ -210,7 +233,7 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 		out := make([]Prediction, len(ids))
 		for i := range out {
 			row := probs.Data[i*probs.Cols : (i+1)*probs.Cols]
-			out[i] = Prediction{Label: argmax(row), Probs: row}
+			out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: row}
 		}
 		return out, nil
 	}
@@ -221,9 +244,32 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 	}
 	out := make([]Prediction, len(ids))
 	for i, logits := range e.Logits {
-		out[i] = Prediction{Label: argmax(logits), Probs: softmax(logits), Logits: logits}
+		out[i] = Prediction{Label: argmax(logits), Labels: p.labels(), Probs: softmax(logits), Logits: logits}
 	}
 	return out, nil
+}
+
+// PredictWith is Predict with the adapter of its name for each row; see Several.
+func (p *Predictor) PredictWith(ctx context.Context, s *bindings.Scope, ids [][]int64, adapters []string) ([]Prediction, error) {
+	out := make([]Prediction, len(ids))
+	err := p.byAdapter(s, len(ids), adapters, func(rows []int) error {
+		if p.clf == nil && p.set.Active() == nil && len(p.model.Fresh()) > 0 {
+			return fmt.Errorf("model %s has no trained classification head to use without an adapter", p.source.Model)
+		}
+		part := make([][]int64, len(rows))
+		for k, i := range rows {
+			part[k] = ids[i]
+		}
+		got, err := p.Predict(ctx, s, part)
+		if err != nil {
+			return err
+		}
+		for k, i := range rows {
+			out[i] = got[k]
+		}
+		return nil
+	})
+	return out, err
 }
 
 func argmax(v []float32) int {
@@ -250,12 +296,9 @@ func softmax(logits []float32) []float32 {
 
 // Close frees the model.
 func (p *Predictor) Close() error {
-	if p.model == nil {
-		return nil
-	}
 	m := p.model
 	p.model = nil
-	return m.Close()
+	return p.close(m)
 }
 
 // Rows is a stretch of a data file, tokenized.

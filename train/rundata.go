@@ -69,10 +69,11 @@ func (r *run) loadData(ctx context.Context) error {
 // splits reads the data with its labels in the order of the head that training starts from, where that head
 // has the same ones: that of --adapter-init, which must, or the model's own.
 func (r *run) splits(ctx context.Context) (*data.Splits, error) {
-	base, err := model.LabelsOf(r.cfg.Model)
+	facts, err := model.ReadFacts(r.cfg.Model)
 	if err != nil {
 		return nil, err
 	}
+	base := facts.Labels
 	if r.cfg.AdapterInit != "" {
 		info, err := peft.Probe(r.cfg.AdapterInit)
 		if err != nil {
@@ -132,7 +133,8 @@ func LoadSplits(ctx context.Context, cfg Config, labels []string) (*data.Splits,
 // padID is what fills rows up; attention never sees it.
 func (r *run) padID() (int64, error) {
 	if r.tok == nil {
-		return model.PadID(r.cfg.Model)
+		facts, err := model.ReadFacts(r.cfg.Model)
+		return facts.Pad, err
 	}
 	return padID(r.tok), nil
 }
@@ -164,10 +166,11 @@ func (e Encoder) EncodeIDs(dst []int64, text string, maxLength int) ([]int64, er
 // maxLength is how many tokens of a text are read: what was asked for, or what the model has room for beside
 // the method's virtual tokens.
 func (r *run) maxLength() (int, error) {
-	room, err := model.Room(r.cfg.Model)
+	facts, err := model.ReadFacts(r.cfg.Model)
 	if err != nil {
 		return 0, err
 	}
+	room := facts.Room
 	if r.cfg.Method == "prompt" { // virtual tokens take positions
 		o, err := peft.New("prompt", r.cfg.Peft)
 		if err != nil {

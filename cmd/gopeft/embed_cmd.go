@@ -19,7 +19,7 @@ import (
 func embedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "embed", Usage: "write one feature vector per text to a .npy or .safetensors file",
-		Flags: slices.Concat(modelFlags(), dataFlags(), []cli.Flag{
+		Flags: slices.Concat(modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "pool", Value: "cls", Usage: "cls (first token) or mean (over the tokens)"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale every vector to length 1"},
 			&cli.StringFlag{Name: "out", Usage: "file to write: .npy or .safetensors"},
@@ -36,7 +36,7 @@ func embed(c *cli.Context) error {
 	if pool != "cls" && pool != "mean" {
 		return &train.UsageError{Err: fmt.Errorf("--pool %q is not known (cls, mean)", pool)}
 	}
-	src, err := train.Resolve(c.String("model"), c.String("adapter"))
+	src, err := resolve(c)
 	if err != nil {
 		return err
 	}

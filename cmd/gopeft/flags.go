@@ -13,9 +13,15 @@ import (
 
 // configFlags makes a flag of every setting of a run, but for those left out.
 func configFlags(leaveOut ...string) []cli.Flag {
-	flags := []cli.Flag{&cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}}
 	defaults := train.Defaults()
-	train.Fields(reflect.ValueOf(&defaults).Elem(), func(key, usage string, v reflect.Value) {
+	return append([]cli.Flag{&cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}},
+		settingFlags(reflect.ValueOf(&defaults).Elem(), leaveOut...)...)
+}
+
+// settingFlags makes a flag of every setting of an addressable struct such as train.Config.
+func settingFlags(defaults reflect.Value, leaveOut ...string) []cli.Flag {
+	var flags []cli.Flag
+	train.Fields(defaults, func(key, usage string, v reflect.Value) {
 		if !slices.Contains(leaveOut, key) {
 			flags = append(flags, flagOf(key, usage, v))
 		}
@@ -65,8 +71,14 @@ func readConfig(c *cli.Context) (train.Config, error) {
 
 // flagsOver puts the flags that were given over cfg.
 func flagsOver(c *cli.Context, cfg train.Config) (train.Config, error) {
+	err := setFromFlags(c, reflect.ValueOf(&cfg).Elem())
+	return cfg, err
+}
+
+// setFromFlags puts the flags that were given into the settings of an addressable struct.
+func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	var failed error
-	train.Fields(reflect.ValueOf(&cfg).Elem(), func(key, _ string, v reflect.Value) {
+	train.Fields(settings, func(key, _ string, v reflect.Value) {
 		if !c.IsSet(key) || failed != nil {
 			return
 		}
@@ -85,7 +97,7 @@ func flagsOver(c *cli.Context, cfg train.Config) (train.Config, error) {
 			failed = setSlice(v, c.String(key), key)
 		}
 	})
-	return cfg, failed
+	return failed
 }
 
 // setSlice reads a comma-separated list.

@@ -20,7 +20,7 @@ func inspectCommand() *cli.Command {
 		Name: "inspect", Usage: "show a model's, an adapter's or a method's parameters and what training would take",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
-			&cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"},
+			adapterFlag(),
 			&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
 			&cli.StringFlag{Name: "task", Value: "classify", Usage: "classify, or causal for a language model"},
 			&cli.IntFlag{Name: "batch-size", Value: 12, Usage: "of the memory estimate"},
@@ -64,7 +64,7 @@ type inspectedParam struct {
 }
 
 func inspect(c *cli.Context) error {
-	src, err := train.Resolve(c.String("model"), c.String("adapter"))
+	src, err := resolve(c)
 	if err != nil {
 		return err
 	}

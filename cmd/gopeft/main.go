@@ -37,7 +37,7 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version,
-		Reader: stdin, Writer: stdout, ErrWriter: stderr, HideHelpCommand: true, Suggest: true,
+		Reader: stdin, Writer: stdout, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &train.UsageError{Err: err} },
 		Commands:       commands(),
@@ -72,7 +72,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // commands lists what gopeft does, in the order help shows.
 func commands() []*cli.Command {
 	return []*cli.Command{
-		compareCommand(), trainCommand(), evalCommand(), predictCommand(), embedCommand(), inspectCommand(),
+		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
+		mergeCommand(), convertCommand(),
 		prepareCommand(), tokenizeCommand(), doctorCommand(),
 	}
 }

@@ -26,7 +26,6 @@ const stretch = 1024
 func modelFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
-		&cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"},
 		&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 		&cli.StringFlag{Name: "amp", Value: "auto", Usage: "mixed precision: auto (none), none, bf16 or fp16"},
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
@@ -49,7 +48,7 @@ func dataFlags() []cli.Flag {
 }
 
 func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) {
-	src, err := train.Resolve(c.String("model"), c.String("adapter"))
+	src, err := resolve(c)
 	if err != nil {
 		return nil, err
 	}
@@ -66,13 +65,13 @@ func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) 
 	return p, nil
 }
 
-func openExamples(c *cli.Context, labels []string) (*data.ExampleReader, error) {
+func openExamples(c *cli.Context, labels []string, extra ...string) (*data.ExampleReader, error) {
 	path := c.String("data")
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	}
 	o := data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
-		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit")}
+		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
 	if path == "-" {
 		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
 		if err != nil {
@@ -86,7 +85,7 @@ func openExamples(c *cli.Context, labels []string) (*data.ExampleReader, error) 
 func predictCommand() *cli.Command {
 	return &cli.Command{
 		Name: "predict", Usage: "classify texts: one JSON object per row, in input order",
-		Flags: slices.Concat(modelFlags(), dataFlags(), []cli.Flag{&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}}, uiFlags()),
+		Flags: slices.Concat(modelFlags(), []cli.Flag{adaptersFlag()}, dataFlags(), []cli.Flag{&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}}, uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
 				return fsutil.WriteFile(out, func(w io.Writer) error { return predict(c, w) })
@@ -98,10 +97,11 @@ func predictCommand() *cli.Command {
 
 // predicted is one line of predict's output.
 type predicted struct {
-	ID     string             `json:"id,omitempty"`
-	Label  string             `json:"label"`
-	Probs  map[string]float32 `json:"probs"`
-	Logits []float32          `json:"logits,omitempty"`
+	ID      string             `json:"id,omitempty"`
+	Label   string             `json:"label"`
+	Probs   map[string]float32 `json:"probs"`
+	Logits  []float32          `json:"logits,omitempty"`
+	Adapter string             `json:"adapter,omitempty"`
 }
 
 func predict(c *cli.Context, w io.Writer) error {
@@ -113,7 +113,7 @@ func predict(c *cli.Context, w io.Writer) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
-		rows, err := openExamples(c, nil)
+		rows, err := openExamples(c, nil, "adapter")
 		if err != nil {
 			return err
 		}
@@ -125,14 +125,24 @@ func predict(c *cli.Context, w io.Writer) error {
 			if part.Err != nil {
 				return errors.Join(out.Flush(), part.Err)
 			}
-			results, err := p.Predict(c.Context, s, part.IDs)
+			adapters := make([]string, len(part.Examples))
+			for i, x := range part.Examples {
+				adapters[i] = x.Extra[0]
+				if err := p.CheckAdapter(adapters[i]); err != nil {
+					return fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
+				}
+			}
+			results, err := p.PredictWith(c.Context, s, part.IDs, adapters)
 			if err != nil {
 				return err
 			}
 			for i, r := range results {
-				line := predicted{ID: part.Examples[i].ID, Label: p.Labels[r.Label], Probs: map[string]float32{}, Logits: r.Logits}
+				line := predicted{ID: part.Examples[i].ID, Label: r.Labels[r.Label], Probs: map[string]float32{}, Logits: r.Logits}
 				for k, v := range r.Probs {
-					line.Probs[p.Labels[k]] = v
+					line.Probs[r.Labels[k]] = v
+				}
+				if p.Several() {
+					line.Adapter = adapters[i]
 				}
 				if err := e.Encode(line); err != nil {
 					return err
@@ -153,7 +163,7 @@ func predict(c *cli.Context, w io.Writer) error {
 func evalCommand() *cli.Command {
 	return &cli.Command{
 		Name: "eval", Usage: "score a model or adapter on labelled data",
-		Flags:  slices.Concat(modelFlags(), dataFlags(), []cli.Flag{&cli.StringFlag{Name: "per-row", Usage: "write each row's label, prediction and logits to this JSONL file"}}, uiFlags()),
+		Flags:  slices.Concat(modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{&cli.StringFlag{Name: "per-row", Usage: "write each row's label, prediction and logits to this JSONL file"}}, uiFlags()),
 		Action: eval,
 	}
 }

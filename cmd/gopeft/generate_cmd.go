@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/bindings"
+	"gopeft/model/fsutil"
+	"gopeft/model/generate"
+	"gopeft/train"
+	"gopeft/train/data"
+)
+
+func generateCommand() *cli.Command {
+	return &cli.Command{
+		Name: "generate", Usage: "continue prompts with a language model: as it is written for one, JSONL for many",
+		Flags: slices.Concat([]cli.Flag{
+			&cli.StringFlag{Name: "model", Usage: "model folder, GGUF file, the folder of a run, or a name on the hub"},
+			adaptersFlag(),
+			&cli.StringFlag{Name: "prompt", Usage: "text to continue"},
+			&cli.StringFlag{Name: "prompts", Usage: "data file of prompts (prompt, instruction, text, messages or input_ids per row); - is standard input"},
+			&cli.StringFlag{Name: "template", Usage: "prompts from columns as in training, e.g. '{question} -> {answer}'; or alpaca for the Alpaca prompt"},
+			&cli.StringFlag{Name: "text-column", Usage: "column with the prompt", DefaultText: "guessed"},
+			&cli.StringFlag{Name: "format", Usage: "of --prompts: csv, tsv, jsonl, json, parquet or text", DefaultText: "by name and content"},
+			&cli.IntFlag{Name: "limit", Usage: "read the first N prompts only", DefaultText: "-"},
+			&cli.BoolFlag{Name: "chat", Usage: "ask through the model's chat template"},
+			&cli.StringFlag{Name: "system", Usage: "with --chat: the system message"},
+			&cli.IntFlag{Name: "max-new-tokens", Value: 128, Usage: "new tokens at most; 0: as many as the model's context holds"},
+			&cli.Float64Flag{Name: "temperature", Usage: "divides the scores before drawing; 0: always the most probable token", DefaultText: "the model's own, else 0; 1 if another way to draw is set"},
+			&cli.IntFlag{Name: "top-k", Usage: "draw from the k most probable tokens", DefaultText: "all"},
+			&cli.Float64Flag{Name: "top-p", Usage: "draw from the fewest tokens that hold this much probability", DefaultText: "1"},
+			&cli.Float64Flag{Name: "min-p", Usage: "drop tokens less probable than this share of the most probable one's", DefaultText: "0"},
+			&cli.Float64Flag{Name: "repetition-penalty", Usage: "make tokens that are already there less probable", DefaultText: "1"},
+			&cli.Uint64Flag{Name: "seed", Value: 42, Usage: "seed of the draws"},
+			&cli.StringSliceFlag{Name: "stop", Usage: `end at this text (\n is a line's end); may be given more than once`},
+			&cli.BoolFlag{Name: "literal", Usage: "read marks such as <|name|> that are no tokens of the model as plain text"},
+			&cli.BoolFlag{Name: "echo", Usage: "print the prompt too"},
+			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights: fp32, bf16 or fp16"},
+			&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
+			&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
+			&cli.IntFlag{Name: "batch-size", Value: 16, Usage: "prompts continued at once"},
+			&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"},
+		}, uiFlags()),
+		Action: func(c *cli.Context) error {
+			if out := c.String("out"); out != "" {
+				return fsutil.WriteFile(out, func(w io.Writer) error { return generateTo(c, w) })
+			}
+			return generateTo(c, c.App.Writer)
+		},
+	}
+}
+
+// resolve finds what --model and --adapter name.
+func resolve(c *cli.Context) (train.Source, error) {
+	var adapters []string
+	if c.IsSet("adapter") {
+		if adapters = c.StringSlice("adapter"); adapters == nil { // of a command that takes one
+			adapters = []string{c.String("adapter")}
+		}
+	}
+	return train.ResolveAdapters(c.String("model"), adapters)
+}
+
+// adapterFlag is --adapter where one may be given.
+func adapterFlag() cli.Flag {
+	return &cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"}
+}
+
+// adaptersFlag is --adapter where several may be given.
+func adaptersFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; given more than once (NAME=PATH to name it), rows choose by their adapter column"}
+}
+
+func generateTo(c *cli.Context, w io.Writer) error {
+	if c.IsSet("prompt") == c.IsSet("prompts") {
+		return &train.UsageError{Err: errors.New("give --prompt TEXT, or --prompts FILE (- for standard input)")}
+	}
+	if c.Int("batch-size") < 1 {
+		return &train.UsageError{Err: fmt.Errorf("--batch-size is %d, want at least 1", c.Int("batch-size"))}
+	}
+	if c.IsSet("system") && !c.Bool("chat") {
+		return &train.UsageError{Err: errors.New("--system goes with --chat")}
+	}
+	src, err := resolve(c)
+	if err != nil {
+		return err
+	}
+	u := newUI(c)
+	return bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		g, err := train.OpenGenerator(s, src, train.GeneratorOptions{Device: c.String("device"), DType: c.String("dtype"), Threads: c.Int("threads")})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, g.Close()) }()
+		for _, note := range g.Notes() {
+			u.Note("%s", note)
+		}
+		o, err := generateOptions(c, g, u)
+		if err != nil {
+			return err
+		}
+		r, err := openPrompts(c)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if c.IsSet("prompts") {
+			return generateMany(c, s, g, r, o, w, u)
+		}
+		return generateOne(c, s, g, r, o, w, u)
+	})
+}
+
+// generateOptions puts the flags given over what the model says of itself.
+func generateOptions(c *cli.Context, g *train.Generator, u train.UI) (generate.Options, error) {
+	o := g.Defaults
+	own := o.Temperature
+	o.MaxNew, o.Batch, o.Seed = c.Int("max-new-tokens"), c.Int("batch-size"), c.Uint64("seed")
+	drawn := false
+	for name, set := range map[string]func(){
+		"top-k": func() { o.TopK = c.Int("top-k") }, "top-p": func() { o.TopP = c.Float64("top-p") },
+		"min-p": func() { o.MinP = c.Float64("min-p") },
+	} {
+		if c.IsSet(name) {
+			drawn = true
+			set()
+		}
+	}
+	if c.IsSet("repetition-penalty") {
+		o.RepetitionPenalty = c.Float64("repetition-penalty")
+	}
+	switch {
+	case c.IsSet("temperature"):
+		o.Temperature = c.Float64("temperature")
+	case drawn && own == 0:
+		o.Temperature = 1
+	case own > 0:
+		u.Note("drawing at temperature %g as the model's generation_config.json says; --temperature 0 takes the most probable token", own)
+	}
+	unescape := strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\t`, "\t")
+	for _, stop := range c.StringSlice("stop") {
+		o.Stop = append(o.Stop, unescape.Replace(stop))
+	}
+	if len(o.Stop) > 0 && g.Tokenizer == nil {
+		return o, errors.New("--stop: the model has no tokenizer, so its text is not known")
+	}
+	if err := o.Check(); err != nil {
+		return o, &train.UsageError{Err: err}
+	}
+	return o, nil
+}
+
+// openPrompts reads --prompts, or --prompt as a file of one row.
+func openPrompts(c *cli.Context) (*data.CausalReader, error) {
+	o := data.CausalOptions{PromptOnly: true, Read: data.ReadOptions{Format: data.Format(c.String("format"))},
+		TextColumn: c.String("text-column"), Limit: c.Int("limit"), Extra: []string{"adapter"}}
+	column := "text"
+	switch template := c.String("template"); template {
+	case "":
+		if o.TextColumn != "" {
+			o.Style, column = data.PlainStyle, o.TextColumn
+		}
+	case "alpaca":
+		o.Style, column = data.AlpacaStyle, "instruction"
+	default:
+		o.Template = template
+		prompt, _, err := data.SplitTemplate(template)
+		if err != nil {
+			return nil, &train.UsageError{Err: fmt.Errorf("--template: %w", err)}
+		}
+		if names := prompt.Columns(); c.IsSet("prompt") && len(names) != 1 {
+			return nil, &train.UsageError{Err: fmt.Errorf("--template has %d columns before the answer, --prompt fills one: use --prompts", len(names))}
+		} else if len(names) > 0 {
+			column = names[0]
+		}
+	}
+	if path := c.String("prompts"); path == "-" {
+		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
+		if err != nil {
+			return nil, err
+		}
+		return data.NewCausalReader(rows, "standard input", o)
+	} else if path != "" {
+		return data.OpenCausal(path, o)
+	}
+	if c.String("prompt") == "" {
+		return nil, &train.UsageError{Err: errors.New("--prompt is empty; a begin token such as '<s>' starts from nothing")}
+	}
+	row, err := json.Marshal(map[string]string{column: c.String("prompt")})
+	if err != nil {
+		return nil, err
+	}
+	o.Read.Format = data.JSONL
+	rows, err := data.NewReader(io.NopCloser(bytes.NewReader(row)), "--prompt", o.Read)
+	if err != nil {
+		return nil, err
+	}
+	if o.Style == "" && o.Template == "" {
+		o.Style = data.PlainStyle
+	}
+	return data.NewCausalReader(rows, "--prompt", o)
+}
+
+// chatOf makes a chat of a prompt, or puts the system message before a row's chat.
+func chatOf(c *cli.Context, x data.CausalExample) data.CausalExample {
+	if !c.Bool("chat") || x.IDs != nil {
+		return x
+	}
+	messages := x.Messages
+	if messages == nil {
+		messages = []data.Message{{Role: "user", Content: x.Prompt}}
+	}
+	if system := c.String("system"); system != "" && messages[0].Role != "system" {
+		messages = append([]data.Message{{Role: "system", Content: system}}, messages...)
+	}
+	x.Messages = messages
+	return x
+}
+
+// generateOne writes a continuation as it comes.
+func generateOne(c *cli.Context, s *bindings.Scope, g *train.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
+	if g.Several() {
+		return &train.UsageError{Err: errors.New("with several adapters give --prompts: its rows choose by their adapter column")}
+	}
+	x, err := r.Next()
+	if errors.Is(err, io.EOF) {
+		return &train.UsageError{Err: errors.New("--prompt holds nothing but blanks")}
+	}
+	if err != nil {
+		return err
+	}
+	ids, err := g.Prompt(chatOf(c, x), c.Bool("literal"))
+	if err != nil {
+		return fmt.Errorf("--prompt: %w", err)
+	}
+	stream := !c.Bool("json")
+	if stream && c.Bool("echo") {
+		if _, err := io.WriteString(w, x.Prompt); err != nil {
+			return err
+		}
+	}
+	begun := time.Now()
+	var first time.Duration
+	results, err := g.Generate(s, [][]int64{ids}, nil, o, func(e generate.Event) error {
+		if first == 0 {
+			first = time.Since(begun)
+		}
+		if !stream || e.Text == "" {
+			return nil
+		}
+		_, err := io.WriteString(w, e.Text)
+		return err
+	})
+	if bad := (*generate.PromptError)(nil); errors.As(err, &bad) {
+		err = fmt.Errorf("--prompt %w", bad.Err)
+	}
+	if stream && first > 0 {
+		_, endErr := io.WriteString(w, "\n")
+		err = errors.Join(err, endErr)
+	}
+	if err != nil {
+		return err
+	}
+	res := results[0]
+	u.Note("%s", speed(len(ids), len(res.IDs), first, time.Since(begun), res.Reason))
+	if stream {
+		return nil
+	}
+	return printJSON(w, lineOf(c, g, x, ids, res))
+}
+
+// speed says how fast tokens came and why they ended.
+func speed(prompt, n int, first, all time.Duration, reason generate.Reason) string {
+	text := fmt.Sprintf("%d tokens of prompt, %d new in %.1f s", prompt, n, all.Seconds())
+	if n > 1 && all > first {
+		text += fmt.Sprintf(" (%.1f per second)", float64(n-1)/(all-first).Seconds())
+	}
+	why := map[generate.Reason]string{
+		generate.EOS: "the model ended its text", generate.Stop: "ended by --stop",
+		generate.Length: "cut off by --max-new-tokens", generate.Context: "cut off: the model's context is full",
+	}
+	return text + "; " + why[reason]
+}
+
+// generated is one line of output.
+type generated struct {
+	Prompt       *string         `json:"prompt,omitempty"`
+	Text         *string         `json:"text,omitempty"` // none without a tokenizer
+	TokenIDs     []int64         `json:"token_ids"`
+	PromptTokens int             `json:"prompt_tokens"`
+	Reason       generate.Reason `json:"reason"`
+	Adapter      string          `json:"adapter,omitempty"`
+}
+
+func lineOf(c *cli.Context, g *train.Generator, x data.CausalExample, ids []int64, r generate.Result) generated {
+	line := generated{TokenIDs: r.IDs, PromptTokens: len(ids), Reason: r.Reason}
+	if g.Tokenizer != nil {
+		line.Text = &r.Text
+	}
+	if c.Bool("echo") && x.IDs == nil && x.Messages == nil {
+		line.Prompt = &x.Prompt
+	}
+	if g.Several() {
+		line.Adapter = x.Extra[0]
+	}
+	return line
+}
+
+// generateMany continues a file's prompts some batches at a time, in constant memory however long the file is.
+func generateMany(c *cli.Context, s *bindings.Scope, g *train.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
+	out := bufio.NewWriter(w)
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	begun, total, tokens, full := time.Now(), 0, 0, 0
+	for {
+		var xs []data.CausalExample
+		var ids [][]int64
+		var adapters []string
+		var failed error
+		o.Places = nil
+		for len(xs) < 8*o.Batch {
+			x, err := r.Next()
+			if err != nil {
+				failed = err
+				break
+			}
+			p, err := g.Prompt(chatOf(c, x), c.Bool("literal"))
+			if err != nil {
+				return errors.Join(out.Flush(), fmt.Errorf("%s, row %d: %w", x.File, x.Row, err))
+			}
+			if err := g.CheckAdapter(x.Extra[0]); err != nil {
+				return errors.Join(out.Flush(), fmt.Errorf("%s, row %d: %w", x.File, x.Row, err))
+			}
+			xs, ids, adapters = append(xs, x), append(ids, p), append(adapters, x.Extra[0])
+			o.Places = append(o.Places, total+len(xs)-1)
+		}
+		if total == 0 && r.How() != "" {
+			u.Note("prompts: %s", r.How())
+		}
+		done := 0
+		results, err := g.Generate(s, ids, adapters, o, func(ev generate.Event) error {
+			tokens++
+			if ev.Reason != "" {
+				done++
+				u.Progress("generate", done, len(xs), fmt.Sprintf("%.1f tokens/s", float64(tokens)/time.Since(begun).Seconds()))
+			}
+			return nil
+		})
+		if bad := (*generate.PromptError)(nil); errors.As(err, &bad) {
+			err = fmt.Errorf("%s, row %d: the prompt %w", xs[bad.Prompt].File, xs[bad.Prompt].Row, bad.Err)
+		}
+		if err != nil {
+			return errors.Join(out.Flush(), err)
+		}
+		for i, res := range results {
+			if res.Reason == generate.Context {
+				full++
+			}
+			if err := e.Encode(lineOf(c, g, xs[i], ids[i], res)); err != nil {
+				return err
+			}
+		}
+		total += len(xs)
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		if errors.Is(failed, io.EOF) {
+			break
+		}
+		if failed != nil {
+			return failed
+		}
+	}
+	if total == 0 {
+		return fmt.Errorf("%s holds no prompts", c.String("prompts"))
+	}
+	if full > 0 {
+		u.Note("%d of %d texts were cut off because the model's context is full", full, total)
+	}
+	u.Note("%d prompts, %d new tokens in %.1f s (%.1f per second)", total, tokens, time.Since(begun).Seconds(), float64(tokens)/time.Since(begun).Seconds())
+	return nil
+}

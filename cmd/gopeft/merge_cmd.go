@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/bindings"
+	"gopeft/peft"
+	"gopeft/train"
+	"gopeft/train/data"
+)
+
+// foldFlags are what merge and convert share.
+func foldFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "model", Usage: "the base model, where the adapter does not name it; or the folder of a run"},
+		adapterFlag(),
+		&cli.StringFlag{Name: "out", Usage: "folder to write"},
+		&cli.BoolFlag{Name: "overwrite", Usage: "replace what --out holds"},
+		&cli.StringFlag{Name: "data", Usage: "texts to compare outputs on before and after", DefaultText: "sentences of gopeft's own"},
+		&cli.StringFlag{Name: "text-column", Usage: "column with the text", DefaultText: "guessed"},
+		&cli.IntFlag{Name: "limit", Value: 16, Usage: "compare on the first N texts"},
+		&cli.IntFlag{Name: "max-length", Value: 64, Usage: "cut texts to this many tokens"},
+		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
+	}
+}
+
+func mergeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "merge", Usage: "fold an adapter into its base model and write a HuggingFace folder",
+		Flags: slices.Concat(foldFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights written: fp32, bf16 or fp16"},
+			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.001; of bf16 and fp16 0.5"},
+		}, uiFlags()),
+		Action: func(c *cli.Context) error {
+			return fold(c, "merged", func(s *bindings.Scope, src train.Source, o train.FoldOptions) (train.Folded, error) {
+				o.DType = c.String("dtype")
+				return train.Merge(c.Context, s, src, o)
+			})
+		},
+	}
+}
+
+// dialects are what convert writes.
+var dialects = []string{string(peft.DialectPeft), string(peft.DialectHub), string(peft.DialectLitLLaMA), string(peft.DialectLLaMAFile)}
+
+func convertCommand() *cli.Command {
+	return &cli.Command{
+		Name: "convert", Usage: "write an adapter in the files of another library",
+		Flags: slices.Concat(foldFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "to", Usage: strings.Join(dialects, ", ")},
+			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.00001"},
+		}, uiFlags()),
+		Action: func(c *cli.Context) error {
+			to := c.String("to")
+			if !slices.Contains(dialects, to) {
+				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects, ", "))}
+			}
+			return fold(c, "converted to "+to, func(s *bindings.Scope, src train.Source, o train.FoldOptions) (train.Folded, error) {
+				return train.Convert(c.Context, s, src, peft.Dialect(to), o)
+			})
+		},
+	}
+}
+
+// fold runs merge or convert.
+func fold(c *cli.Context, done string, do func(*bindings.Scope, train.Source, train.FoldOptions) (train.Folded, error)) error {
+	o := train.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), Tolerance: c.Float64("tolerance")}
+	if o.Out == "" {
+		return &train.UsageError{Err: errors.New("--out is missing: give what to write")}
+	}
+	if c.IsSet("tolerance") && !(o.Tolerance > 0) {
+		return &train.UsageError{Err: fmt.Errorf("--tolerance is %v, want more than 0", o.Tolerance)}
+	}
+	src, err := resolve(c)
+	if err != nil {
+		return err
+	}
+	if err := freeOut(o.Out, c.Bool("overwrite"), src.Model, src.Adapter); err != nil {
+		return err
+	}
+	if path := c.String("data"); path != "" {
+		o.Data, err = data.OpenExamples(path, data.LoadOptions{NoLabels: true, TextColumn: c.String("text-column"), Limit: c.Int("limit")})
+		if err != nil {
+			return err
+		}
+		defer o.Data.Close()
+	}
+	var r train.Folded
+	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		r, err = do(s, src, o)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, r)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s %s: %s\n%s of %d texts differ by at most %.3g (values up to %.3g, tolerance %g)\n",
+		r.Method, done, r.Out, r.Compared, r.Texts, r.Difference, r.Largest, r.Tolerance)
+	return err
+}
+
+// freeOut checks that out may be written: it is new, or may be replaced and is none of the inputs.
+func freeOut(out string, overwrite bool, inputs ...string) error {
+	target, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	for _, in := range inputs {
+		if from, err := filepath.Abs(in); in != "" && err == nil && (from == target || strings.HasPrefix(from, target+string(filepath.Separator))) {
+			return &train.UsageError{Err: fmt.Errorf("--out %s would replace %s, which is read", out, in)}
+		}
+	}
+	entries, err := os.ReadDir(out)
+	if (err != nil && exists(out) || len(entries) > 0) && !overwrite {
+		return fmt.Errorf("%s is there already: give another --out, or --overwrite it", out)
+	}
+	return os.MkdirAll(filepath.Dir(target), 0o777)
+}

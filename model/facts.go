@@ -1,0 +1,64 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"gopeft/model/hf"
+	"gopeft/model/hf/files"
+)
+
+// Facts is what a model says about itself before its weights are read.
+type Facts struct {
+	Room   int      // positions it has
+	Labels []string // of its classification head: its own names, or LABEL_0, …
+	Pad    int64    // the padding token; 0 if it names none
+}
+
+// ReadFacts reads the config.json of a model's folder, or a GGUF file's metadata.
+func ReadFacts(path string) (Facts, error) {
+	raw, err := readConfig(path)
+	if err != nil {
+		return Facts{}, err
+	}
+	where := func(err error) error { return fmt.Errorf("%s: config: %w", path, err) }
+	c := struct {
+		MaxPositions int    `json:"max_position_embeddings"`
+		Pad          *int64 `json:"pad_token_id"`
+	}{MaxPositions: 512} // transformers' default for DistilBERT and BERT
+	if t := hf.ModelType(raw); t != "distilbert" && t != "bert" {
+		c.MaxPositions = 2048 // and for LLaMA
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return Facts{}, where(err)
+	}
+	if err := checkDims(dim{"max_position_embeddings", c.MaxPositions}); err != nil {
+		return Facts{}, where(err)
+	}
+	f := Facts{Room: c.MaxPositions}
+	if c.Pad != nil && *c.Pad > 0 {
+		f.Pad = *c.Pad
+	}
+	if f.Labels, err = configLabels(raw); err != nil {
+		return Facts{}, where(err)
+	}
+	return f, nil
+}
+
+func readConfig(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil || info.IsDir() {
+		return hf.ReadConfig(path)
+	}
+	g, err := files.OpenGGUF(path)
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	raw, err := ggufConfig(g)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return raw, nil
+}
