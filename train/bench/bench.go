@@ -1,0 +1,353 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/generate"
+	"gopeft/peft"
+	"gopeft/train"
+)
+
+// Spread is how a figure varies over the steps.
+type Spread struct {
+	Min    float64 `json:"min"`
+	Median float64 `json:"median"`
+	Max    float64 `json:"max"`
+}
+
+// Result is what was measured. Rates are over all steps behind the warm-up; tokens are real ones, padding apart.
+type Result struct {
+	Arch    string `json:"arch"`
+	Method  string `json:"method"`
+	Mode    string `json:"mode"`
+	Batch   int    `json:"batch"`
+	Seq     int    `json:"seq"`
+	AMP     string `json:"amp"`
+	DType   string `json:"dtype"`
+	Threads int    `json:"threads"`
+	Device  string `json:"device"`
+	Steps   int    `json:"steps"`
+	Warmup  int    `json:"warmup"`
+
+	SamplesPerS float64 `json:"samples_per_s"`
+	TokensPerS  float64 `json:"tokens_per_s"`
+	StepS       Spread  `json:"step_s"`
+	FirstStepS  float64 `json:"first_step_s"` // from the process's start to the end of the first step (generate: to the first token)
+	StartupS    float64 `json:"startup_s"`    // from the process's start until the model was ready
+	PeakRSSMB   float64 `json:"peak_rss_mb"`
+	PeakCUDAMB  float64 `json:"peak_cuda_mb,omitempty"`
+	Trainable   int64   `json:"trainable"`
+	Total       int64   `json:"total"`
+
+	FirstLoss float64 `json:"first_loss,omitempty"`
+	LastLoss  float64 `json:"last_loss,omitempty"`
+	// Padding is the share of padding among all positions computed.
+	Padding float64 `json:"padding,omitempty"`
+
+	NewTokens        int     `json:"new_tokens,omitempty"`
+	PrefillS         float64 `json:"prefill_s,omitempty"` // fastest, until the first token
+	PrefillTokensPS  float64 `json:"prefill_tokens_per_s,omitempty"`
+	DecodeTokensPerS float64 `json:"decode_tokens_per_s,omitempty"` // of all rows, in the fastest run, behind the first token
+	DecodeMedian     float64 `json:"decode_tokens_per_s_median,omitempty"`
+
+	GoAllocsPerStep float64 `json:"go_allocs_per_step"`
+	GoHeapMB        float64 `json:"go_heap_mb"` // the most the Go heap has taken
+
+	PhaseS map[string]float64 `json:"phase_s,omitempty"` // mean seconds of a training step's phases
+}
+
+// bench is a measurement in progress.
+type bench struct {
+	cfg    Config
+	run    train.Config
+	on     train.Machine
+	model  model.Model
+	method peft.Method // nil for features and base
+	causal bool
+	work   *work
+	clock  clock
+	result Result
+}
+
+// Run measures what cfg says. first_step_s and peak_rss_mb are of the whole process, so they mean what they say
+// in a process that does nothing else.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	if err := cfg.check(); err != nil {
+		return Result{}, err
+	}
+	b := &bench{cfg: cfg, run: cfg.run(), clock: clock{warmup: cfg.Warmup}}
+	err := bindings.Do(ctx, func(s *bindings.Scope) (err error) {
+		defer func() {
+			if b.model != nil {
+				err = errors.Join(err, b.model.Close())
+			}
+		}()
+		if err := b.setUp(s); err != nil {
+			return err
+		}
+		switch {
+		case cfg.Mode == Train:
+			err = b.train(ctx, s)
+		case cfg.Mode == Generate:
+			err = b.generate(s)
+		case cfg.Method == train.Features:
+			err = b.features(ctx, s)
+		default:
+			err = b.infer(ctx, s)
+		}
+		if err != nil {
+			return err
+		}
+		return b.finish(s)
+	})
+	return b.result, err
+}
+
+// setUp builds the model, attaches the method and makes the data.
+func (b *bench) setUp(s *bindings.Scope) (err error) {
+	cfg := b.cfg
+	if b.on, err = train.Begin(s, b.run); err != nil {
+		return err
+	}
+	o := model.Options{Device: b.on.Device, Classify: cfg.Arch == "distilbert" && cfg.Method != train.Features}
+	if cfg.DType == "bf16" {
+		o.DType = bindings.BFloat16
+	}
+	if cfg.Dropout >= 0 {
+		o.Dropout = &cfg.Dropout
+	}
+	m, err := b.build(s, o)
+	if err != nil {
+		return err
+	}
+	b.model = m
+	_, lm := b.model.(model.CausalLM)
+	b.causal = lm && len(b.model.Labels()) == 0
+	if cfg.Method != train.Features && cfg.Method != Base {
+		if b.method, err = peft.New(cfg.Method, cfg.Peft); err != nil {
+			return &train.UsageError{Err: err}
+		}
+		if err := b.method.Attach(s, b.model); err != nil {
+			return err
+		}
+	}
+	train.CastFrozen(s, b.model, b.on.Precision.DType)
+	if err := b.room(); err != nil {
+		return err
+	}
+	if b.work, err = makeWork(cfg, b.model.Info().Vocab, len(b.model.Labels())); err != nil {
+		return err
+	}
+	b.describe(s)
+	ready, err := sinceProcessStart()
+	b.result.StartupS = ready.Seconds()
+	return err
+}
+
+// build makes the model with random weights, or opens its folder: what is no language model gets a classification
+// head.
+func (b *bench) build(s *bindings.Scope, o model.Options) (model.Model, error) {
+	if b.cfg.Model == "" {
+		config, err := b.cfg.shape()
+		if err != nil {
+			return nil, err
+		}
+		m, err := model.New(s, config, o)
+		if err != nil {
+			return nil, &train.UsageError{Err: err}
+		}
+		return m, nil
+	}
+	m, err := model.Load(s, b.cfg.Model, o)
+	if err != nil {
+		return nil, err
+	}
+	if _, lm := m.(model.CausalLM); lm || b.cfg.Method == train.Features {
+		return m, nil
+	}
+	if err := m.Close(); err != nil {
+		return nil, err
+	}
+	o.Classify = true
+	return model.Load(s, b.cfg.Model, o)
+}
+
+// room checks that the model can read as many tokens.
+func (b *bench) room() error {
+	need := b.cfg.Seq
+	if p := b.model.Hooks().Prompt; p != nil {
+		need += p.Len()
+	}
+	if room := b.model.Info().MaxPositions; need > room {
+		return &train.UsageError{Err: fmt.Errorf("--seq is %d (with the method's tokens %d), the model reads at most %d", b.cfg.Seq, need, room)}
+	}
+	return nil
+}
+
+func (b *bench) describe(s *bindings.Scope) {
+	amp := map[bindings.DType]string{bindings.BFloat16: "bf16", bindings.Half: "fp16"}[b.on.Precision.DType]
+	if amp == "" {
+		amp = "none"
+	}
+	b.result = Result{Arch: b.model.Info().Family, Method: b.cfg.Method, Mode: b.cfg.Mode, Batch: b.cfg.Batch, Seq: b.cfg.Seq, AMP: amp,
+		DType: b.cfg.DType, Threads: s.Threads(), Device: b.on.Device.String()}
+	if b.method != nil {
+		b.result.Trainable, b.result.Total = train.CountParams(b.model, b.method)
+		return
+	}
+	_, b.result.Total = b.model.Params().Count()
+}
+
+// finish fills in the figures of the whole run.
+func (b *bench) finish(s *bindings.Scope) error {
+	b.result.PeakRSSMB = train.PeakRSSMB()
+	if b.on.Device.IsCUDA() {
+		memory, err := s.CUDAMemory(b.on.Device)
+		if err != nil {
+			return err
+		}
+		b.result.PeakCUDAMB = float64(memory.Peak) / (1 << 20)
+	}
+	return b.clock.report(&b.result)
+}
+
+func (b *bench) task() train.Task {
+	if b.causal {
+		return train.Causal{}
+	}
+	return train.Classification{}
+}
+
+// train takes optimizer steps.
+func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
+	order := b.work.order(b.cfg)
+	batches, err := order.Epoch(0)
+	if err != nil {
+		return err
+	}
+	t, err := train.NewTrainer(s, b.run, b.on, b.model, b.method, b.task(), b.work.part(b.causal), order)
+	if err != nil {
+		return err
+	}
+	defer t.Opt.Close()
+	defer t.Scaler.Close()
+	if b.cfg.Profile {
+		t.Laps = &train.Laps{}
+	}
+	var before train.Position
+	t.OnStep = func(s *bindings.Scope, r train.StepReport) error {
+		s.Synchronize(b.on.Device)
+		if r.Step == 1 {
+			b.result.FirstLoss = r.Loss
+		}
+		if r.Step == b.cfg.Warmup && t.Laps != nil {
+			*t.Laps = train.Laps{}
+		}
+		b.result.LastLoss = r.Loss
+		err := b.clock.end(r.Samples-before.Samples, r.Tokens-before.Tokens)
+		before = r.Position
+		return err
+	}
+	b.clock.start()
+	if err := t.Run(ctx, s); err != nil {
+		return err
+	}
+	b.result.Padding = b.work.padding(batches[:len(b.clock.steps)])
+	if t.Laps != nil {
+		b.result.PhaseS = map[string]float64{}
+		for p := range train.Phases {
+			b.result.PhaseS[p.String()] = t.Laps.Spent[p].Seconds() / float64(len(b.clock.counted()))
+		}
+	}
+	return nil
+}
+
+// watch ends a step whenever another batch of an inference is done.
+func (b *bench) watch() (progress func(done, total int), err error) {
+	batches, err := b.work.byLength(b.cfg)
+	if err != nil {
+		return nil, err
+	}
+	b.result.Padding = b.work.padding(batches)
+	return func(int, int) {
+		batch := batches[len(b.clock.steps)]
+		tokens := 0
+		for _, i := range batch {
+			tokens += b.work.lengths[i]
+		}
+		_ = b.clock.end(len(batch), tokens)
+	}, nil
+}
+
+// infer evaluates the model on the rows.
+func (b *bench) infer(ctx context.Context, s *bindings.Scope) error {
+	progress, err := b.watch()
+	if err != nil {
+		return err
+	}
+	b.clock.start()
+	e, err := train.Evaluate(ctx, s, b.model, b.task(), b.work.part(b.causal),
+		train.EvalOptions{Batch: b.cfg.Batch, Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+	b.result.LastLoss = e.Loss
+	return err
+}
+
+// features computes the pooled hidden states that a classic classifier reads.
+func (b *bench) features(ctx context.Context, s *bindings.Scope) error {
+	progress, err := b.watch()
+	if err != nil {
+		return err
+	}
+	b.clock.start()
+	_, err = train.ComputeFeatures(ctx, s, b.model, b.work.ids, 0,
+		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+	return err
+}
+
+// generate decodes greedily, a batch of prompts at a step.
+func (b *bench) generate(s *bindings.Scope) error {
+	lm, ok := b.model.(model.CausalLM)
+	if !ok {
+		return &train.UsageError{Err: fmt.Errorf("%s is no language model: it cannot generate", b.cfg.Model)}
+	}
+	n := b.cfg.NewTokens
+	var prefill, decode []float64
+	b.clock.start()
+	for i := range b.cfg.Steps {
+		begun := time.Now()
+		var first, last time.Time
+		seen := 0
+		_, err := generate.Run(s, lm, b.work.ids[i*b.cfg.Batch:(i+1)*b.cfg.Batch], generate.Options{MaxNew: n, Batch: b.cfg.Batch},
+			func(generate.Event) (err error) {
+				if seen++; seen%b.cfg.Batch == 0 {
+					last = time.Now()
+				}
+				if seen == b.cfg.Batch {
+					first = last
+					err = b.clock.firstDone()
+				}
+				return err
+			})
+		if err != nil {
+			return err
+		}
+		if err := b.clock.end(b.cfg.Batch, b.cfg.Batch*n); err != nil {
+			return err
+		}
+		prefill = append(prefill, first.Sub(begun).Seconds())
+		decode = append(decode, float64(b.cfg.Batch*(n-1))/last.Sub(first).Seconds())
+	}
+	w := len(b.clock.steps) - len(b.clock.counted())
+	prefill, decode = prefill[w:], decode[w:]
+	r := &b.result
+	r.NewTokens, r.PrefillS = n, slices.Min(prefill)
+	r.PrefillTokensPS = float64(b.cfg.Batch*b.cfg.Seq) / r.PrefillS
+	r.DecodeTokensPerS, r.DecodeMedian = slices.Max(decode), median(decode)
+	return nil
+}

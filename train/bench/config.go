@@ -1,0 +1,174 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"gopeft/peft"
+	"gopeft/train"
+)
+
+// The modes.
+const (
+	Train    = "train"    // optimizer steps
+	Infer    = "infer"    // forward passes without gradients
+	Generate = "generate" // greedy decoding with a key/value cache
+)
+
+// Base is the method that attaches nothing to the model.
+const Base = "base"
+
+// How rows of differing length share a batch.
+const (
+	PadMax     = "max"     // every row is padded to Seq tokens
+	PadLongest = "longest" // random rows, padded to the longest of their batch
+	PadBucket  = "bucket"  // rows of like length, padded to the longest of their batch
+)
+
+// Config says what is measured. Each field is a flag of the same name as its YAML key. A zero size is the
+// family's default: DistilBERT-base, or a LLaMA of 110 million parameters.
+type Config struct {
+	Arch    string `yaml:"arch" usage:"shape of a model with random weights: distilbert or llama"`
+	Model   string `yaml:"model" usage:"model folder or GGUF file, in place of --arch"`
+	Layers  int    `yaml:"layers" usage:"blocks (distilbert: 6, llama: 12)"`
+	Hidden  int    `yaml:"hidden" usage:"hidden size (768)"`
+	Heads   int    `yaml:"heads" usage:"attention heads (12)"`
+	KVHeads int    `yaml:"kv-heads" usage:"of llama: heads of keys and values (as many as --heads)"`
+	FFN     int    `yaml:"ffn" usage:"feed-forward size (distilbert: 3072, llama: 2048)"`
+	Vocab   int    `yaml:"vocab" usage:"vocabulary (distilbert: 30522, llama: 32000)"`
+	Labels  int    `yaml:"labels" usage:"of distilbert: classes"`
+
+	Method    string  `yaml:"method" usage:"features, base (no method), or one of gopeft's methods"`
+	Mode      string  `yaml:"mode" usage:"train, infer or generate"`
+	Batch     int     `yaml:"batch" usage:"rows of a batch"`
+	Seq       int     `yaml:"seq" usage:"tokens of a row, of a prompt in generate"`
+	Steps     int     `yaml:"steps" usage:"steps to take; 0 with --lengths: all its rows once"`
+	Warmup    int     `yaml:"warmup" usage:"first steps that the figures leave out"`
+	Lengths   string  `yaml:"lengths" usage:"file of row lengths, separated by white space, cut at --seq"`
+	Pad       string  `yaml:"pad" usage:"with --lengths: max, longest or bucket"`
+	NewTokens int     `yaml:"new-tokens" usage:"of generate: tokens to decode"`
+	DType     string  `yaml:"dtype" usage:"of generate and infer: the weights' dtype, fp32 or bf16"`
+	AMP       string  `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
+	Optimizer string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
+	Dropout   float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the config's; distilbert's is 0.1)"`
+	Recompute bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass"`
+	Device    string  `yaml:"device" usage:"auto, cpu, cuda or cuda:N"`
+	Threads   int     `yaml:"threads" usage:"CPU threads (default: all cores)"`
+	Seed      uint64  `yaml:"seed" usage:"seed of everything random"`
+	Profile   bool    `yaml:"profile" usage:"time the phases of a training step"`
+
+	Peft peft.Options `yaml:",inline"`
+}
+
+// Defaults is what a bench without settings measures.
+func Defaults() Config {
+	return Config{Method: "full", Mode: Train, Batch: 12, Seq: 128, Steps: 8, Warmup: 1, Pad: PadBucket, NewTokens: 32, DType: "fp32", AMP: "none",
+		Optimizer: "adam", Dropout: -1, Device: "auto", Seed: 42, Labels: 2}
+}
+
+// mostTokens bounds the made-up data.
+const mostTokens = 1 << 27
+
+// check reports the first setting that cannot be right, and fills in what depends on others.
+func (c *Config) check() error {
+	fail := func(format string, args ...any) error { return &train.UsageError{Err: fmt.Errorf(format, args...)} }
+	for _, choice := range []struct {
+		flag, value string
+		of          []string
+	}{
+		{"mode", c.Mode, []string{Train, Infer, Generate}},
+		{"pad", c.Pad, []string{PadMax, PadLongest, PadBucket}},
+		{"dtype", c.DType, []string{"fp32", "bf16"}},
+		{"method", c.Method, append([]string{Base}, train.Methods()...)},
+	} {
+		if !slices.Contains(choice.of, choice.value) {
+			return fail("--%s %q is not known: one of %s", choice.flag, choice.value, strings.Join(choice.of, ", "))
+		}
+	}
+	least := 1
+	if c.Lengths != "" {
+		least = 0
+	}
+	for _, n := range []struct {
+		flag         string
+		value, least int
+	}{
+		{"batch", c.Batch, 1}, {"seq", c.Seq, 2}, {"steps", c.Steps, least}, {"warmup", c.Warmup, 0}, {"new-tokens", c.NewTokens, 2},
+		{"labels", c.Labels, 1}, {"threads", c.Threads, 0}, {"layers", c.Layers, 0}, {"hidden", c.Hidden, 0}, {"heads", c.Heads, 0},
+		{"kv-heads", c.KVHeads, 0}, {"ffn", c.FFN, 0}, {"vocab", c.Vocab, 0},
+	} {
+		if n.value < n.least || n.value > 1<<24 {
+			return fail("--%s is %d, want at least %d", n.flag, n.value, n.least)
+		}
+	}
+	if c.Batch*c.Seq > mostTokens || c.Batch*c.Seq*c.Steps > mostTokens {
+		return fail("--batch × --seq × --steps is above %d tokens", mostTokens)
+	}
+	if c.Method == train.Features && c.Mode == Train {
+		c.Mode = Infer // nothing of the transformer is trained
+	}
+	switch {
+	case c.Model != "" && c.Arch != "":
+		return fail("--model and --arch exclude each other")
+	case c.Model == "" && c.Arch != "distilbert" && c.Arch != "llama":
+		return fail("give --arch distilbert, --arch llama or --model")
+	case c.Dropout >= 1 || math.IsNaN(c.Dropout):
+		return fail("--dropout is %v, want 0 to below 1", c.Dropout)
+	case c.Mode == Train && c.Method == Base:
+		return fail("--method base trains nothing")
+	case c.Mode == Train && c.DType != "fp32":
+		return fail("--dtype %s is of generate and infer: train in mixed precision with --amp", c.DType)
+	case c.Mode == Generate && c.Arch == "distilbert":
+		return fail("--mode generate needs a language model: --arch llama, or --model")
+	case c.Mode == Generate && c.Lengths != "":
+		return fail("--lengths is of train and infer")
+	case c.Mode == Infer && c.Lengths != "" && c.Pad != PadBucket:
+		return fail("--pad %s is of training: inference always batches by length", c.Pad)
+	}
+	return nil
+}
+
+// shape is the config.json of the model with random weights.
+func (c Config) shape() ([]byte, error) {
+	or := func(v, def int) int {
+		if v == 0 {
+			return def
+		}
+		return v
+	}
+	positions := c.Seq
+	if c.Mode == Generate {
+		positions += c.NewTokens
+	}
+	if c.Method == "prompt" || c.Method == "prefix" {
+		o, err := peft.New(c.Method, c.Peft)
+		if err != nil {
+			return nil, &train.UsageError{Err: err}
+		}
+		positions += o.Options().VirtualTokens
+	}
+	heads := or(c.Heads, 12)
+	if c.Arch == "distilbert" {
+		return json.Marshal(map[string]any{
+			"model_type": "distilbert", "vocab_size": or(c.Vocab, 30522), "max_position_embeddings": max(512, positions), "n_layers": or(c.Layers, 6),
+			"n_heads": heads, "dim": or(c.Hidden, 768), "hidden_dim": or(c.FFN, 3072), "num_labels": c.Labels,
+		})
+	}
+	return json.Marshal(map[string]any{
+		"model_type": "llama", "vocab_size": or(c.Vocab, 32000), "max_position_embeddings": max(2048, positions), "num_hidden_layers": or(c.Layers, 12),
+		"num_attention_heads": heads, "num_key_value_heads": or(c.KVHeads, heads), "hidden_size": or(c.Hidden, 768),
+		"intermediate_size": or(c.FFN, 2048), "tie_word_embeddings": false,
+	})
+}
+
+// run is the training configuration that c amounts to.
+func (c Config) run() train.Config {
+	r := train.Defaults()
+	r.Method, r.Model, r.AMP, r.Device, r.Threads, r.Seed = c.Method, c.Model, c.AMP, c.Device, c.Threads, c.Seed
+	r.Epochs, r.MaxSteps, r.BatchSize, r.Optimizer, r.Dropout, r.Recompute, r.Peft = 1, c.Steps, c.Batch, c.Optimizer, c.Dropout, c.Recompute, c.Peft
+	r.LogEvery = 1 // every step's own loss
+	return r
+}
