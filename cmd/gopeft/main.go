@@ -74,7 +74,7 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
 		mergeCommand(), convertCommand(),
-		prepareCommand(), tokenizeCommand(), doctorCommand(),
+		prepareCommand(), tokenizeCommand(), benchCommand(), doctorCommand(),
 	}
 }
 
