@@ -117,18 +117,13 @@ func mergeInto(ctx context.Context, s *bindings.Scope, src Source, info peft.Inf
 		return out, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	if out, err = outputs(ctx, s, m, texts); err != nil {
-		return out, errors.Join(err, closeMethod(method))
+	if out, err = outputs(ctx, s, m, texts); err != nil { // closing the model frees the method too
+		return out, err
 	}
 	if err := peft.Merge(s, method, m); err != nil {
-		return out, errors.Join(err, closeMethod(method))
+		return out, err
 	}
 	return out, model.Save(s, dir, m)
-}
-
-func closeMethod(m peft.Method) error {
-	m.Close()
-	return nil
 }
 
 func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType) (model.Model, peft.Method, error) {
@@ -158,9 +153,9 @@ func copyBeside(from, dir string, tok *tokenizer.Tokenizer) error {
 	return os.WriteFile(filepath.Join(dir, name), raw, 0o666)
 }
 
-// Convert writes the source's adapter in another dialect, reads it back and compares the outputs.
-func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect, o FoldOptions) (Folded, error) {
-	var r Folded
+// Convert writes the source's adapter in another dialect, reads it back and compares the outputs; above the
+// tolerance nothing is left behind.
+func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect, o FoldOptions) (r Folded, err error) {
 	info, err := adapterOf(src)
 	if err != nil {
 		return r, err
@@ -185,18 +180,39 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 	if err != nil {
 		return r, err
 	}
-	if err := peft.Convert(s, src.Adapter, o.Out, d, m); err != nil {
-		return r, err
+	into := func(path string) error {
+		if err := peft.Convert(s, src.Adapter, path, d, m); err != nil {
+			return err
+		}
+		method, err := peft.Load(s, path, m)
+		if err != nil {
+			return fmt.Errorf("reading back what was written: %w", err)
+		}
+		defer method.Close()
+		after, err := outputs(ctx, s, m, texts)
+		if err != nil {
+			return err
+		}
+		return r.compare(before, after)
 	}
-	if method, err = peft.Load(s, o.Out, m); err != nil {
-		return r, fmt.Errorf("reading back what was written: %w", err)
+	if d == peft.DialectPeft || d == peft.DialectHub {
+		return r, fsutil.WriteDir(o.Out, into)
 	}
-	defer method.Close()
-	after, err := outputs(ctx, s, m, texts)
+	return r, writeThrough(o.Out, into)
+}
+
+// writeThrough lets write make a file elsewhere in the folder of path, and moves it there when that succeeds.
+func writeThrough(path string, write func(path string) error) (err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".gopeft-*")
 	if err != nil {
-		return r, err
+		return err
 	}
-	return r, r.compare(before, after)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	made := filepath.Join(dir, filepath.Base(path))
+	if err := write(made); err != nil {
+		return err
+	}
+	return os.Rename(made, path)
 }
 
 // foldTexts are the token sequences to compare on.

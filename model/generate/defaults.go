@@ -94,7 +94,7 @@ func readDefaults(path string) (Options, error) {
 			o.TopK = *c.TopK
 		}
 	}
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return Options{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return o, nil

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -14,7 +15,7 @@ import (
 // ends the run. A prompt that is empty, too long or holds ids outside the vocabulary is an error naming it,
 // before anything is computed.
 func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on func(Event) error) ([]Result, error) {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
 	if !m.LMWeight().Defined() && m.Hooks().Unembed == nil {
@@ -43,6 +44,17 @@ func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on f
 	return r.results, err
 }
 
+// PromptError is what is wrong with one prompt.
+type PromptError struct {
+	Prompt int // index in the list
+	Err    error
+}
+
+func (e *PromptError) Error() string { return fmt.Sprintf("generate: prompt %d %v", e.Prompt+1, e.Err) }
+
+// Unwrap gives the cause.
+func (e *PromptError) Unwrap() error { return e.Err }
+
 type run struct {
 	m       model.CausalLM
 	o       Options
@@ -53,18 +65,29 @@ type run struct {
 	results []Result
 }
 
+// place is the prompt's place in the whole list.
+func (r *run) place(prompt int) int {
+	if r.o.Places == nil {
+		return prompt
+	}
+	return r.o.Places[prompt]
+}
+
 func (r *run) checkPrompts(prompts [][]int64) error {
+	if r.o.Places != nil && len(r.o.Places) != len(prompts) {
+		return fmt.Errorf("generate: %d places for %d prompts", len(r.o.Places), len(prompts))
+	}
 	vocab := int64(r.m.Info().Vocab)
 	for i, p := range prompts {
 		if len(p) == 0 {
-			return fmt.Errorf("generate: prompt %d is empty: give it at least one token, such as the tokenizer's <s>", i+1)
+			return &PromptError{i, errors.New("is empty: give it at least one token, such as the tokenizer's <s>")}
 		}
 		if len(p)+r.fixed >= r.limit {
-			return fmt.Errorf("generate: prompt %d has %d tokens, the model holds %d positions (%d of them the method's): shorten it to leave room for an answer", i+1, len(p), r.limit, r.fixed)
+			return &PromptError{i, fmt.Errorf("has %d tokens, the model holds %d positions (%d of them the method's): shorten it to leave room for an answer", len(p), r.limit, r.fixed)}
 		}
 		for _, id := range p {
 			if id < 0 || id >= vocab {
-				return fmt.Errorf("generate: prompt %d holds token %d, the model's vocabulary has %d", i+1, id, vocab)
+				return &PromptError{i, fmt.Errorf("holds token %d, the model's vocabulary has %d", id, vocab)}
 			}
 		}
 	}
@@ -106,7 +129,7 @@ func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
 	rows := make([]*row, len(group))
 	width := 0
 	for i, p := range group {
-		rows[i] = &row{index: p, ids: slices.Clone(prompts[p]), prompt: len(prompts[p]), sample: newSampler(r.o, p), text: newTextStream(r.o)}
+		rows[i] = &row{index: p, ids: slices.Clone(prompts[p]), prompt: len(prompts[p]), sample: newSampler(r.o, r.place(p)), text: newTextStream(r.o, prompts[p])}
 		width = max(width, len(prompts[p]))
 	}
 	var cache *model.Cache
@@ -246,7 +269,7 @@ func piece(s *bindings.Scope, in model.Input, from, length int64) model.Input {
 }
 
 func (r *run) notFinite(w *row) error {
-	return fmt.Errorf("generate: prompt %d, token %d: the model's scores are not finite", w.index+1, len(w.ids)-w.prompt+1)
+	return &PromptError{w.index, fmt.Errorf("at new token %d: the model's scores are not finite", len(w.ids)-w.prompt+1)}
 }
 
 // take adds a token to a row, tells of it, and reports whether it was the last.

@@ -142,7 +142,7 @@ func TestStoriesEqualTransformers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Decode = func() generate.Decoder { return tok.NewStream() }
+	o.Decode = func([]int64) generate.Decoder { return tok.NewStream() }
 	o.MaxNew = 64
 	bindingstest.Do(t, func(s *bindings.Scope) error {
 		m := load(t, s, folder)

@@ -15,14 +15,15 @@ type Options struct {
 	MinP              float64 // drop tokens less probable than this share of the most probable one's; 0: none
 	RepetitionPenalty float64 // divides positive logits, multiplies negative ones, of tokens already there; 0 or 1: none
 	Seed              uint64  // of the draws; a prompt's draws also depend on its place in the list
+	Places            []int   // the prompts' places, where the list is part of a longer one; nil: 0, 1, …
 
 	EOS  []int64  // tokens that end a text
 	Stop []string // strings that end a text; they are cut off. They need Decode
 
-	Batch   int            // prompts continued at once; 0: 16
-	Context int            // positions at most; 0: the model's
-	Decode  func() Decoder // makes a decoder for one continuation; nil: ids only
-	NoCache bool           // compute all tokens anew at every step
+	Batch   int                          // prompts continued at once; 0: 16
+	Context int                          // positions at most; 0: the model's
+	Decode  func(prompt []int64) Decoder // makes a decoder for a prompt's continuation; nil: ids only
+	NoCache bool                         // compute all tokens anew at every step
 }
 
 // Decoder turns a continuation's ids into text bit by bit, holding back what is not certain yet.
@@ -57,7 +58,8 @@ type Event struct {
 	Reason Reason // set with the last token
 }
 
-func (o Options) check() error {
+// Check reports the first option that is out of its range.
+func (o Options) Check() error {
 	for _, f := range []struct {
 		name       string
 		v, lo, hi  float64

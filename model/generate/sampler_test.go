@@ -117,7 +117,7 @@ func TestStopStringsAreCutOff(t *testing.T) {
 		{"half a character", "a\x01", nil, "a\uFFFD", "a||\uFFFD", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newTextStream(Options{Stop: c.stop, Decode: func() Decoder { return &letters{} }})
+			s := newTextStream(Options{Stop: c.stop, Decode: func([]int64) Decoder { return &letters{} }}, nil)
 			var pieces []string
 			stopped := false
 			for _, r := range c.text {

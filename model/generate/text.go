@@ -12,10 +12,10 @@ type textStream struct {
 	over    bool
 }
 
-func newTextStream(o Options) *textStream {
+func newTextStream(o Options, prompt []int64) *textStream {
 	t := &textStream{stops: o.Stop}
 	if o.Decode != nil {
-		t.decoder = o.Decode()
+		t.decoder = o.Decode(prompt)
 	}
 	for _, s := range o.Stop {
 		t.longest = max(t.longest, len(s))

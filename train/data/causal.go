@@ -25,6 +25,8 @@ type CausalExample struct {
 	File string
 	Line int // from 1; 0 where the format has no lines
 	Row  int // data row, from 1; a row may give several examples
+
+	Extra []string // the columns asked for by CausalOptions.Extra, "" where absent
 }
 
 // CausalStyle is how rows become examples.
@@ -51,7 +53,8 @@ type CausalOptions struct {
 
 	PromptOnly  bool // rows are prompts to answer: answers may be missing and are not read
 	SkipBadRows bool
-	Limit       int // the first N examples only; 0: all
+	Limit       int      // the first N examples only; 0: all
+	Extra       []string // further columns wanted as text
 
 	// For LoadCausal alone: a seeded random sample of N, in file order, after Limit.
 	Sample int
@@ -165,6 +168,10 @@ func (r *CausalReader) Next() (CausalExample, error) {
 		if err == nil {
 			for i := range r.queue {
 				r.queue[i].File, r.queue[i].Line, r.queue[i].Row = row.File, row.Line, row.Number
+				for _, name := range r.opts.Extra {
+					text, _ := row.Text(name)
+					r.queue[i].Extra = append(r.queue[i].Extra, text)
+				}
 			}
 			continue
 		}
