@@ -104,7 +104,12 @@ func (a *adaption) silent(name string) bool {
 	return strings.HasSuffix(name, "."+adaptionPrompt) || strings.HasSuffix(name, ".k_lin.adapter_bias")
 }
 
-func (a *adaption) lr() float64 { return 5e-3 }
+func (a *adaption) lr() float64 {
+	if a.v2 {
+		return 1e-3 // norms and the scales of every linear map move at the prompts' rate to chance
+	}
+	return 5e-3
+}
 
 func (a *adaption) describe() string {
 	gates := "a gate per " + a.o.Gate

@@ -313,7 +313,7 @@ func (a *adapter) Summary() string {
 	for _, t := range a.tuned {
 		base += t.t.Numel()
 	}
-	text := fmt.Sprintf("%s: %s; lr %g", a.name, a.describe(), a.lr())
+	text := fmt.Sprintf("%s: %s; default learning rate %g", a.name, a.describe(), a.lr())
 	switch {
 	case a.m == nil:
 	case own == 0:
