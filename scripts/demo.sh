@@ -9,6 +9,6 @@ cd "$root"
 fetched=$("$setup_dir/demo-data.sh" minilm reviews)
 { read -r model && read -r reviews; } <<<"$fetched"
 
-bin/gopeft prepare --format vader --data "$reviews" --split 0.7,0.1,0.2 --seed 42 --out runs/demo-data --overwrite
+bin/gopeft prepare --format vader --data "$reviews" --split 0.7,0.1,0.2 --seed 42 --sample 2000 --out runs/demo-data --overwrite
 bin/gopeft compare --model "$model" --train runs/demo-data/train.csv --val runs/demo-data/val.csv --test runs/demo-data/test.csv \
-    --methods all --seed 42 --out runs/demo --overwrite "$@"
+    --methods all --epochs 2 --seed 42 --out runs/demo --overwrite "$@"
