@@ -118,6 +118,7 @@ func readSidecar(dir string) (*sidecar, error) {
 }
 
 func (a *adapter) writeSidecar(dir string, o Options) error {
+	o.InitText = "" // of no use to what is trained
 	c := sidecar{Method: a.name, Labels: a.labels, Base: o.Base, Tokenizer: o.Tokenizer, Fingerprint: a.base, Options: o}
 	return fsutil.WriteFile(filepath.Join(dir, sidecarName), func(w io.Writer) error {
 		e := yaml.NewEncoder(w)
@@ -331,6 +332,16 @@ func (a *adapter) saveAs(s *bindings.Scope, dir string, m model.Model, d Dialect
 	return nil
 }
 
+// inTurn runs steps until one fails.
+func inTurn(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func makeDir(dir string) error { return os.MkdirAll(dir, 0o777) }
 
 // saveModel writes the model's weights, those trained among them, as a model folder.
@@ -347,8 +358,8 @@ func (a *adapter) saveModel(s *bindings.Scope, dir string, m model.Model) error 
 // openModelFolder opens what full and last save.
 func openModelFolder(path string) (*folder, error) {
 	c, err := hf.Open(path)
-	if err != nil || c.Config == nil {
-		return nil, errors.Join(fmt.Errorf("adapter %s: neither adapter_config.json nor a model is in it", path), err)
+	if err != nil {
+		return nil, fmt.Errorf("adapter %s: adapter_config.json is missing, and it is no model folder either: %w", path, err)
 	}
 	f := &folder{Info: Info{Path: path, Dialect: DialectModelFolder, Method: "full"}, close: []io.Closer{c}}
 	for _, e := range c.Weights.Entries() {
@@ -378,7 +389,7 @@ func openModelFolder(path string) (*folder, error) {
 // headRows is the number of labels if an entry is a classification head's weight.
 func headRows(e files.Entry) (int, bool) {
 	for _, name := range []string{"classifier.weight", "score.weight"} {
-		if (e.Name == name || strings.HasSuffix(e.Name, "."+name)) && len(e.Shape) == 2 {
+		if (e.Name == name || strings.HasSuffix(e.Name, "."+name)) && len(e.Shape) == 2 && e.Shape[1] > 0 {
 			return int(e.Shape[0]), true
 		}
 	}

@@ -68,9 +68,8 @@ type hubHeadConfig struct {
 		Activation string `json:"activation_function"`
 		UsePooler  bool   `json:"use_pooler"`
 	} `json:"config"`
-	Name      *string        `json:"name"`
-	NumLabels int            `json:"num_labels"`
-	Label2ID  map[string]int `json:"label2id"`
+	Name     *string        `json:"name"`
+	Label2ID map[string]int `json:"label2id"`
 }
 
 func openHub(f *folder, raw []byte) error {
@@ -236,7 +235,7 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	h := &hubHeadFile{}
-	n := c.NumLabels
+	n := 0
 	if c.Config != nil {
 		switch {
 		case c.Config.Type != "classification":
@@ -261,9 +260,12 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 		if rows, ok := headRows(e); ok {
 			n = rows
 		}
-		if h.flexible != "" && e.Name == h.key(h.layers)+".weight" && len(e.Shape) == 2 {
+		if h.flexible != "" && e.Name == h.key(h.layers)+".weight" && len(e.Shape) == 2 && e.Shape[1] > 0 {
 			n = int(e.Shape[0])
 		}
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%s: no classification head is in its weights file", path)
 	}
 	f.NumLabels = n
 	if f.sidecar == nil && len(c.Label2ID) == n {
@@ -443,28 +445,39 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
 				extra = append(extra, n)
 			}
 		}
-		err := errors.Join(saveTorch(s, filepath.Join(dir, hubWeights), ts, aliases),
-			hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), about(map[string]any{"config": config, "name": name})))
+		steps := []func() error{
+			func() error { return saveTorch(s, filepath.Join(dir, hubWeights), ts, aliases) },
+			func() error {
+				return hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), about(map[string]any{"config": config, "name": name}))
+			},
+		}
 		if len(extra) > 0 {
-			err = errors.Join(err, write(s, dir, hubExtra, extra))
+			steps = append(steps, func() error { return write(s, dir, hubExtra, extra) })
 		}
 		if len(head) > 0 {
-			ids := map[string]int{}
-			for id, label := range a.labels {
-				ids[label] = id
-			}
-			about := about(map[string]any{"config": nil, "name": nil, "num_labels": len(a.labels), "label2id": ids})
-			if w, ok := a.technique.(*withHead); ok {
-				about["name"], about["model_class"] = w.head.flexible, "DistilBertAdapterModel"
-				about["config"] = map[string]any{
-					"head_type": "classification", "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
-					"label2id": ids, "use_pooler": false, "bias": true, "dropout_prob": nil,
-				}
-			}
-			err = errors.Join(err, saveTorch(s, filepath.Join(dir, hubHead), head, nil), hf.WriteJSON(filepath.Join(dir, "head_config.json"), about))
+			steps = append(steps,
+				func() error { return saveTorch(s, filepath.Join(dir, hubHead), head, nil) },
+				func() error { return hf.WriteJSON(filepath.Join(dir, "head_config.json"), about(a.hubHead())) })
 		}
-		return errors.Join(err, a.writeSidecar(dir, a.o))
+		return inTurn(append(steps, func() error { return a.writeSidecar(dir, a.o) })...)
 	})
+}
+
+// hubHead is what head_config.json says of the head.
+func (a *adapter) hubHead() map[string]any {
+	ids := map[string]int{}
+	for id, label := range a.labels {
+		ids[label] = id
+	}
+	c := map[string]any{"config": nil, "name": nil, "num_labels": len(a.labels), "label2id": ids}
+	if w, ok := a.technique.(*withHead); ok {
+		c["name"], c["model_class"] = w.head.flexible, "DistilBertAdapterModel"
+		c["config"] = map[string]any{
+			"head_type": "classification", "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
+			"label2id": ids, "use_pooler": false, "bias": true, "dropout_prob": nil,
+		}
+	}
+	return c
 }
 
 // saveTorch writes a .bin file, under the tensors' own names unless others are given.

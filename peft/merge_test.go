@@ -143,6 +143,9 @@ func TestSwitchingAdapters(t *testing.T) {
 				if err := set.Use(s, "nobody"); err == nil || !strings.Contains(err.Error(), "lora") {
 					t.Errorf("an unknown name gives %v", err)
 				}
+				if _, err := set.Load(s, "whole", modeltest.Testdata(t, f.folder)); err == nil || !strings.Contains(err.Error(), "do not mix") {
+					t.Errorf("a model folder among adapters gives %v", err)
+				}
 				if err := set.Use(s, "lora"); err != nil {
 					return err
 				}

@@ -209,7 +209,9 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 	if c.NumLayers != nil && *c.NumLayers != i.Layers {
 		return nil, fmt.Errorf("the adapter was trained on a model with %d layers, this one has %d", *c.NumLayers, i.Layers)
 	}
-	o.Unfreeze = c.alsoSaved(m)
+	if f.sidecar == nil { // ours knows the patterns
+		o.Unfreeze = c.alsoSaved(m)
+	}
 	switch f.Method {
 	case "prompt":
 		if c.TokenDim != nil && *c.TokenDim != i.Hidden {
@@ -533,10 +535,10 @@ func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portabl
 		for _, t := range a.tuned {
 			ts = append(ts, hf.Named{Name: peftKeys(a.name, t.p.Name)[0], Tensor: t.t})
 		}
-		if err := write(s, dir, peftWeights, ts); err != nil {
-			return err
-		}
-		return errors.Join(hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), config), a.writeSidecar(dir, o))
+		return inTurn(
+			func() error { return write(s, dir, peftWeights, ts) },
+			func() error { return hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), config) },
+			func() error { return a.writeSidecar(dir, o) })
 	})
 }
 
@@ -592,7 +594,7 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 	if i.Family == "distilbert" && len(m.Labels()) == 0 {
 		c["task_type"] = "FEATURE_EXTRACTION"
 	}
-	if saved := append(slices.Clone(m.HeadNames()), o.Unfreeze...); len(saved) > 0 && a.name != "llama-adapter" {
+	if saved := a.savedModules(m); len(saved) > 0 {
 		c["modules_to_save"] = saved
 	}
 	switch a.name {
@@ -644,6 +646,22 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 		c["target_modules"] = lastPart(attention(m.Hooks().Blocks[0]))
 	}
 	return c, nil
+}
+
+// savedModules are the model's modules with parameters that the method trained, heads by their short names.
+// peft leaves heads of adaption prompts alone and would not know where to put them.
+func (a *adapter) savedModules(m model.Model) []string {
+	var out []string
+	if a.name != "llama-adapter" {
+		out = slices.Clone(m.HeadNames())
+	}
+	for _, t := range a.tuned {
+		module := t.p.Name[:strings.LastIndex(t.p.Name, ".")]
+		if matchesAny(a.o.Unfreeze, t.p.Name) && !slices.Contains(out, module) {
+			out = append(out, module)
+		}
+	}
+	return out
 }
 
 func lastPart(name string) string { return name[strings.LastIndex(name, ".")+1:] }

@@ -42,6 +42,14 @@ func (x *Set) Load(s *bindings.Scope, name, path string) (Method, error) {
 	if err := x.Use(s, ""); err != nil {
 		return nil, err
 	}
+	info, err := Probe(path)
+	if err != nil {
+		return nil, err
+	}
+	// A model folder's weights take the place of those that other adapters work on.
+	if len(x.methods) > 0 && (info.Dialect == DialectModelFolder || x.methods[0].method.Name() == "full") {
+		return nil, fmt.Errorf("%s: a model's own weights (method full or last) and adapters do not mix: give the model folder as the model", path)
+	}
 	method, err := Load(s, path, x.m)
 	if err != nil {
 		return nil, err
