@@ -39,8 +39,12 @@ func benchCommand() *cli.Command {
 func printBench(out io.Writer, r bench.Result) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
-	line("bench", "%s %s, %s, %d × %d, amp %s, weights %s, %d threads, %s", r.Mode, r.Method, r.Arch, r.Batch, r.Seq, r.AMP, r.DType, r.Threads, r.Device)
-	line("parameters", "trainable %s / total %s", train.Commas(r.Trainable), train.Commas(r.Total))
+	if r.Arch == "" {
+		line("bench", "%s %s, %d threads", r.Mode, r.Method, r.Threads)
+	} else {
+		line("bench", "%s %s, %s, %d × %d, amp %s, weights %s, %d threads, %s", r.Mode, r.Method, r.Arch, r.Batch, r.Seq, r.AMP, r.DType, r.Threads, r.Device)
+		line("parameters", "trainable %s / total %s", train.Commas(r.Trainable), train.Commas(r.Total))
+	}
 	line("step", "median %.4g s, %.4g to %.4g s in %d steps behind %d of warm-up", r.StepS.Median, r.StepS.Min, r.StepS.Max, r.Steps-r.Warmup, r.Warmup)
 	line("rate", "%.4g samples/s, %.5g tokens/s", r.SamplesPerS, r.TokensPerS)
 	if r.NewTokens > 0 {
@@ -54,6 +58,9 @@ func printBench(out io.Writer, r bench.Result) error {
 	line("Go", "%.0f allocations per step", r.GoAllocsPerStep)
 	if r.LastLoss > 0 {
 		line("loss", "%.5f", r.LastLoss)
+	}
+	if r.Accuracy > 0 {
+		line("accuracy", "%.4f", r.Accuracy)
 	}
 	if r.Padding > 0 {
 		line("padding", "%.1f %% of the positions", 100*r.Padding)

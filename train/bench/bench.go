@@ -23,7 +23,7 @@ type Spread struct {
 
 // Result is what was measured. Rates are over all steps behind the warm-up; tokens are real ones, padding apart.
 type Result struct {
-	Arch    string `json:"arch"`
+	Arch    string `json:"arch,omitempty"`
 	Method  string `json:"method"`
 	Mode    string `json:"mode"`
 	Batch   int    `json:"batch"`
@@ -56,6 +56,8 @@ type Result struct {
 	DecodeTokensPerS float64 `json:"decode_tokens_per_s,omitempty"` // of all rows, in the fastest run, behind the first token
 	DecodeMedian     float64 `json:"decode_tokens_per_s_median,omitempty"`
 
+	Accuracy float64 `json:"accuracy,omitempty"` // of fit, on the rows held out
+
 	GoAllocsPerStep float64 `json:"go_allocs_per_step"`
 	GoHeapMB        float64 `json:"go_heap_mb"` // the most the Go heap has taken
 
@@ -82,6 +84,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	b := &bench{cfg: cfg, run: cfg.run(), clock: clock{warmup: cfg.Warmup}}
+	if cfg.Mode == Fit || cfg.Mode == Tokenize {
+		err := b.classic(ctx)
+		return b.result, err
+	}
 	err := bindings.Do(ctx, func(s *bindings.Scope) (err error) {
 		defer func() {
 			if b.model != nil {

@@ -2,15 +2,18 @@ package bench_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"gopeft/bindings"
+	"gopeft/model/hf/files"
 	"gopeft/model/modeltest"
 	"gopeft/peft"
 	"gopeft/train"
@@ -135,6 +138,79 @@ func TestRealLengths(t *testing.T) {
 	c.Method, c.Lengths, c.Steps = train.Features, path, 0
 	if r := measure(t, c); r.Steps != 4 || r.Padding != padding[bench.PadBucket] {
 		t.Errorf("features: %d steps, padding %v", r.Steps, r.Padding)
+	}
+}
+
+func TestFittingClassifiers(t *testing.T) {
+	const rows, columns = 60, 4
+	features, labels := make([]byte, 4*rows*columns), make([]byte, 8*rows)
+	for i := range rows {
+		labels[8*i] = byte(i % 2)
+		for k := range columns {
+			binary.LittleEndian.PutUint32(features[4*(i*columns+k):], math.Float32bits(float32(i%2*4)+float32(i*k%7)/7))
+		}
+	}
+	write := func(name string, ts ...files.Tensor) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := files.WriteSafetensors(path, ts, nil); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	x := files.Tensor{Name: "features", DType: files.F32, Shape: []int64{rows, columns}, Data: features}
+	y := files.Tensor{Name: "labels", DType: files.I64, Shape: []int64{rows}, Data: labels}
+	good := write("x.safetensors", x, y)
+	for _, name := range []string{"logreg", "forest"} {
+		c := bench.Defaults()
+		c.Mode, c.Fitted, c.Features, c.Holdout, c.Steps = bench.Fit, name, good, 10, 2
+		r, err := bench.Run(context.Background(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Accuracy != 1 || r.Steps != 2 || !(r.SamplesPerS > 0) || r.Method != name {
+			t.Errorf("%+v", r)
+		}
+	}
+	negative := slices.Clone(labels)
+	for i := range 8 {
+		negative[8+i] = 0xff
+	}
+	for path, want := range map[string]string{
+		"": "--features", write("none"): "no fp32 tensor", write("x", x): "no int64 tensor",
+		write("negative", x, files.Tensor{Name: "labels", DType: files.I64, Shape: []int64{rows}, Data: negative}): "label of row 2 is -1",
+	} {
+		c := bench.Defaults()
+		c.Mode, c.Features = bench.Fit, path
+		if _, err := bench.Run(context.Background(), c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	c := bench.Defaults()
+	c.Mode, c.Features, c.Holdout = bench.Fit, good, rows
+	if _, err := bench.Run(context.Background(), c); err == nil || !strings.Contains(err.Error(), "--holdout") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTokenizing(t *testing.T) {
+	c := bench.Defaults()
+	c.Mode, c.Model, c.Texts = bench.Tokenize, t.TempDir(), filepath.Join(t.TempDir(), "texts")
+	if err := os.WriteFile(filepath.Join(c.Model, "vocab.txt"), []byte("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.Texts, []byte("a b a\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := bench.Run(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := r.TokensPerS / r.SamplesPerS / 4; math.Abs(d-1) > 1e-9 || r.Threads != 1 { // with [CLS] and [SEP], 8 tokens in 2 texts
+		t.Errorf("%+v", r)
+	}
+	c.Texts = ""
+	if _, err := bench.Run(context.Background(), c); err == nil || !strings.Contains(err.Error(), "--texts") {
+		t.Errorf("got %v", err)
 	}
 }
 

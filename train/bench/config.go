@@ -16,6 +16,8 @@ const (
 	Train    = "train"    // optimizer steps
 	Infer    = "infer"    // forward passes without gradients
 	Generate = "generate" // greedy decoding with a key/value cache
+	Fit      = "fit"      // a classic classifier on features
+	Tokenize = "tokenize" // tokenizing on one thread
 )
 
 // Base is the method that attaches nothing to the model.
@@ -42,7 +44,7 @@ type Config struct {
 	Labels  int    `yaml:"labels" usage:"of distilbert: classes"`
 
 	Method    string  `yaml:"method" usage:"features, base (no method), or one of gopeft's methods"`
-	Mode      string  `yaml:"mode" usage:"train, infer or generate"`
+	Mode      string  `yaml:"mode" usage:"train, infer, generate, fit (a classic classifier on --features) or tokenize (--texts, by --model's tokenizer)"`
 	Batch     int     `yaml:"batch" usage:"rows of a batch"`
 	Seq       int     `yaml:"seq" usage:"tokens of a row, of a prompt in generate"`
 	Steps     int     `yaml:"steps" usage:"steps to take; 0 with --lengths: all its rows once"`
@@ -51,6 +53,10 @@ type Config struct {
 	Pad       string  `yaml:"pad" usage:"with --lengths: max, longest or bucket"`
 	NewTokens int     `yaml:"new-tokens" usage:"of generate: tokens to decode"`
 	DType     string  `yaml:"dtype" usage:"of generate and infer: the weights' dtype, fp32 or bf16"`
+	Features  string  `yaml:"features" usage:"of fit: safetensors file with features [rows, columns] in fp32 and labels [rows] in int64"`
+	Holdout   int     `yaml:"holdout" usage:"of fit: last rows of --features to score on instead of fitting"`
+	Fitted    string  `yaml:"classifier" usage:"of fit: logreg or forest"`
+	Texts     string  `yaml:"texts" usage:"of tokenize: file with a text per line"`
 	AMP       string  `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
 	Optimizer string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
 	Dropout   float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the config's; distilbert's is 0.1)"`
@@ -66,7 +72,7 @@ type Config struct {
 // Defaults is what a bench without settings measures.
 func Defaults() Config {
 	return Config{Method: "full", Mode: Train, Batch: 12, Seq: 128, Steps: 8, Warmup: 1, Pad: PadBucket, NewTokens: 32, DType: "fp32", AMP: "none",
-		Optimizer: "adam", Dropout: -1, Device: "auto", Seed: 42, Labels: 2}
+		Optimizer: "adam", Dropout: -1, Device: "auto", Seed: 42, Labels: 2, Fitted: "logreg"}
 }
 
 // mostTokens bounds the made-up data.
@@ -79,7 +85,8 @@ func (c *Config) check() error {
 		flag, value string
 		of          []string
 	}{
-		{"mode", c.Mode, []string{Train, Infer, Generate}},
+		{"mode", c.Mode, []string{Train, Infer, Generate, Fit, Tokenize}},
+		{"classifier", c.Fitted, []string{"logreg", "forest"}},
 		{"pad", c.Pad, []string{PadMax, PadLongest, PadBucket}},
 		{"dtype", c.DType, []string{"fp32", "bf16"}},
 		{"method", c.Method, append([]string{Base}, train.Methods()...)},
@@ -97,7 +104,7 @@ func (c *Config) check() error {
 		value, least int
 	}{
 		{"batch", c.Batch, 1}, {"seq", c.Seq, 2}, {"steps", c.Steps, least}, {"warmup", c.Warmup, 0}, {"new-tokens", c.NewTokens, 2},
-		{"labels", c.Labels, 1}, {"threads", c.Threads, 0}, {"layers", c.Layers, 0}, {"hidden", c.Hidden, 0}, {"heads", c.Heads, 0},
+		{"labels", c.Labels, 1}, {"holdout", c.Holdout, 0}, {"threads", c.Threads, 0}, {"layers", c.Layers, 0}, {"hidden", c.Hidden, 0}, {"heads", c.Heads, 0},
 		{"kv-heads", c.KVHeads, 0}, {"ffn", c.FFN, 0}, {"vocab", c.Vocab, 0},
 	} {
 		if n.value < n.least || n.value > 1<<24 {
@@ -109,6 +116,14 @@ func (c *Config) check() error {
 	}
 	if c.Method == train.Features && c.Mode == Train {
 		c.Mode = Infer // nothing of the transformer is trained
+	}
+	switch {
+	case c.Mode == Fit && c.Features == "":
+		return fail("--mode fit needs --features")
+	case c.Mode == Tokenize && (c.Texts == "" || c.Model == ""):
+		return fail("--mode tokenize needs --texts and --model")
+	case c.Mode == Fit || c.Mode == Tokenize:
+		return nil
 	}
 	switch {
 	case c.Model != "" && c.Arch != "":
