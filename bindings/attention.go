@@ -28,7 +28,7 @@ func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 		case BFloat16:
 			lowest = -3.3895313892515355e38
 		case Half:
-			lowest = -65504
+			lowest = -32768 // room for the score it is added to
 		}
 		later := s.Triu(s.Full([]int64{1, 1, n, n}, lowest, q.DType(), q.Device()), 1)
 		return s.attentionComposed(q, k, v, later, scale, dropout)

@@ -8,6 +8,9 @@ import "gopeft/bindings/csrc"
 // whole: they are made for some tokens at a time, with their gradients, in at most chunkBytes of fp32 (0: 64
 // MiB, or a token's). The products run in autocast's dtype, else in weight's.
 func (s *Scope) LMCrossEntropy(hidden, weight, targets Tensor, ignore int64, mean bool, chunkBytes int64) Tensor {
+	if !weight.Defined() {
+		fail("lm_cross_entropy", "the model has no language-model head", hidden)
+	}
 	if chunkBytes <= 0 {
 		chunkBytes = 64 << 20
 	}

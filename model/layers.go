@@ -58,11 +58,11 @@ func (p *padding) bias(extra int64, d bindings.DType) bindings.Tensor {
 	return b
 }
 
-// lowest is masked in a dtype that can hold it.
+// lowest is masked in a dtype that can hold it, with room in fp16 for the score it is added to.
 func lowest(d bindings.DType) float64 {
 	switch d {
 	case bindings.Half:
-		return -65504
+		return -32768
 	case bindings.BFloat16:
 		return -3.3895313892515355e38
 	}

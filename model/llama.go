@@ -129,6 +129,9 @@ func (m *LLaMA) Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tenso
 	if u := m.hooks.Unembed; u != nil {
 		return u.Forward(s, hidden)
 	}
+	if m.head == nil {
+		panic(&bindings.OpError{Op: "logits", Args: []string{hidden.String()}, Message: "the model has no language-model head"})
+	}
 	return s.Linear(hidden, m.LMWeight(), bindings.Tensor{})
 }
 

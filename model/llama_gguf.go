@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"strconv"
 	"strings"
 
 	"gopeft/model/hf"
@@ -98,6 +99,9 @@ func (r *metaReader) number(key string, fallback float64) float64 {
 	}
 	if err != nil && r.err == nil {
 		r.err = err
+	}
+	if short, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', -1, 32), 64); err == nil {
+		return short // stored as fp32: 1e-5 rather than 9.999999747378752e-06
 	}
 	return v
 }

@@ -50,6 +50,9 @@ type ropeMap struct {
 	Original int      `json:"original_max_position_embeddings"`
 }
 
+// maxLayers is far above any model; each layer takes memory before the weights are looked for.
+const maxLayers = 4096
+
 // llamaConfig reads a config.json with transformers' defaults.
 func llamaConfig(raw []byte) (LLaMAConfig, error) {
 	j := llamaJSON{Vocab: 32000, Hidden: 4096, FFN: 11008, Layers: 32, Heads: 32, MaxPositions: 2048, NormEps: 1e-6, Theta: 10000,
@@ -88,6 +91,8 @@ func llamaConfig(raw []byte) (LLaMAConfig, error) {
 		return c, fmt.Errorf("head_dim is %d, want an even number", c.HeadDim)
 	}
 	switch {
+	case c.Layers > maxLayers:
+		return c, fmt.Errorf("num_hidden_layers is %d, more than %d", c.Layers, maxLayers)
 	case c.Heads%c.KVHeads != 0:
 		return c, fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
 	case j.Activation != "silu" && j.Activation != "swish":

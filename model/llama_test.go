@@ -257,6 +257,30 @@ func TestCacheKeepsRows(t *testing.T) {
 	})
 }
 
+func TestAModelWithoutAHeadSaysSo(t *testing.T) {
+	base := bindings.Live()
+	var m model.CausalLM
+	for _, use := range []func(s *bindings.Scope, h bindings.Tensor){
+		func(s *bindings.Scope, h bindings.Tensor) { m.Logits(s, h) },
+		func(s *bindings.Scope, h bindings.Tensor) {
+			s.LMCrossEntropy(h, m.LMWeight(), s.FromInt64s([]int64{1, 2}, 1, 2), -100, true, 0)
+		},
+	} {
+		err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
+			m = causalLM(t, load(t, s, modeltest.Testdata(t, "llama/base-noprefix"), model.Options{}))
+			defer m.Close()
+			use(s, m.Forward(s, model.Input{IDs: s.FromInt64s([]int64{3, 4}, 1, 2)}).Hidden)
+			return nil
+		})
+		if err == nil || !strings.Contains(err.Error(), "no language-model head") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := bindings.Live() - base; n != 0 {
+		t.Errorf("%d tensors left alive", n)
+	}
+}
+
 func TestPackedTextsDoNotSeeEachOther(t *testing.T) {
 	for _, folder := range []string{"base", "mistral"} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
