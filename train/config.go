@@ -65,6 +65,7 @@ type Config struct {
 	NoBucket    bool    `yaml:"no-bucket" usage:"batch at random, not by similar length"`
 	Checkpoints int     `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
 	Recompute   bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
+	CacheStates bool    `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
 	LogEvery    int     `yaml:"log-every" usage:"steps between two rows of metrics.csv"`
 	NoTrainEval bool    `yaml:"no-train-eval" usage:"do not score the training data at the end"`
 	TensorBoard bool    `yaml:"tensorboard" usage:"write TensorBoard events too"`
@@ -204,6 +205,8 @@ func (c *Config) Check() error {
 		return usage("--pool %q is not known (cls, mean)", c.Pool)
 	case c.Method == Features && c.Task == "causal":
 		return usage("--method features classifies: it has no --task causal")
+	case c.CacheStates && (c.Method != "last" || c.Task != "classify" || len(c.Peft.Unfreeze) > 0):
+		return usage("--cache-features needs --method last and --task classify, without --unfreeze: all but the head must be frozen")
 	case c.Monitor != "" && c.Monitor != "val_acc" && c.Monitor != "val_loss":
 		return usage("--monitor %q is not known (val_acc, val_loss)", c.Monitor)
 	case c.Monitor == "val_acc" && c.Task == "causal":

@@ -129,6 +129,11 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	r.begun = time.Now()
+	if r.cfg.CacheStates {
+		if err := r.cacheFeatures(ctx, s); err != nil {
+			return err
+		}
+	}
 	err = r.trainer.Run(ctx, s)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -415,7 +420,7 @@ func describeRow(row report.Row) string {
 }
 
 func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *Part, phase string) (Evaluation, error) {
-	return Evaluate(ctx, s, r.model, r.data.task, p, EvalOptions{Batch: r.trainer.Config.EvalBatch, Device: r.dev, Precision: r.amp,
+	return Evaluate(ctx, s, r.trainer.Model, r.data.task, p, EvalOptions{Batch: r.trainer.Config.EvalBatch, Device: r.dev, Precision: r.amp,
 		Progress: func(done, total int) { r.ui.Progress(phase, done, total, "") }})
 }
 

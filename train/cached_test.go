@@ -1,0 +1,133 @@
+package train_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gopeft/model/modeltest"
+	"gopeft/train"
+	"gopeft/train/report"
+)
+
+func TestCachedFeaturesLearnTheSame(t *testing.T) {
+	for _, name := range []string{"distilbert/tiny", "llama/seqcls"} {
+		t.Run(name, func(t *testing.T) {
+			cfg := tinyConfig(t, "last")
+			cfg.Model, cfg.Data, cfg.Dropout, cfg.Epochs = modeltest.Testdata(t, name), fewIDs(t), 0, 3
+			mustRun(t, cfg, train.Refuse)
+			want := learned(t, cfg.Out)
+
+			cfg.CacheStates, cfg.Out = true, filepath.Join(t.TempDir(), "cached")
+			heard := &listener{}
+			if _, err := train.Run(context.Background(), cfg, train.Refuse, heard); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(heard.text, "dropout off") {
+				t.Errorf("that dropout is off was not said: %s", heard.text)
+			}
+			got := learned(t, cfg.Out)
+			if len(got) != len(want) || len(want) == 0 {
+				t.Fatalf("%d figures, without the cache %d", len(got), len(want))
+			}
+			for i := range want {
+				if math.Abs(got[i]-want[i]) > 1e-4 {
+					t.Errorf("figure %d is %v, without the cache %v", i, got[i], want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestCachedFeaturesResume(t *testing.T) {
+	whole := tinyConfig(t, "last")
+	whole.CacheStates, whole.Dropout = true, 0.1
+	mustRun(t, whole, train.Refuse)
+	cfg := whole
+	cfg.Out = filepath.Join(t.TempDir(), "stopped")
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := train.Run(ctx, cfg, train.Refuse, &stopAfter{steps: 5, cancel: cancel}); err == nil {
+		t.Fatal("the run was not stopped")
+	}
+	mustRun(t, cfg, train.Resume)
+	for _, path := range []string{"last/state/state.safetensors", "best/state/weights.safetensors"} {
+		got, err := os.ReadFile(filepath.Join(cfg.Out, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join(whole.Out, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s differs from the run that was never stopped", path)
+		}
+	}
+}
+
+func TestCachedFeaturesNeedAFrozenModel(t *testing.T) {
+	for _, set := range []func(*train.Config){
+		func(c *train.Config) { c.Method = "lora" },
+		func(c *train.Config) { c.Task = "causal" },
+		func(c *train.Config) { c.Peft.Unfreeze = []string{"layer.1"} },
+	} {
+		cfg := tinyConfig(t, "last")
+		cfg.CacheStates = true
+		set(&cfg)
+		if _, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "--cache-features") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// fewIDs makes rows whose token ids every tiny model has.
+func fewIDs(t *testing.T) string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(5, 6))
+	var b strings.Builder
+	for i := range 90 {
+		ids := make([]string, 4+r.IntN(8))
+		for k := range ids {
+			ids[k] = strconv.Itoa(3 + r.IntN(40))
+		}
+		fmt.Fprintf(&b, "{\"input_ids\": [%s], \"label\": %d}\n", strings.Join(ids, ", "), i%3)
+	}
+	path := filepath.Join(t.TempDir(), "rows.jsonl")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// learned is what metrics.csv says of losses and accuracies.
+func learned(t *testing.T, dir string) []float64 {
+	t.Helper()
+	rows, _, err := report.ReadMetrics(filepath.Join(dir, "metrics.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []float64
+	for _, r := range rows {
+		for _, v := range []float64{r.TrainLoss, r.TrainAcc, r.ValLoss, r.ValAcc} {
+			if !math.IsNaN(v) {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// listener keeps what a run says.
+type listener struct {
+	train.Quiet
+	text string
+}
+
+func (l *listener) Note(format string, _ ...any) { l.text += format + "\n" }
