@@ -13,7 +13,6 @@ import (
 // a gate that starts at zero. As v2 (Gao et al. 2023) every linear map's output is also shifted and scaled,
 // scale·(W·x + b + bias), and the norms are trained.
 type adaption struct {
-	plain
 	o  Options
 	v2 bool
 }

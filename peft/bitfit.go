@@ -10,7 +10,6 @@ import (
 // bitfit trains biases alone (Ben Zaken et al. 2022): copies of the model's own and, on linear maps that have
 // none, new ones that start at zero.
 type bitfit struct {
-	plain
 	o Options
 }
 

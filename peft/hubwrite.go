@@ -1,0 +1,171 @@
+package peft
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf"
+)
+
+// saveHub writes an AdapterHub folder.
+func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
+	i := m.Info()
+	config, err := a.hubConfig(i)
+	if err != nil {
+		return err
+	}
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	class := map[string]string{"distilbert": "DistilBertForSequenceClassification", "llama": "LlamaForSequenceClassification"}[i.Family]
+	if len(m.Labels()) == 0 {
+		class = map[string]string{"distilbert": "DistilBertModel", "llama": "LlamaForCausalLM"}[i.Family]
+	}
+	about := func(more map[string]any) map[string]any {
+		c := map[string]any{"hidden_size": i.Hidden, "model_type": i.Family, "model_class": class, "model_name": a.o.Base, "version": hubVersion}
+		for k, v := range more {
+			c[k] = v
+		}
+		return c
+	}
+	return s.Run(func(s *bindings.Scope) error {
+		name := a.o.AdapterName
+		var ts, extra, head []hf.Named
+		var aliases []alias
+		switch {
+		case a.name == "prefix":
+			part := func(n hf.Named) {
+				for _, key := range prefixKeys(m, name, n.Name) { // the blocks share one
+					aliases = append(aliases, alias{key, len(ts)})
+				}
+				ts = append(ts, n)
+			}
+			if a.o.PrefixProjection {
+				for _, n := range joinProjection(s, a, "wte.weight", "control_trans.0", "control_trans.2") {
+					part(n)
+				}
+			} else {
+				part(hf.Named{Name: "control_trans", Tensor: s.Reshape(s.Detach(a.params.Get(promptName).T), -1)})
+			}
+		default:
+			for _, p := range a.params.All() {
+				if strings.HasPrefix(p.Name, "heads.") {
+					head = append(head, hf.Named{Name: p.Name, Tensor: p.T})
+					continue
+				}
+				ts = append(ts, hf.Named{Name: hubKey(name, p.Name), Tensor: p.T})
+			}
+		}
+		for _, t := range a.tuned {
+			n := hf.Named{Name: t.p.Name, Tensor: t.t}
+			if isHead(m, t.p.Name) {
+				head = append(head, n)
+			} else {
+				extra = append(extra, n)
+			}
+		}
+		steps := []func() error{
+			func() error { return saveTorch(s, filepath.Join(dir, hubWeights), ts, aliases) },
+			func() error {
+				return hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), about(map[string]any{"config": config, "name": name}))
+			},
+		}
+		if len(extra) > 0 {
+			steps = append(steps, func() error { return write(s, dir, hubExtra, extra) })
+		}
+		if len(head) > 0 {
+			steps = append(steps,
+				func() error { return saveTorch(s, filepath.Join(dir, hubHead), head, nil) },
+				func() error { return hf.WriteJSON(filepath.Join(dir, "head_config.json"), about(a.hubHead())) })
+		}
+		return inTurn(append(steps, func() error { return a.writeSidecar(dir, a.o) })...)
+	})
+}
+
+// hubHead is what head_config.json says of the head.
+func (a *adapter) hubHead() map[string]any {
+	ids := map[string]int{}
+	for id, label := range a.labels {
+		ids[label] = id
+	}
+	c := map[string]any{"config": nil, "name": nil, "num_labels": len(a.labels), "label2id": ids}
+	if w, ok := a.technique.(*withHead); ok {
+		c["name"], c["model_class"] = w.head.flexible, "DistilBertAdapterModel"
+		c["config"] = map[string]any{
+			"head_type": "classification", "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
+			"label2id": ids, "use_pooler": false, "bias": true, "dropout_prob": nil,
+		}
+	}
+	return c
+}
+
+// saveTorch writes a .bin file, under the tensors' own names unless others are given.
+func saveTorch(s *bindings.Scope, path string, ts []hf.Named, names []alias) error {
+	out, err := hf.Outgoing(s, ts)
+	if err != nil {
+		return err
+	}
+	if names == nil {
+		names = ownNames(out)
+	}
+	return writeTorch(path, out, names)
+}
+
+// hubVersion tells the adapters library which version's conventions a folder follows.
+const hubVersion = "adapters.1.0.0"
+
+// hubConfig is the method's settings as adapters writes them.
+func (a *adapter) hubConfig(i model.Info) (map[string]any, error) {
+	if b, ok := core(a.technique).(*bottleneck); ok {
+		p := b.place()
+		scaling := b.scaling
+		if scaling == 0 {
+			scaling = 1
+		}
+		width := float64(b.width(i.Hidden))
+		factor := float64(i.Hidden) / width
+		if math.Floor(float64(i.Hidden)/factor) != width || factor != math.Trunc(factor) {
+			factor = float64(i.Hidden) / (width + 0.5) // any factor whose floored quotient is the width
+		}
+		return map[string]any{
+			"mh_adapter": p.attn, "output_adapter": p.ffn, "original_ln_before": p.readJoin, "original_ln_after": true,
+			"ln_before": false, "ln_after": false, "residual_before_ln": true, "adapter_residual_before_ln": false,
+			"non_linearity": a.o.Activation, "reduction_factor": jsonFloat(factor), "scaling": jsonFloat(scaling), "is_parallel": false, "phm_layer": false,
+			"use_gating": false, "inv_adapter": nil, "inv_adapter_reduction_factor": nil, "leave_out": []int{}, "cross_adapter": false,
+			"init_weights": "bert", "dropout": jsonFloat(0), "stochastic_depth": jsonFloat(0),
+		}, nil
+	}
+	if a.name != "prefix" {
+		return nil, fmt.Errorf("it holds houlsby, pfeiffer and prefix; save %s as %s", a.name, DialectPeft)
+	}
+	if i.KVHeads*i.HeadDim != i.Hidden {
+		return nil, errors.New("its prefixes need as many key/value heads as heads")
+	}
+	hidden := a.o.PrefixHidden
+	if hidden == 0 {
+		hidden = i.Hidden
+	}
+	return map[string]any{
+		"architecture": "prefix_tuning", "prefix_length": a.o.VirtualTokens, "flat": !a.o.PrefixProjection, "bottleneck_size": hidden,
+		"non_linearity": "tanh", "dropout": jsonFloat(0), "encoder_prefix": true, "cross_prefix": true, "leave_out": []int{},
+		"use_gating": false, "shared_gating": true,
+	}, nil
+}
+
+// jsonFloat keeps a fraction's point in JSON: adapters tells 1.0 from 1.
+type jsonFloat float64
+
+// MarshalJSON implements json.Marshaler.
+func (v jsonFloat) MarshalJSON() ([]byte, error) {
+	text := strconv.FormatFloat(float64(v), 'g', -1, 64)
+	if !strings.ContainsAny(text, ".e") {
+		text += ".0"
+	}
+	return []byte(text), nil
+}

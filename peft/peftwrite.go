@@ -1,0 +1,218 @@
+package peft
+
+import (
+	"errors"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf"
+)
+
+// savePeft writes a peft folder; portable, one that peft itself computes the same from.
+func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portable bool) error {
+	config, err := a.peftConfig(m)
+	if err != nil {
+		return err
+	}
+	if portable {
+		if err := a.foreign(m); err != nil {
+			return err
+		}
+	}
+	return s.Run(func(s *bindings.Scope) error {
+		o := a.o
+		var gates []bindings.Tensor
+		if portable && a.name == "llama-adapter" {
+			if gates, err = a.layerGates(s); err != nil {
+				return err
+			}
+			o.Gate, o.GateTanh = "layer", false
+		}
+		if err := makeDir(dir); err != nil {
+			return err
+		}
+		var ts []hf.Named
+		for _, p := range a.params.All() {
+			key, t := p.Name, p.T
+			if !promptLearning(a.name) {
+				key = peftKeys(a.name, p.Name)[0]
+			}
+			if len(gates) > 0 && strings.HasSuffix(key, "."+adaptionGate) {
+				t, gates = gates[0], gates[1:]
+			}
+			ts = append(ts, hf.Named{Name: key, Tensor: t})
+		}
+		if a.name == "prefix" && a.o.PrefixProjection {
+			if err := write(s, dir, peftProjection, joinProjection(s, a, projEmbedding, projIn, "transform.2")); err != nil {
+				return err
+			}
+			ts = []hf.Named{{Name: promptName, Tensor: foldPrefix(s, a, m)}}
+		}
+		for _, t := range a.tuned {
+			ts = append(ts, hf.Named{Name: peftKeys(a.name, t.p.Name)[0], Tensor: t.t})
+		}
+		return inTurn(
+			func() error { return write(s, dir, peftWeights, ts) },
+			func() error { return hf.WriteJSON(filepath.Join(dir, "adapter_config.json"), config) },
+			func() error { return a.writeSidecar(dir, o) })
+	})
+}
+
+// joinProjection gives the projection's parts with the last layer in one piece.
+func joinProjection(s *bindings.Scope, a *adapter, embedding, in, last string) []hf.Named {
+	var w, b []bindings.Tensor
+	for i := range a.m.Hooks().Blocks {
+		w = append(w, a.params.Get(outOf(i)+".weight").T)
+		b = append(b, a.params.Get(outOf(i)+".bias").T)
+	}
+	get := func(name string) bindings.Tensor { return a.params.Get(name).T }
+	return []hf.Named{
+		{Name: embedding, Tensor: get(projEmbedding)}, {Name: in + ".weight", Tensor: get(projIn + ".weight")}, {Name: in + ".bias", Tensor: get(projIn + ".bias")},
+		{Name: last + ".weight", Tensor: s.Cat(0, w...)}, {Name: last + ".bias", Tensor: s.Cat(0, b...)},
+	}
+}
+
+// foldPrefix is the prefix [k, 2·L·Hkv·D] that a projection computes.
+func foldPrefix(s *bindings.Scope, a *adapter, m model.Model) bindings.Tensor {
+	var out bindings.Tensor
+	s.NoGrad(func() {
+		if p := a.params.Get(promptName); p != nil {
+			out = p.T
+			return
+		}
+		var parts []bindings.Tensor
+		for _, b := range m.Hooks().Blocks {
+			parts = append(parts, b.Memory[0].(*prefixMemory).slots(s))
+		}
+		out = s.Cat(1, parts...)
+	})
+	return out
+}
+
+// peftConfig is the adapter's adapter_config.json.
+func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
+	i, o := m.Info(), a.o
+	c := map[string]any{"inference_mode": true, "base_model_name_or_path": nil, "revision": nil, "auto_mapping": nil, "task_type": "CAUSAL_LM"}
+	if o.Base != "" {
+		c["base_model_name_or_path"] = o.Base
+	}
+	if len(m.Labels()) > 0 {
+		c["task_type"] = "SEQ_CLS"
+	}
+	for _, t := range peftTypes {
+		if t.method == a.name {
+			c["peft_type"] = t.peft
+		}
+	}
+	if c["peft_type"] == nil {
+		return nil, errors.New("peft has no such method")
+	}
+	if i.Family == "distilbert" && len(m.Labels()) == 0 {
+		c["task_type"] = "FEATURE_EXTRACTION"
+	}
+	if saved := a.savedModules(m); len(saved) > 0 {
+		c["modules_to_save"] = saved
+	}
+	switch a.name {
+	case "lora", "dora":
+		l := core(a.technique).(*lora)
+		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = o.Rank, wholeNumber(o.Alpha), o.LoRADropout, o.RSLoRA, o.DoRA
+		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = "none", false, true
+		c["target_modules"] = peftTargets(m, o.Targets)
+		ranks, alphas := map[string]int{}, map[string]any{}
+		if l.perModule != nil {
+			targets, _ := outlineOf(m).targets(o.Targets)
+			for _, t := range targets {
+				r, alpha := l.perModule(t.name)
+				if r != o.Rank {
+					ranks[regexp.QuoteMeta(t.name)] = r
+				}
+				if alpha != o.Alpha {
+					alphas[regexp.QuoteMeta(t.name)] = wholeNumber(alpha)
+				}
+			}
+		}
+		c["rank_pattern"], c["alpha_pattern"] = ranks, alphas
+	case "ia3":
+		c["target_modules"], c["fan_in_fan_out"], c["init_ia3_weights"] = peftTargets(m, o.Targets), false, true
+		feed := []string{}
+		targets, _ := outlineOf(m).targets(o.Targets)
+		for _, t := range targets {
+			name := t.name
+			if full := peftTargets(m, o.Targets); !slices.Contains(full, name) {
+				name = name[strings.LastIndex(name, ".")+1:]
+			}
+			if core(a.technique).(*ia3).scalesInput(t) && !slices.Contains(feed, name) {
+				feed = append(feed, name)
+			}
+		}
+		c["feedforward_modules"] = feed
+	case "prompt":
+		c["num_virtual_tokens"], c["token_dim"], c["num_layers"], c["num_attention_heads"] = o.VirtualTokens, i.Hidden, i.Layers, i.Heads
+		c["num_transformer_submodules"], c["prompt_tuning_init"], c["prompt_tuning_init_text"], c["tokenizer_name_or_path"] = 1, "RANDOM", nil, nil
+	case "prefix":
+		width := i.KVHeads * i.HeadDim
+		c["num_virtual_tokens"], c["token_dim"], c["num_layers"], c["num_attention_heads"] = o.VirtualTokens, width, i.Layers, i.KVHeads
+		c["num_transformer_submodules"], c["encoder_hidden_size"], c["prefix_projection"] = 1, width, false
+		if o.PrefixProjection && o.PrefixHidden > 0 {
+			c["encoder_hidden_size"] = o.PrefixHidden
+		}
+	case "llama-adapter", "llama-adapter-v2":
+		c["adapter_len"], c["adapter_layers"] = o.AdapterLength, i.Layers-core(a.technique).(*adaption).first(i.Layers)
+		c["target_modules"] = lastPart(attention(m.Hooks().Blocks[0]))
+	}
+	return c, nil
+}
+
+// savedModules are the model's modules with parameters that the method trained, heads by their short names.
+// peft leaves heads of adaption prompts alone and would not know where to put them.
+func (a *adapter) savedModules(m model.Model) []string {
+	var out []string
+	if a.name != "llama-adapter" {
+		out = slices.Clone(m.HeadNames())
+	}
+	for _, t := range a.tuned {
+		module := t.p.Name[:strings.LastIndex(t.p.Name, ".")]
+		if matchesAny(a.o.Unfreeze, t.p.Name) && !slices.Contains(out, module) {
+			out = append(out, module)
+		}
+	}
+	return out
+}
+
+func lastPart(name string) string { return name[strings.LastIndex(name, ".")+1:] }
+
+// peftTargets writes targets as peft matches them: by the ends of names.
+func peftTargets(m model.Model, targets []string) []string {
+	var out []string
+	plan := outlineOf(m)
+	for _, t := range targets {
+		names := []string{t}
+		if found, err := plan.targets([]string{t}); err == nil && len(found) > 1 {
+			names = nil
+			for _, f := range found {
+				names = append(names, lastPart(f.name))
+			}
+		}
+		for _, n := range names {
+			if !slices.Contains(out, n) {
+				out = append(out, n)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// wholeNumber keeps 16.0 from being written as anything but 16: peft types lora_alpha as an integer.
+func wholeNumber(v float64) any {
+	if n, err := strconv.Atoi(strconv.FormatFloat(v, 'f', -1, 64)); err == nil {
+		return n
+	}
+	return v
+}
