@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -15,18 +16,38 @@ import (
 // NamedAdapter is one of several adapters on a base model.
 type NamedAdapter struct{ Name, Path string }
 
-// ResolveAdapters is Resolve for any number of adapters on one base model. Each is a path, or name=path; a path
-// alone is named by its folder. With two and more, the base is model, or what all of them name.
-func ResolveAdapters(base string, adapters []string) (Source, error) {
-	switch len(adapters) {
-	case 0:
-		return Resolve(base, "")
-	case 1:
-		return Resolve(base, nameAdapter(adapters[0]).Path)
+// ResolveAdapters is Resolve for any number of adapters on one base model, and for names on the hub. An adapter
+// is a path, or name=path; a path alone is named by its folder. With two and more, the base is model, or what all
+// of them name.
+func ResolveAdapters(ctx context.Context, base string, adapters []string, ui UI) (src Source, err error) {
+	if base, err = ResolveModel(ctx, base, ui); err != nil {
+		return src, err
 	}
-	var all Source
-	for _, text := range adapters {
-		a := nameAdapter(text)
+	named := make([]NamedAdapter, len(adapters))
+	for i, text := range adapters {
+		if named[i], err = resolveAdapter(ctx, text, ui); err != nil {
+			return src, err
+		}
+	}
+	switch len(named) {
+	case 0:
+		src, err = Resolve(base, "")
+	case 1:
+		src, err = Resolve(base, named[0].Path)
+	default:
+		src, err = resolveSeveral(base, named)
+	}
+	if err != nil {
+		return src, err
+	}
+	if src.Model, err = ResolveModel(ctx, src.Model, ui); err != nil { // of an adapter, or a run
+		return src, fmt.Errorf("the base model: %w; say where it is with --model", err)
+	}
+	return src, nil
+}
+
+func resolveSeveral(base string, adapters []NamedAdapter) (all Source, err error) {
+	for _, a := range adapters {
 		src, err := Resolve(base, a.Path)
 		if err != nil {
 			return all, err

@@ -19,11 +19,16 @@ type Causal struct{}
 // Measure implements Task. The language model's head runs only where there is a target.
 func (Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
 	out := m.Forward(s, in)
-	lm := m.(model.CausalLM)
+	loss, n := Causal{}.loss(s, m.(model.CausalLM), out, b, 0, b.Rows)
+	return Measure{Loss: loss, Weight: n}
+}
+
+// loss is the sum over the targets of some rows of a batch, and their number.
+func (Causal) loss(s *bindings.Scope, m model.CausalLM, out model.Output, b data.Batch, from, to int) (bindings.Tensor, int) {
 	width := b.Width + out.Virtual
 	var rows, targets []int64
-	for i, t := range b.Targets {
-		if t != data.IgnoreTarget {
+	for i := from * b.Width; i < to*b.Width; i++ {
+		if t := b.Targets[i]; t != data.IgnoreTarget {
 			// Token i of its row is predicted by the state before it; a prompt's virtual tokens come first.
 			rows = append(rows, int64(i/b.Width*width+out.Virtual+i%b.Width-1))
 			targets = append(targets, t)
@@ -31,17 +36,16 @@ func (Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.I
 	}
 	n := int64(len(rows))
 	if n == 0 { // cut-off prompts alone: a zero loss that still reaches every weight
-		return Measure{Loss: s.MulScalar(s.Sum(s.Narrow(out.Hidden, 1, 0, 1)), 0)}
+		return s.MulScalar(s.Sum(s.Narrow(out.Hidden, 1, 0, 1)), 0), 0
 	}
 	dev := out.Hidden.Device()
 	flat := s.Reshape(out.Hidden, -1, out.Hidden.Size(-1))
 	h := s.IndexSelect(flat, 0, s.ToDevice(s.FromInt64s(rows, n), bindings.Int64, dev))
 	want := s.ToDevice(s.FromInt64s(targets, n), bindings.Int64, dev)
 	if m.Hooks().Unembed != nil { // a method trains the head's map: its logits exist whole
-		logits := s.To(lm.Logits(s, h), bindings.Float)
-		return Measure{Loss: s.CrossEntropy(logits, want, data.IgnoreTarget, false), Weight: int(n)}
+		return s.CrossEntropy(s.To(m.Logits(s, h), bindings.Float), want, data.IgnoreTarget, false), int(n)
 	}
-	return Measure{Loss: s.LMCrossEntropy(h, lm.LMWeight(), want, data.IgnoreTarget, false, 0), Weight: int(n)}
+	return s.LMCrossEntropy(h, m.LMWeight(), want, data.IgnoreTarget, false, 0), int(n)
 }
 
 // CausalEncoder turns examples into token sequences.

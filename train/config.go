@@ -75,6 +75,8 @@ type Config struct {
 	Out         string  `yaml:"out" usage:"folder of the run"`
 
 	Peft peft.Options `yaml:",inline"`
+
+	found string // where Model is, once looked for
 }
 
 // Defaults is the configuration of a run that sets nothing.

@@ -171,8 +171,8 @@ func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) 
 // features computes, or takes from the cache, the features of each set.
 func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.Matrix, error) {
 	cfg := f.cfg
-	tok, noTok := OpenTokenizer(cfg.Model) // rows that carry token ids need none
-	facts, err := model.ReadFacts(cfg.Model)
+	tok, noTok := OpenTokenizer(cfg.folder()) // rows that carry token ids need none
+	facts, err := model.ReadFacts(cfg.folder())
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 	if tok != nil {
 		pad = padID(tok)
 	}
-	base, err := modelHash(cfg.Model)
+	base, err := modelHash(cfg.folder())
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 			return err
 		}
 		s.SetThreads(threads(cfg.Threads))
-		m, err := model.Load(s, cfg.Model, model.Options{Device: dev})
+		m, err := model.Load(s, cfg.folder(), model.Options{Device: dev})
 		if err != nil {
 			return err
 		}

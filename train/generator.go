@@ -17,6 +17,7 @@ import (
 type GeneratorOptions struct {
 	Device  string
 	DType   string // of the weights: fp32, bf16 or fp16
+	AMP     string // mixed precision of Score; "" and "auto" mean none
 	Threads int
 }
 
@@ -29,6 +30,7 @@ type Generator struct {
 	missing error // why there is no Tokenizer
 	chat    func(messages []data.Message, n int, open bool) (string, error)
 	lm      model.CausalLM
+	amp     bindings.DType
 	adapters
 }
 
@@ -47,6 +49,14 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.Device, err = device(s, o.Device); err != nil {
 		return g, err
 	}
+	if o.AMP == "" || o.AMP == "auto" {
+		o.AMP = "none"
+	}
+	precision, err := ChoosePrecision(o.AMP, mo.Device)
+	if err != nil {
+		return g, err
+	}
+	g.amp = precision.DType
 	s.SetThreads(threads(o.Threads))
 	m, err := model.Load(s, src.Model, mo)
 	if err != nil {
@@ -75,7 +85,11 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 			g.Defaults.EOS = append(g.Defaults.EOS, eos)
 		}
 	}
-	return g, g.load(s, src, lm)
+	if err := g.load(s, src, lm); err != nil {
+		return g, err
+	}
+	CastFrozen(s, lm, g.amp)
+	return g, nil
 }
 
 func parseDType(name string) (bindings.DType, error) {

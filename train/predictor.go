@@ -25,6 +25,7 @@ type Source struct {
 	Pool       string         // how that run pooled
 	MaxLength  int            // how that run cut texts
 }
+	Run        *Config        // the settings of that run, nil for what is no run's
 
 // Resolve tells what model and adapter name: a model folder, an adapter folder (its base is model, or what it
 // names), or the folder of a run, whose best checkpoint is meant.
@@ -66,14 +67,14 @@ func resolveRun(dir string) (Source, error) {
 		return Source{}, err
 	}
 	if path := filepath.Join(dir, "classifier.safetensors"); exists(path) {
-		return Source{Model: cfg.Model, Classifier: path, Pool: cfg.Pool, MaxLength: cfg.MaxLength}, nil
+		return Source{Model: cfg.Model, Classifier: path, Pool: cfg.Pool, MaxLength: cfg.MaxLength, Run: &cfg}, nil
 	}
 	best := filepath.Join(dir, "best")
 	switch {
 	case exists(filepath.Join(best, "config.json")):
-		return Source{Model: best, MaxLength: cfg.MaxLength}, nil
+		return Source{Model: best, MaxLength: cfg.MaxLength, Run: &cfg}, nil
 	case exists(filepath.Join(best, "adapter_config.json")):
-		return Source{Model: cfg.Model, Adapter: best, MaxLength: cfg.MaxLength}, nil
+		return Source{Model: cfg.Model, Adapter: best, MaxLength: cfg.MaxLength, Run: &cfg}, nil
 	}
 	return Source{}, fmt.Errorf("%s: the run has no best checkpoint yet", dir)
 }

@@ -62,15 +62,19 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui UI) (report.Summary, 
 	if err := prepareOut(cfg, mode); err != nil {
 		return report.Summary{}, err
 	}
+	var err error
+	if cfg.found, err = ResolveModel(ctx, cfg.Model, ui); err != nil {
+		return report.Summary{}, err
+	}
 	if cfg.Method == Features {
 		return runFeatures(ctx, cfg, ui)
 	}
 	r := &run{cfg: cfg, mode: mode, ui: ui}
-	r.tok, r.noTok = OpenTokenizer(cfg.Model) // rows that carry token ids need none
+	r.tok, r.noTok = OpenTokenizer(cfg.folder()) // rows that carry token ids need none
 	if err := r.loadData(ctx); err != nil {
 		return report.Summary{}, err
 	}
-	err := bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
+	err = bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
 	return r.summary, err
 }
 
@@ -201,7 +205,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
 	}
-	if r.model, err = model.Load(s, cfg.Model, o); err != nil {
+	if r.model, err = model.Load(s, cfg.folder(), o); err != nil {
 		return err
 	}
 	if err := r.attach(s); err != nil {

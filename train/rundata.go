@@ -69,7 +69,7 @@ func (r *run) loadData(ctx context.Context) error {
 // splits reads the data with its labels in the order of the head that training starts from, where that head
 // has the same ones: that of --adapter-init, which must, or the model's own.
 func (r *run) splits(ctx context.Context) (*data.Splits, error) {
-	facts, err := model.ReadFacts(r.cfg.Model)
+	facts, err := model.ReadFacts(r.cfg.folder())
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func LoadSplits(ctx context.Context, cfg Config, labels []string) (*data.Splits,
 // padID is what fills rows up; attention never sees it.
 func (r *run) padID() (int64, error) {
 	if r.tok == nil {
-		facts, err := model.ReadFacts(r.cfg.Model)
+		facts, err := model.ReadFacts(r.cfg.folder())
 		return facts.Pad, err
 	}
 	return padID(r.tok), nil
@@ -166,7 +166,7 @@ func (e Encoder) EncodeIDs(dst []int64, text string, maxLength int) ([]int64, er
 // maxLength is how many tokens of a text are read: what was asked for, or what the model has room for beside
 // the method's virtual tokens.
 func (r *run) maxLength() (int, error) {
-	facts, err := model.ReadFacts(r.cfg.Model)
+	facts, err := model.ReadFacts(r.cfg.folder())
 	if err != nil {
 		return 0, err
 	}

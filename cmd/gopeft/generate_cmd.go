@@ -67,7 +67,7 @@ func resolve(c *cli.Context) (train.Source, error) {
 			adapters = []string{c.String("adapter")}
 		}
 	}
-	return train.ResolveAdapters(c.String("model"), adapters)
+	return train.ResolveAdapters(c.Context, c.String("model"), adapters, newUI(c))
 }
 
 // adapterFlag is --adapter where one may be given.
@@ -146,10 +146,7 @@ func generateOptions(c *cli.Context, g *train.Generator, u train.UI) (generate.O
 	case own > 0:
 		u.Note("drawing at temperature %g as the model's generation_config.json says; --temperature 0 takes the most probable token", own)
 	}
-	unescape := strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\t`, "\t")
-	for _, stop := range c.StringSlice("stop") {
-		o.Stop = append(o.Stop, unescape.Replace(stop))
-	}
+	o.Stop = unescape(c.StringSlice("stop"))
 	if len(o.Stop) > 0 && g.Tokenizer == nil {
 		return o, errors.New("--stop: the model has no tokenizer, so its text is not known")
 	}
@@ -157,6 +154,15 @@ func generateOptions(c *cli.Context, g *train.Generator, u train.UI) (generate.O
 		return o, &train.UsageError{Err: err}
 	}
 	return o, nil
+}
+
+// unescape reads \n, \t and \\ as templates do.
+func unescape(texts []string) []string {
+	var out []string
+	for _, text := range texts {
+		out = append(out, strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\t`, "\t").Replace(text))
+	}
+	return out
 }
 
 // openPrompts reads --prompts, or --prompt as a file of one row.

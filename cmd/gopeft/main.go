@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		command.HideHelpCommand = true
 		command.Before = refuseArguments(command)
 	}
-	err := app.RunContext(ctx, args)
+	err := app.RunContext(ctx, nameLast(args))
 	switch usage := (*train.UsageError)(nil); {
 	case err == nil:
 		return exitDone
@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func commands() []*cli.Command {
 	return []*cli.Command{
 		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
-		mergeCommand(), convertCommand(),
+		mergeCommand(), convertCommand(), pullCommand(),
 		prepareCommand(), tokenizeCommand(), benchCommand(), doctorCommand(),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 
@@ -16,7 +15,6 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
-	"gopeft/train/metrics"
 )
 
 // stretch is how many rows are read, tokenized and batched by length at a time.
@@ -58,6 +56,9 @@ func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) 
 		return nil, err
 	}
 	if n := c.Int("max-length"); n > p.MaxLength {
+	for _, note := range p.Notes() {
+		newUI(c).Note("%s", note)
+	}
 		return nil, errors.Join(&train.UsageError{Err: fmt.Errorf("--max-length is %d, the model reads at most %d tokens", n, p.MaxLength)}, p.Close())
 	} else if n > 0 {
 		p.MaxLength = n
@@ -158,102 +159,6 @@ func predict(c *cli.Context, w io.Writer) error {
 		return c.Context.Err()
 	})
 	return err
-}
-
-func evalCommand() *cli.Command {
-	return &cli.Command{
-		Name: "eval", Usage: "score a model or adapter on labelled data",
-		Flags:  slices.Concat(modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{&cli.StringFlag{Name: "per-row", Usage: "write each row's label, prediction and logits to this JSONL file"}}, uiFlags()),
-		Action: eval,
-	}
-}
-
-// evaluated is what eval prints.
-type evaluated struct {
-	Rows      int            `json:"rows"`
-	Accuracy  float64        `json:"accuracy"`
-	MacroF1   float64        `json:"macro_f1"`
-	Loss      float64        `json:"loss"`
-	Labels    []string       `json:"labels"`
-	Confusion [][]int        `json:"confusion"` // [label][prediction]
-	Scores    metrics.Scores `json:"scores"`
-}
-
-func eval(c *cli.Context) error {
-	if path := c.String("per-row"); path != "" {
-		return fsutil.WriteFile(path, func(w io.Writer) error { return evalTo(c, w) })
-	}
-	return evalTo(c, io.Discard)
-}
-
-func evalTo(c *cli.Context, perRow io.Writer) error {
-	u := newUI(c)
-	var result evaluated
-	var confusion *metrics.Confusion
-	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		p, err := openPredictor(c, s)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, p.Close()) }()
-		rows, err := openExamples(c, p.Labels)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		u.Note("%s", rows.Columns())
-		confusion = metrics.NewConfusion(len(p.Labels))
-		e := json.NewEncoder(perRow)
-		loss := 0.0
-		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {
-			if part.Err != nil {
-				return part.Err
-			}
-			predictions, err := p.Predict(c.Context, s, part.IDs)
-			if err != nil {
-				return err
-			}
-			for i, r := range predictions {
-				label := part.Examples[i].Label
-				if label == data.Unlabelled {
-					return fmt.Errorf("%s, row %d: no label to score against", part.Examples[i].File, part.Examples[i].Row)
-				}
-				if err := confusion.Add(label, r.Label); err != nil {
-					return err
-				}
-				nll := -math.Log(max(float64(r.Probs[label]), 1e-45))
-				loss += nll
-				if err := e.Encode(map[string]any{"label": p.Labels[label], "prediction": p.Labels[r.Label], "nll": nll, "logits": r.Logits}); err != nil {
-					return err
-				}
-			}
-			result.Rows += len(predictions)
-		}
-		if result.Rows == 0 {
-			return fmt.Errorf("%s holds no rows", c.String("data"))
-		}
-		result.Loss, result.Labels = loss/float64(result.Rows), p.Labels
-		return c.Context.Err()
-	})
-	if err != nil {
-		return err
-	}
-	result.Accuracy, result.MacroF1, result.Scores = confusion.Accuracy(), confusion.MacroF1(), confusion.Scores(result.Labels)
-	for i := range result.Labels {
-		row := make([]int, len(result.Labels))
-		for j := range row {
-			row[j] = confusion.At(i, j)
-		}
-		result.Confusion = append(result.Confusion, row)
-	}
-	if c.Bool("json") {
-		return printJSON(c.App.Writer, result)
-	}
-	fmt.Fprintf(c.App.Writer, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
-	for i, l := range result.Labels {
-		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f  predicted as %v\n", l, confusion.Class(i).F1, result.Confusion[i])
-	}
-	return nil
 }
 
 func exists(path string) bool {

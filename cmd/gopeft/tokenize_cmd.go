@@ -29,7 +29,7 @@ func tokenize(c *cli.Context) error {
 	if c.String("model") == "" {
 		return &train.UsageError{Err: errNoModel}
 	}
-	src, err := train.Resolve(c.String("model"), "")
+	src, err := resolve(c)
 	if err != nil {
 		return err
 	}

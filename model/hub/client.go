@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -267,7 +268,11 @@ func (c *Client) list(ctx context.Context, r Repo) (l listing, err error) {
 	err = c.retry(ctx, func() error {
 		resp, err := c.request(ctx, http.MethodGet, address, nil, false)
 		if err != nil {
-			return passing(nil, fmt.Errorf("cannot reach the hub at %s: %w", c.Endpoint, unwrapURL(err)))
+			err := fmt.Errorf("cannot reach the hub at %s: %w", c.Endpoint, unwrapURL(err))
+			if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+				return err // no network, most likely: not worth the wait
+			}
+			return passing(nil, err)
 		}
 		defer resp.Body.Close()
 		if err := c.refused(r, "", resp); err != nil {

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/bindings"
+	"gopeft/model/generate"
+	"gopeft/train"
+	"gopeft/train/data"
+)
+
+// evaluatedText is what eval prints of a language model.
+type evaluatedText struct {
+	Rows       int      `json:"rows"`
+	Loss       float64  `json:"loss"` // nats per target token
+	Perplexity float64  `json:"perplexity"`
+	Targets    int      `json:"target_tokens"`
+	Tokens     int      `json:"tokens"` // read, prompts included
+	TokensPerS float64  `json:"tokens_per_s"`
+	Match      *float64 `json:"exact_match,omitempty"` // share of the rows
+}
+
+// scoredText is a line of --per-row.
+type scoredText struct {
+	NLL    float64 `json:"nll"`
+	Tokens int     `json:"tokens"`
+	Answer *string `json:"answer,omitempty"`
+	Match  *bool   `json:"match,omitempty"`
+}
+
+// evalCausal scores a language model: how likely it finds the answers, and on request how often its own match.
+func evalCausal(c *cli.Context, src train.Source, perRow io.Writer) error {
+	o := data.CausalOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, Template: c.String("template"),
+		TextColumn: c.String("text-column"), SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit")}
+	withPrompt, length := !c.Bool("mask-prompt"), c.Int("max-length")
+	if r := src.Run; r != nil { // as it was trained
+		if o.Template == "" {
+			o.Template = r.Template
+		}
+		if !c.IsSet("mask-prompt") {
+			withPrompt = !r.MaskPrompt
+		}
+		if length == 0 {
+			length = r.MaxLength
+		}
+	}
+	rows, err := openCausal(c, o)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	e := textEval{c: c, u: newUI(c), out: json.NewEncoder(perRow), rows: rows, withPrompt: withPrompt, length: length}
+	e.out.SetEscapeHTML(false)
+	if expr := c.String("match"); expr != "" {
+		m, err := train.NewMatcher(expr)
+		if err != nil {
+			return &train.UsageError{Err: fmt.Errorf("--match: %w", err)}
+		}
+		e.matcher = &m
+	}
+	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		g, err := train.OpenGenerator(s, src, train.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads")})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, g.Close()) }()
+		for _, note := range g.Notes() {
+			e.u.Note("%s", note)
+		}
+		return e.run(s, g)
+	})
+	if err != nil {
+		return err
+	}
+	return e.print()
+}
+
+// openCausal opens --data for a language model.
+func openCausal(c *cli.Context, o data.CausalOptions) (*data.CausalReader, error) {
+	switch path := c.String("data"); path {
+	case "":
+		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
+	case "-":
+		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
+		if err != nil {
+			return nil, err
+		}
+		return data.NewCausalReader(rows, "standard input", o)
+	default:
+		return data.OpenCausal(path, o)
+	}
+}
+
+// textEval is an evaluation in progress.
+type textEval struct {
+	c          *cli.Context
+	u          train.UI
+	out        *json.Encoder
+	rows       *data.CausalReader
+	withPrompt bool
+	length     int
+	matcher    *train.Matcher
+
+	scores  []train.RowScore
+	tokens  int
+	matched int
+	took    time.Duration // of scoring
+}
+
+// run scores the file in stretches, in constant memory but for a number or two per row.
+func (e *textEval) run(s *bindings.Scope, g *train.Generator) error {
+	for end := false; !end; {
+		var xs []data.CausalExample
+		var seqs []data.Sequence
+		for len(xs) < stretch {
+			x, err := e.rows.Next()
+			if errors.Is(err, io.EOF) {
+				end = true
+				break
+			}
+			if err != nil {
+				return err
+			}
+			seq, err := g.Encode(x, e.length, e.withPrompt)
+			if err != nil {
+				return fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
+			}
+			xs, seqs = append(xs, x), append(seqs, seq)
+			e.tokens += len(seq.IDs)
+		}
+		if len(e.scores) == 0 && len(xs) > 0 {
+			e.u.Note("%s", e.rows.How())
+		}
+		if err := e.stretch(s, g, xs, seqs); err != nil {
+			return err
+		}
+	}
+	if len(e.scores) == 0 {
+		return fmt.Errorf("%s holds no rows", e.c.String("data"))
+	}
+	if stats := e.rows.Stats(); stats.Skipped > 0 {
+		e.u.Note("%d bad rows skipped, the first: %v", stats.Skipped, stats.FirstSkipped)
+	}
+	return nil
+}
+
+func (e *textEval) stretch(s *bindings.Scope, g *train.Generator, xs []data.CausalExample, seqs []data.Sequence) error {
+	begun := time.Now()
+	scores, err := g.Score(e.c.Context, s, seqs, train.ScoreOptions{Batch: e.c.Int("batch-size"), MaxTokens: e.c.Int("max-tokens"),
+		Progress: func(done, total int) { e.u.Progress("score", done, total, "") }})
+	if err != nil {
+		return err
+	}
+	e.took += time.Since(begun)
+	e.scores = append(e.scores, scores...)
+	lines := make([]scoredText, len(scores))
+	for i, r := range scores {
+		lines[i] = scoredText{NLL: r.NLL, Tokens: r.Tokens}
+	}
+	if e.matcher != nil && len(xs) > 0 {
+		if err := e.answer(s, g, xs, lines); err != nil {
+			return err
+		}
+	}
+	for _, line := range lines {
+		if err := e.out.Encode(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answer lets the model answer and compares.
+func (e *textEval) answer(s *bindings.Scope, g *train.Generator, xs []data.CausalExample, lines []scoredText) error {
+	questions := make([]data.CausalExample, len(xs))
+	wanted := make([]string, len(xs))
+	at := func(i int, err error) error { return fmt.Errorf("%s, row %d: %w", xs[i].File, xs[i].Row, err) }
+	for i, x := range xs {
+		var err error
+		if questions[i], err = train.Question(x); err != nil {
+			return at(i, err)
+		}
+		ok := false
+		if wanted[i], ok = e.matcher.Find(questions[i].Answer); !ok {
+			return at(i, fmt.Errorf("--match finds nothing in the answer %.60q", questions[i].Answer))
+		}
+	}
+	o := g.Defaults
+	o.Temperature, o.MaxNew, o.Batch, o.Stop = 0, e.c.Int("max-new-tokens"), e.c.Int("batch-size"), unescape(e.c.StringSlice("stop"))
+	done := 0
+	results, err := g.Answers(s, questions, o, func(ev generate.Event) error {
+		if ev.Reason != "" {
+			done++
+			e.u.Progress("answer", done, len(xs), "")
+		}
+		return nil
+	})
+	if bad := (*generate.PromptError)(nil); errors.As(err, &bad) {
+		return at(bad.Prompt, fmt.Errorf("the prompt %w", bad.Err))
+	}
+	if err != nil {
+		return err
+	}
+	for i, r := range results {
+		got, ok := e.matcher.Find(r.Text)
+		same := ok && e.matcher.Same(got, wanted[i])
+		if same {
+			e.matched++
+		}
+		lines[i].Answer, lines[i].Match = &r.Text, &same
+	}
+	return nil
+}
+
+func (e *textEval) print() error {
+	r := evaluatedText{Rows: len(e.scores), Tokens: e.tokens, TokensPerS: float64(e.tokens) / e.took.Seconds()}
+	r.Loss, r.Perplexity, r.Targets = train.Perplexity(e.scores)
+	if r.Targets == 0 {
+		return fmt.Errorf("%s: nothing to score: every answer is cut off by --max-length", e.c.String("data"))
+	}
+	if math.IsNaN(r.Perplexity) || math.IsInf(r.Perplexity, 0) {
+		return fmt.Errorf("the model's scores are not finite (loss %v)", r.Loss)
+	}
+	if e.matcher != nil {
+		share := float64(e.matched) / float64(r.Rows)
+		r.Match = &share
+	}
+	w := e.c.App.Writer
+	if e.c.Bool("json") {
+		return printJSON(w, r)
+	}
+	if _, err := fmt.Fprintf(w, "%d rows, %d target tokens: loss %.4f, perplexity %.2f, %.0f tokens/s\n", r.Rows, r.Targets, r.Loss, r.Perplexity, r.TokensPerS); err != nil {
+		return err
+	}
+	if r.Match == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "exact match %.4f (%d of %d)\n", *r.Match, e.matched, r.Rows)
+	return err
+}

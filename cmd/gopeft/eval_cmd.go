@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/bindings"
+	"gopeft/model/fsutil"
+	"gopeft/train"
+	"gopeft/train/data"
+	"gopeft/train/metrics"
+)
+
+func evalCommand() *cli.Command {
+	return &cli.Command{
+		Name: "eval", Usage: "score a model or adapter on labelled data",
+		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}},
+			modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{
+				&cli.StringFlag{Name: "per-row", Usage: "write a JSONL file with each row's nll and tokens, or its label, prediction and logits"},
+				&cli.StringFlag{Name: "template", Usage: "causal: prompt and answer from columns, e.g. '{question} -> {answer}'", DefaultText: "the run's"},
+				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only"},
+				&cli.StringFlag{Name: "match", Usage: "causal: let the model answer, and compare what this regular expression (or its group) finds first, e.g. '#### (-?[0-9,]+)'"},
+				&cli.IntFlag{Name: "max-new-tokens", Value: 256, Usage: "of --match: length of an answer at most"},
+				&cli.StringSliceFlag{Name: "stop", Usage: "of --match: end an answer at this text"},
+			}, uiFlags()),
+		Action: eval,
+	}
+}
+
+// evaluated is what eval prints.
+type evaluated struct {
+	Rows      int            `json:"rows"`
+	Accuracy  float64        `json:"accuracy"`
+	MacroF1   float64        `json:"macro_f1"`
+	Loss      float64        `json:"loss"`
+	Labels    []string       `json:"labels"`
+	Confusion [][]int        `json:"confusion"` // [label][prediction]
+	Scores    metrics.Scores `json:"scores"`
+}
+
+func eval(c *cli.Context) error {
+	src, err := resolve(c)
+	if err != nil {
+		return err
+	}
+	task := c.String("task")
+	if task == "" {
+		if task = "classify"; src.Run != nil {
+			task = src.Run.Task
+		}
+	}
+	to := func(w io.Writer) error { return evalLabels(c, w) }
+	switch task {
+	case "classify":
+		for _, name := range []string{"template", "mask-prompt", "match", "stop", "max-new-tokens"} {
+			if c.IsSet(name) {
+				return &train.UsageError{Err: fmt.Errorf("--%s goes with --task causal", name)}
+			}
+		}
+	case "causal":
+		to = func(w io.Writer) error { return evalCausal(c, src, w) }
+	default:
+		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
+	}
+	if path := c.String("per-row"); path != "" {
+		return fsutil.WriteFile(path, to)
+	}
+	return to(io.Discard)
+}
+
+// evalLabels scores a classifier.
+func evalLabels(c *cli.Context, perRow io.Writer) error {
+	u := newUI(c)
+	var result evaluated
+	var confusion *metrics.Confusion
+	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
+		p, err := openPredictor(c, s)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, p.Close()) }()
+		rows, err := openExamples(c, p.Labels)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		confusion = metrics.NewConfusion(len(p.Labels))
+		e := json.NewEncoder(perRow)
+		loss := 0.0
+		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {
+			if part.Err != nil {
+				return part.Err
+			}
+			say()
+			predictions, err := p.Predict(c.Context, s, part.IDs)
+			if err != nil {
+				return err
+			}
+			for i, r := range predictions {
+				label := part.Examples[i].Label
+				if label == data.Unlabelled {
+					return fmt.Errorf("%s, row %d: no label to score against", part.Examples[i].File, part.Examples[i].Row)
+				}
+				if err := confusion.Add(label, r.Label); err != nil {
+					return err
+				}
+				nll := -math.Log(max(float64(r.Probs[label]), 1e-45))
+				loss += nll
+				if err := e.Encode(map[string]any{"label": p.Labels[label], "prediction": p.Labels[r.Label], "nll": nll, "logits": r.Logits}); err != nil {
+					return err
+				}
+			}
+			result.Rows += len(predictions)
+		}
+		if result.Rows == 0 {
+			return fmt.Errorf("%s holds no rows", c.String("data"))
+		}
+		result.Loss, result.Labels = loss/float64(result.Rows), p.Labels
+		return c.Context.Err()
+	})
+	if err != nil {
+		return err
+	}
+	result.Accuracy, result.MacroF1, result.Scores = confusion.Accuracy(), confusion.MacroF1(), confusion.Scores(result.Labels)
+	for i := range result.Labels {
+		row := make([]int, len(result.Labels))
+		for j := range row {
+			row[j] = confusion.At(i, j)
+		}
+		result.Confusion = append(result.Confusion, row)
+	}
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, result)
+	}
+	fmt.Fprintf(c.App.Writer, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
+	for i, l := range result.Labels {
+		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f  predicted as %v\n", l, confusion.Class(i).F1, result.Confusion[i])
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopeft/model/modeltest"
+)
+
+func evalJSON(t *testing.T, args ...string) evaluatedText {
+	t.Helper()
+	stdout, _ := must(t, "", append([]string{"eval", "--task", "causal", "--json"}, args...)...)
+	var e evaluatedText
+	if err := json.Unmarshal([]byte(stdout), &e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestEvalOfALanguageModel(t *testing.T) {
+	tiny := modeltest.Testdata(t, "llama/base")
+	path := writeText(t, "rows.jsonl", `{"input_ids": [1, 5, 9, 12, 20, 31, 7]}
+{"input_ids": [2, 30, 7], "labels": [-100, -100, 7]}
+{"input_ids": [1, 5]}
+`)
+	perRow := filepath.Join(t.TempDir(), "rows.jsonl")
+	e := evalJSON(t, "--model", tiny, "--data", path, "--per-row", perRow)
+	raw, err := os.ReadFile(perRow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := lines[scoredText](t, string(raw))
+	sum, n := 0.0, 0
+	for i, want := range []int{6, 1, 1} {
+		if rows[i].Tokens != want || !(rows[i].NLL > 0) {
+			t.Errorf("row %d: %+v", i+1, rows[i])
+		}
+		sum, n = sum+rows[i].NLL, n+rows[i].Tokens
+	}
+	if e.Rows != 3 || e.Targets != n || e.Tokens != 12 || math.Abs(e.Loss-sum/float64(n)) > 1e-9 || math.Abs(e.Perplexity-math.Exp(e.Loss)) > 1e-6 || !(e.TokensPerS > 0) {
+		t.Errorf("%+v, rows sum to %v of %d", e, sum, n)
+	}
+	// Rows alone, and in the company of others, score the same.
+	alone := evalJSON(t, "--model", tiny, "--data", path, "--batch-size", "1")
+	if math.Abs(alone.Loss-e.Loss) > 1e-5 {
+		t.Errorf("loss %v in batches, %v alone", e.Loss, alone.Loss)
+	}
+	// Virtual tokens come before the text and are no targets.
+	for _, adapter := range []string{"peft/llama-causal-prompt", "peft/llama-causal-prefix", "peft/llama-causal-lora"} {
+		if with := evalJSON(t, "--model", tiny, "--adapter", modeltest.Testdata(t, adapter), "--data", path); with.Targets != n || with.Loss == e.Loss {
+			t.Errorf("%s: %+v", adapter, with)
+		}
+	}
+}
+
+func TestEvalAsTheRunWasTrained(t *testing.T) {
+	base := modeltest.Shared(t, "models/llama-stories260k")
+	data := writeText(t, "qa.csv", "q,a\n"+strings.Repeat("What is it?,#### 7\n", 12))
+	out := filepath.Join(t.TempDir(), "run")
+	must(t, "", "train", "--task", "causal", "--model", base, "--method", "full", "--train", data, "--val", data, "--template", "{q} -> {a}",
+		"--epochs", "40", "--lr", "0.003", "--batch-size", "4", "--out", out, "--amp", "none", "--no-train-eval")
+	raw, err := os.ReadFile(filepath.Join(out, "summary.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum struct {
+		Loss struct {
+			Val float64 `json:"val"`
+		} `json:"loss"`
+	}
+	if err := json.Unmarshal(raw, &sum); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--model", out, "--data", data, "--match", `#### (-?[0-9,]+)`, "--max-new-tokens", "12"}
+	stdout, _ := must(t, "", append([]string{"eval", "--json"}, args...)...) // the task is the run's
+	var e evaluatedText
+	if err := json.Unmarshal([]byte(stdout), &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.Match == nil || *e.Match != 1 || math.Abs(e.Loss-sum.Loss.Val) > 1e-4 {
+		t.Errorf("%s, validation loss %v", stdout, sum.Loss.Val)
+	}
+	before := evalJSON(t, append([]string{"--template", "{q} -> {a}"}, append(args, "--model", base)...)...)
+	if *before.Match != 0 || before.Loss <= e.Loss {
+		t.Errorf("before training: %+v", before)
+	}
+}
+
+func TestEvalRefuses(t *testing.T) {
+	tiny := modeltest.Testdata(t, "llama/base")
+	ids := writeText(t, "ids.jsonl", `{"input_ids": [1, 5]}`)
+	for _, c := range []struct {
+		code int
+		want string
+		args []string
+	}{
+		{exitUsage, "--task", []string{"--model", tiny, "--data", ids, "--task", "regress"}},
+		{exitUsage, "--match goes with --task causal", []string{"--model", tiny, "--data", ids, "--match", "x"}},
+		{exitUsage, "--match", []string{"--model", tiny, "--data", ids, "--task", "causal", "--match", "("}},
+		{exitUsage, "2 groups", []string{"--model", tiny, "--data", ids, "--task", "causal", "--match", "(a)(b)"}},
+		{exitUsage, "--data is missing", []string{"--model", tiny, "--task", "causal"}},
+		{exitFailed, "where its answer begins is not known", []string{"--model", tiny, "--data", ids, "--task", "causal", "--match", "x"}},
+		{exitFailed, "does not write them", []string{"--model", modeltest.Testdata(t, "distilbert/tiny"), "--data", ids, "--task", "causal"}},
+		{exitFailed, "cannot read text", []string{"--model", tiny, "--data", writeText(t, "t.jsonl", `{"text": "x"}`), "--task", "causal"}},
+		{exitFailed, "holds no rows", []string{"--model", tiny, "--data", writeText(t, "e.jsonl", ""), "--task", "causal"}},
+	} {
+		code, _, stderr := gopeft(t, "", append([]string{"eval"}, c.args...)...)
+		if code != c.code || !strings.Contains(stderr, c.want) {
+			t.Errorf("%v: exit %d, %s, want %d with %q", c.args, code, stderr, c.code, c.want)
+		}
+	}
+}
