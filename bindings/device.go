@@ -20,8 +20,8 @@ func (s *Scope) SetDeterministic(on bool) { csrc.SetDeterministic(on) }
 // FlushDenormals makes the CPU treat denormal numbers as zero.
 func (s *Scope) FlushDenormals(on bool) { csrc.FlushDenormal(on) }
 
-// KeepLargeBlocks makes the allocator keep large freed blocks instead of returning them to the kernel:
-// faster steps with large activations for more resident memory between them.
+// KeepLargeBlocks chooses whether large blocks of host memory are kept for the next tensor of their size, as they
+// are by default, or returned to the kernel when they are freed. No more is kept than was once in use together.
 func (s *Scope) KeepLargeBlocks(on bool) { csrc.KeepLargeBlocks(on) }
 
 // AllowTF32 lets GPUs round fp32 matrix products to TF32.

@@ -16,6 +16,6 @@ func (s *Scope) LMCrossEntropy(hidden, weight, targets Tensor, ignore int64, mea
 	}
 	return s.In(func(s *Scope) Tensor {
 		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)
-		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, chunkBytes), h, weight, t)
+		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, chunkBytes, !s.buf.composed), h, weight, t)
 	})
 }

@@ -136,11 +136,10 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 	return s.In(func(s *Scope) Tensor { return s.attentionComposed(q, k, v, bias, scale, dropout) })
 }
 
-// fusedAttention reports whether our own kernel serves. It reads keys and values several times to pack them,
-// which one query does not repay.
+// fusedAttention reports whether our own kernel serves.
 func (s *Scope) fusedAttention(q, k, v, bias Tensor, dropout float64) bool {
 	plain := !bias.Defined() || bias.Dim() == 4 && !bias.RequiresGrad()
-	return plain && dropout < 1 && q.Size(2) > 1 && s.fused(q, k, v, bias)
+	return plain && dropout < 1 && s.fused(q, k, v, bias)
 }
 
 // attentionComposed is Attention from its parts; libtorch's fused kernel is slower than it in bf16 and with

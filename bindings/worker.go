@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
+
+	"gopeft/bindings/csrc"
 )
 
 // worker is the one thread that talks to libtorch. There is one per process since libtorch's own state is.
@@ -35,6 +37,7 @@ var startWorker = sync.OnceValue(func() *worker {
 		runtime.LockOSThread()
 		w.tid = syscall.Gettid()
 		buf := newBuffers()
+		csrc.KeepLargeBlocks(true)
 		close(ready)
 		for j := range w.jobs {
 			j.done <- run(j, buf)

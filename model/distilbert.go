@@ -115,13 +115,28 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 	if in.States != nil {
 		*in.States = append(*in.States, h)
 	}
-	for _, b := range m.blocks {
-		h = m.step(s, b, h, pad, in)
+	for i, b := range m.blocks {
+		read := everywhere
+		if in.Pooled && in.States == nil && i == len(m.blocks)-1 {
+			read, virtual = m.pooledAt(virtual), 0
+		}
+		h = m.step(s, b, h, pad, in, read)
 		if in.States != nil {
 			*in.States = append(*in.States, h)
 		}
 	}
 	return Output{Hidden: h, Virtual: virtual}
+}
+
+// everywhere stands for all positions where one is asked for.
+const everywhere = -1
+
+// pooledAt is the position that Classify reads, with virtual tokens in front.
+func (m *DistilBERT) pooledAt(virtual int) int {
+	if m.hooks.PoolAsPeft {
+		return 0
+	}
+	return virtual
 }
 
 // embed is LayerNorm(words + positions), dropped out; a prompt counts as the first positions.
@@ -153,20 +168,25 @@ func rate(p float64, train bool) float64 {
 }
 
 // step is one block, its activations kept or, when in asks so, recomputed in the backward pass.
-func (m *DistilBERT) step(s *bindings.Scope, b *distilBlock, h bindings.Tensor, pad *padding, in Input) bindings.Tensor {
+func (m *DistilBERT) step(s *bindings.Scope, b *distilBlock, h bindings.Tensor, pad *padding, in Input, read int) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		memory := memories(s, b.Memory)
 		bias := pad.bias(memoryLen(memory), computeDType(s, h))
 		return checkpointed(s, in, append([]bindings.Tensor{h, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
-			return m.block(s, b, ts[0], ts[1], ts[2:], in)
+			return m.block(s, b, ts[0], ts[1], ts[2:], in, read)
 		})
 	})
 }
 
-func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, x, bias bindings.Tensor, memory []bindings.Tensor, in Input) bindings.Tensor {
+// block computes all positions, or only the one at read: [B, 1, hidden].
+func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, all, bias bindings.Tensor, memory []bindings.Tensor, in Input, read int) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		x := all
+		if read != everywhere {
+			x = s.Narrow(all, 1, int64(read), 1)
+		}
 		joinAttn := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.attnNorm.forward(s, s.Add(h, x)) }
-		a := transform(s, b.AfterAttn, m.attend(s, b, x, bias, memory, in), joinAttn)
+		a := transform(s, b.AfterAttn, m.attend(s, b, x, all, bias, memory, in), joinAttn)
 		x = s.AddLayerNorm(a, x, b.attnNorm.w.Value(), b.attnNorm.b.Value(), b.attnNorm.eps, 0)
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
 			up := b.Linear(Up).Forward(s, x)
@@ -186,13 +206,13 @@ func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, x, bias bindings.T
 	})
 }
 
-// attend is multi-head self-attention with the block's memories and branches.
-func (m *DistilBERT) attend(s *bindings.Scope, b *distilBlock, x, bias bindings.Tensor, memory []bindings.Tensor, in Input) bindings.Tensor {
+// attend is multi-head attention of x's positions over all, with the block's memories and branches.
+func (m *DistilBERT) attend(s *bindings.Scope, b *distilBlock, x, all, bias bindings.Tensor, memory []bindings.Tensor, in Input) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		n := m.cfg.Heads
 		q := heads(s, b.Linear(Q).Forward(s, x), n)
-		k := heads(s, b.Linear(K).Forward(s, x), n)
-		v := heads(s, b.Linear(V).Forward(s, x), n)
+		k := heads(s, b.Linear(K).Forward(s, all), n)
+		v := heads(s, b.Linear(V).Forward(s, all), n)
 		k, v = remember(s, memory, k, v)
 		o := s.Attention(q, k, v, biasFor(s, bias, q), 0, rate(m.cfg.AttentionDropout, in.Train))
 		for _, branch := range b.Branch {
@@ -213,11 +233,7 @@ func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) 
 // Classify implements Model: it reads the first real token, [CLS].
 func (m *DistilBERT) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		at := out.Virtual
-		if m.hooks.PoolAsPeft {
-			at = 0
-		}
-		cls := s.Select(out.Hidden, 1, int64(at))
+		cls := s.Select(out.Hidden, 1, int64(m.pooledAt(out.Virtual)))
 		if c := m.hooks.Classifier; c != nil {
 			return c.Forward(s, cls)
 		}

@@ -54,6 +54,9 @@ func TestDistilBERTMatchesTransformers(t *testing.T) {
 					if classify {
 						logits := m.Classify(s, in, out)
 						modeltest.Close(t, name+" logits", logits, g.Tensor(s, name+".logits"), 1e-5)
+						in.Pooled, in.States = true, nil
+						pooled := m.Classify(s, in, m.Forward(s, in))
+						modeltest.Close(t, name+" logits of a pooled pass", pooled, logits, 1e-6)
 						loss := s.CrossEntropy(logits, g.Tensor(s, name+".labels"), -100, true)
 						modeltest.Close(t, name+" loss", loss, g.Tensor(s, name+".loss"), 1e-5)
 					}
@@ -72,18 +75,22 @@ func TestDistilBERTGradientsMatchTransformers(t *testing.T) {
 		for _, p := range m.Params().All() {
 			p.SetTrainable(s, true)
 		}
-		in := batch(g, s, "padded")
-		loss := s.In(func(s *bindings.Scope) bindings.Tensor {
-			return s.CrossEntropy(m.Classify(s, in, m.Forward(s, in)), g.Tensor(s, "padded.labels"), -100, true)
-		})
-		s.Backward(loss)
-		for _, p := range m.Params().All() {
-			grad := s.Grad(p.T)
-			if !grad.Defined() {
-				t.Errorf("%s has no gradient", p.Name)
-				continue
+		for _, pooled := range []bool{false, true} {
+			in := batch(g, s, "padded")
+			in.Pooled = pooled
+			loss := s.In(func(s *bindings.Scope) bindings.Tensor {
+				return s.CrossEntropy(m.Classify(s, in, m.Forward(s, in)), g.Tensor(s, "padded.labels"), -100, true)
+			})
+			s.Backward(loss)
+			for _, p := range m.Params().All() {
+				grad := s.Grad(p.T)
+				if !grad.Defined() {
+					t.Errorf("%s has no gradient", p.Name)
+					continue
+				}
+				modeltest.Close(t, "gradient of "+p.Name, grad, adam.Tensor(s, "grad."+p.Name), 1e-5)
+				s.SetGrad(p.T, bindings.Tensor{})
 			}
-			modeltest.Close(t, "gradient of "+p.Name, grad, adam.Tensor(s, "grad."+p.Name), 1e-5)
 		}
 		return m.Close()
 	})

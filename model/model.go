@@ -25,6 +25,8 @@ type Input struct {
 	Segments  bindings.Tensor // [B, S] int64, LLaMA only: tokens attend within their segment; none: one per row
 	Train     bool            // dropout on
 	Cache     *Cache          // LLaMA only: earlier tokens, to which this batch is appended; nil: none
+	// Pooled says that only Classify follows: a model may leave out of the last block what it does not read.
+	Pooled bool
 	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.
 	CheckpointActivations bool
 	// States, when not nil, receives the embeddings' output and every block's, owned by the scope of the call.
@@ -33,7 +35,7 @@ type Input struct {
 
 // Output is the last hidden states.
 type Output struct {
-	Hidden  bindings.Tensor // [B, Virtual+S, hidden]
+	Hidden  bindings.Tensor // [B, Virtual+S, hidden]; of a pooled pass what Classify reads
 	Virtual int             // virtual tokens before IDs' first
 }
 

@@ -51,6 +51,7 @@ type Classification struct{}
 
 // Measure implements Task.
 func (Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
+	in.Pooled = true
 	logits := s.To(m.Classify(s, in, m.Forward(s, in)), bindings.Float)
 	labels := s.ToDevice(s.FromInt64s(b.Labels, int64(b.Rows)), bindings.Int64, logits.Device())
 	return Measure{

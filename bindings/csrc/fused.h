@@ -51,6 +51,12 @@ void typed(const at::Tensor& t, F fn) {
   else fn(static_cast<float*>(const_cast<void*>(t.const_data_ptr())));
 }
 
+// Products of fp32 or bf16 matrices whose rows are contiguous, computed in bf16 or fp32, in dtype d: a·bᵀ, a·b
+// and aᵀ·b.
+at::Tensor rows_by_rows(const at::Tensor& a, const at::Tensor& b, bool bf16, at::ScalarType d);
+at::Tensor rows_by_columns(const at::Tensor& a, const at::Tensor& b, bool bf16, at::ScalarType d);
+at::Tensor columns_by_columns(const at::Tensor& a, const at::Tensor& b, bool bf16, at::ScalarType d);
+
 // column_sums is the sum over rows of t [m, n], in fp32.
 at::Tensor column_sums(const at::Tensor& t);
 

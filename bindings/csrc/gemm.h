@@ -41,6 +41,9 @@ void product(const Product& p);  // on all of libtorch's threads
 int64_t panel_words(int64_t k, bool bf16);                                  // depth in words
 void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out);
 
+// pack_panels packs any number of rows; the panel of row i begins at word i*panel_words(k).
+void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out);
+
 struct Tile {
   void* c;
   int64_t ldc;

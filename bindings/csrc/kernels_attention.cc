@@ -69,12 +69,6 @@ Operand one_head(const Tensor& t, int64_t bi, int64_t hi, bool turned) {
   return turned ? Operand{p, low, 1, t.stride(2)} : Operand{p, low, t.stride(2), 1};
 }
 
-// panels packs all of o's rows, width by width; panel i begins at i*width*words.
-void panels(const Operand& o, int64_t rows, int64_t depth, bool bf16, int width, uint32_t* out) {
-  const int64_t words = panel_words(depth, bf16);
-  for (int64_t i = 0; i < rows; i += width) pack(o, i, std::min<int64_t>(width, rows - i), 0, depth, bf16, width, out + i * words);
-}
-
 // find_visible fills first and last: what lies outside has no part in any of the block's softmaxes.
 void find_visible(Attention& a) {
   const int64_t nb = a.bias.defined() ? a.bias.size(0) : 1, nh = a.bias.defined() ? a.bias.size(1) : 1;
@@ -224,8 +218,8 @@ Tensor forward(const Attention& a, at::ScalarType type, Tensor* lse) {
         s = mem.floats(up(a.sk, 2) * kQ);
         o = mem.floats(kQ * ld);
       }
-      panels(one_head(a.k, bi, kv, false), a.sk, a.d, a.bf16, kTileM, keys);
-      panels(one_head(a.v, bi, kv, true), a.d, a.sk, a.bf16, kTileN, values);
+      pack_panels(one_head(a.k, bi, kv, false), 0, a.sk, 0, a.d, a.bf16, kTileM, keys);
+      pack_panels(one_head(a.v, bi, kv, true), 0, a.d, 0, a.sk, a.bf16, kTileN, values);
       for (int64_t g = 0; g < group * a.blocks(); g++) {
         const Block k = block_of(a, bi, kv * group + g / a.blocks(), g % a.blocks());
         pack(one_head(a.q, bi, k.hi, false), k.q0, k.n, 0, a.d, a.bf16, kQ, queries);
@@ -340,9 +334,9 @@ void backward(const Attention& a, const Tensor& out, const Tensor& lse, const Te
       gk = mem.floats(rows * ld);
       gv = mem.floats(rows * ld);
     }
-    panels(one_head(a.k, bi, kv, false), a.sk, a.d, a.bf16, kTileM, keys);
-    panels(one_head(a.v, bi, kv, false), a.sk, a.d, a.bf16, kTileM, values);
-    if (dq.defined()) panels(one_head(a.k, bi, kv, true), a.d, a.sk, a.bf16, kTileN, key_dims);
+    pack_panels(one_head(a.k, bi, kv, false), 0, a.sk, 0, a.d, a.bf16, kTileM, keys);
+    pack_panels(one_head(a.v, bi, kv, false), 0, a.sk, 0, a.d, a.bf16, kTileM, values);
+    if (dq.defined()) pack_panels(one_head(a.k, bi, kv, true), 0, a.d, 0, a.sk, a.bf16, kTileN, key_dims);
     std::fill(gk, gk + rows * ld, 0.f);
     std::fill(gv, gv + rows * ld, 0.f);
     for (int64_t g = 0; g < group * a.blocks(); g++) {
@@ -388,6 +382,64 @@ void backward(const Attention& a, const Tensor& out, const Tensor& lse, const Te
     if (dk.defined()) write_head(gk, ld, dk, bi, kv, 0, a.sk);
     if (dv.defined()) write_head(gv, ld, dv, bi, kv, 0, a.sk);
   });
+}
+
+// few is the forward pass for a few queries, as in decoding: keys and values are read as they lie, since packing
+// them would cost more than the products.
+constexpr int64_t kFew = 8;
+
+Tensor few(const Attention& a, at::ScalarType type) {
+  Tensor out = at::empty({a.b, a.sq, a.h, a.d}, at::TensorOptions().dtype(type)).transpose(1, 2);
+  const int64_t group = a.h / a.hkv;
+  typed(a.q, [&](const auto* pq) {
+    typed(a.k, [&](const auto* pk) {
+      typed(a.v, [&](const auto* pv) {
+        typed(out, [&](auto* po) {
+          each(a.b * a.h, [&](int64_t job) {
+            const int64_t bi = job / a.h, hi = job % a.h, kv = hi / group, wide = up(a.d, 16);
+            Memory mem;
+            mem.start(scratch(3, (a.sk + 2 * wide) * 4 + 256));
+            float *s = mem.floats(a.sk), *q = mem.floats(wide), *sum = mem.floats(wide);
+            for (int64_t i = 0; i < a.sq; i++) {
+              const auto* from = pq + bi * a.q.stride(0) + hi * a.q.stride(1) + i * a.q.stride(2);
+              for (int64_t j = 0; j < a.d; j += 16) {
+                _mm512_storeu_ps(q + j, _mm512_mul_ps(load16(from + j, first16(a.d - j)), _mm512_set1_ps(static_cast<float>(a.scale))));
+                _mm512_storeu_ps(sum + j, _mm512_setzero_ps());
+              }
+              const float* bias = nullptr;
+              if (a.bias.defined())
+                bias = a.bias.const_data_ptr<float>() + (a.bias.size(0) == 1 ? 0 : bi) * a.bias.stride(0) +
+                       (a.bias.size(1) == 1 ? 0 : hi) * a.bias.stride(1) + (a.bias.size(3) == 1 ? 0 : i);
+              const int64_t seen = a.causal ? std::max<int64_t>(1, std::min(a.sk, i + 1 + a.sk - a.sq)) : a.sk;
+              float most = -std::numeric_limits<float>::infinity(), total = 0;
+              for (int64_t key = 0; key < seen; key++) {
+                const auto* row = pk + bi * a.k.stride(0) + kv * a.k.stride(1) + key * a.k.stride(2);
+                __m512 dot = _mm512_setzero_ps();
+                for (int64_t j = 0; j < a.d; j += 16) dot = _mm512_fmadd_ps(load16(row + j, first16(a.d - j)), _mm512_loadu_ps(q + j), dot);
+                s[key] = _mm512_reduce_add_ps(dot) + (bias ? bias[key * a.bias.stride(2)] : 0.f);
+                most = std::max(most, s[key]);
+              }
+              for (int64_t key = 0; key < seen; key += 16) {
+                const __mmask16 m = first16(seen - key);
+                const __m512 e = _mm512_maskz_mov_ps(m, exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + key), _mm512_set1_ps(most))));
+                total += _mm512_reduce_add_ps(e);
+                _mm512_mask_storeu_ps(s + key, m, e);
+              }
+              for (int64_t key = 0; key < seen; key++) {
+                const auto* row = pv + bi * a.v.stride(0) + kv * a.v.stride(1) + key * a.v.stride(2);
+                for (int64_t j = 0; j < a.d; j += 16)
+                  _mm512_storeu_ps(sum + j, _mm512_fmadd_ps(load16(row + j, first16(a.d - j)), _mm512_set1_ps(s[key]), _mm512_loadu_ps(sum + j)));
+              }
+              auto* to = po + bi * out.stride(0) + hi * out.stride(1) + i * out.stride(2);
+              for (int64_t j = 0; j < a.d; j += 16)
+                store16(to + j, first16(a.d - j), _mm512_mul_ps(_mm512_loadu_ps(sum + j), _mm512_set1_ps(1 / total)));
+            }
+          });
+        });
+      });
+    });
+  });
+  return out;
 }
 
 Tensor dense_last(const Tensor& t) { return t.stride(3) == 1 || t.size(3) == 1 ? t : t.contiguous(); }
@@ -467,5 +519,8 @@ char* gp_fused_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, 
         const at::ScalarType type = ac ? at::kBFloat16 : at::promote_types(tq.scalar_type(), tv.scalar_type());
         const uint64_t seed = p > 0 ? gp::draw_seed() : 0;
         if (gp::recorded({tq, tk, tv})) *out = gp::box(gp::Fused::apply(tq, tk, tv, gp::maybe(mask), scale, causal != 0, p, static_cast<int64_t>(seed), bf16, type));
-        else *out = gp::box(gp::forward(gp::problem(tq, tk, tv, mask, scale, causal != 0, gp::Dropout(p, seed), bf16), type, nullptr));)
+        else {
+          const gp::Attention a = gp::problem(tq, tk, tv, mask, scale, causal != 0, gp::Dropout(p, seed), bf16);
+          *out = gp::box(a.sq <= gp::kFew && p == 0 ? gp::few(a, type) : gp::forward(a, type, nullptr));
+        })
 }

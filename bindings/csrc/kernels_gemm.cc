@@ -198,6 +198,16 @@ void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, boo
     bf16 ? pack_typed<false, true>(o, i0, rows, k0, k, width, out) : pack_typed<false, false>(o, i0, rows, k0, k, width, out);
 }
 
+void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out) {
+  const int64_t kw = panel_words(k, bf16);
+  // Rows that lie side by side in memory are read a stretch of depth at a time: each page is touched once.
+  const int64_t stretch = o.depth == 1 ? k : 64;
+  for (int64_t at = 0; at < k; at += stretch)
+    for (int64_t i = 0; i < rows; i += width)
+      pack(o, i0 + i, std::min<int64_t>(width, rows - i), k0 + at, std::min(stretch, k - at), bf16, width,
+           out + i * kw + panel_words(at, bf16) * width);
+}
+
 void tile(bool bf16, int rows, int64_t kw, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb, const Tile& t) {
   (bf16 ? kKernels<true> : kKernels<false>)[rows](kw, a, lda, b, ldb, t);
 }
@@ -214,9 +224,10 @@ void product(const Product& p) {
     for (int64_t n0 = 0; n0 < p.n; n0 += n_block) {
       const int64_t panels = (std::min(n_block, p.n - n0) + kTileN - 1) / kTileN;
       auto* b = static_cast<uint32_t*>(scratch(0, panels * kTileN * most * 4));
-      each(panels, [&](int64_t j) {
-        const int64_t at = n0 + j * kTileN;
-        pack(p.b, at, std::min<int64_t>(kTileN, p.n - at), k0, k, p.bf16, kTileN, b + j * kTileN * kw);
+      constexpr int64_t together = 8;
+      each((panels + together - 1) / together, [&](int64_t group) {
+        const int64_t j = group * together, at = n0 + j * kTileN;
+        pack_panels(p.b, at, std::min(together * kTileN, n0 + std::min(n_block, p.n - n0) - at), k0, k, p.bf16, kTileN, b + j * kTileN * kw);
       });
       // Few rows are shared among the threads by columns.
       const int64_t wanted = (4 * at::get_num_threads() + m_blocks - 1) / m_blocks;
@@ -225,8 +236,7 @@ void product(const Product& p) {
       each(m_blocks * spans, [&](int64_t job) {
         const int64_t m0 = job / spans * m_block, m = std::min(m_block, p.m - m0), j0 = job % spans * span;
         auto* a = static_cast<uint32_t*>(scratch(1, m_block * most * 4));
-        for (int64_t i = 0; i < m; i += kTileM)
-          pack(p.a, m0 + i, std::min<int64_t>(kTileM, m - i), k0, k, p.bf16, kTileM, a + i * kw);
+        pack_panels(p.a, m0, m, k0, k, p.bf16, kTileM, a);
         for (int64_t j = j0; j < std::min(j0 + span, panels); j++) {
           const int64_t at = n0 + j * kTileN;
           Tile t{};

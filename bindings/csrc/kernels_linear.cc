@@ -153,6 +153,18 @@ struct Linear : torch::autograd::Function<Linear> {
 
 }  // namespace
 
+Tensor rows_by_rows(const Tensor& a, const Tensor& b, bool bf16, at::ScalarType d) {
+  return multiply(a.size(0), b.size(0), a.size(1), rows_of(a), rows_of(b), {}, bf16, d);
+}
+
+Tensor rows_by_columns(const Tensor& a, const Tensor& b, bool bf16, at::ScalarType d) {
+  return multiply(a.size(0), b.size(1), a.size(1), rows_of(a), columns_of(b), {}, bf16, d);
+}
+
+Tensor columns_by_columns(const Tensor& a, const Tensor& b, bool bf16, at::ScalarType d) {
+  return multiply(a.size(1), b.size(1), a.size(0), columns_of(a), columns_of(b), {}, bf16, d);
+}
+
 Tensor column_sums(const Tensor& t) {
   const int64_t m = t.size(0), n = t.size(1), chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
   Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));

@@ -20,9 +20,7 @@
 #endif
 
 #include <dlfcn.h>
-#include <malloc.h>
 
-#include <limits>
 #include <optional>
 #include <string>
 
@@ -240,13 +238,6 @@ void gp_set_threads(int n) { at::set_num_threads(n); }
 void gp_set_deterministic(int on) { at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false); }
 
 void gp_flush_denormal(int on) { at::globalContext().setFlushDenormal(on != 0); }
-
-// glibc returns every block above its mmap threshold to the kernel, so a training step faults the pages of
-// each large activation in again. Keeping them costs resident memory between steps and saves those faults.
-void gp_keep_large_blocks(int on) {
-  mallopt(M_MMAP_THRESHOLD, on ? std::numeric_limits<int>::max() : 128 * 1024);
-  mallopt(M_TRIM_THRESHOLD, on ? std::numeric_limits<int>::max() : 128 * 1024);
-}
 
 const char* gp_torch_version(void) { return TORCH_VERSION; }
 
