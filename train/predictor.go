@@ -24,8 +24,8 @@ type Source struct {
 	Classifier string         // classifier.safetensors of a features run, "" if none
 	Pool       string         // how that run pooled
 	MaxLength  int            // how that run cut texts
-}
 	Run        *Config        // the settings of that run, nil for what is no run's
+}
 
 // Resolve tells what model and adapter name: a model folder, an adapter folder (its base is model, or what it
 // names), or the folder of a run, whose best checkpoint is meant.

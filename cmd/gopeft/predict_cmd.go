@@ -55,10 +55,10 @@ func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) 
 	if err != nil {
 		return nil, err
 	}
-	if n := c.Int("max-length"); n > p.MaxLength {
 	for _, note := range p.Notes() {
 		newUI(c).Note("%s", note)
 	}
+	if n := c.Int("max-length"); n > p.MaxLength {
 		return nil, errors.Join(&train.UsageError{Err: fmt.Errorf("--max-length is %d, the model reads at most %d tokens", n, p.MaxLength)}, p.Close())
 	} else if n > 0 {
 		p.MaxLength = n
