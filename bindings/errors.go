@@ -15,6 +15,7 @@ type OpError struct {
 	Op      string   // the operation, e.g. "matmul"
 	Args    []string // dtype and shape of each tensor argument, e.g. "float[2 3]"
 	Message string   // libtorch's message without its stack
+	Detail  string   // the same with it
 }
 
 func (e *OpError) Error() string {
@@ -26,7 +27,7 @@ func (e *OpError) Error() string {
 
 // fail panics with the *OpError that Do turns into its return value.
 func fail(op, message string, args ...Tensor) {
-	e := &OpError{Op: op, Message: firstLine(message)}
+	e := &OpError{Op: op, Message: firstLine(message), Detail: message}
 	for _, a := range args {
 		e.Args = append(e.Args, a.String())
 	}

@@ -40,8 +40,8 @@ func newBuffers() *buffers {
 }
 
 // Scope owns the tensors made by the operations called on it, and frees them, and its child scopes, when it
-// closes. Autograd keeps
-// its own references: closing a scope never breaks a backward pass. A Scope is used only inside Do.
+// closes. Autograd keeps its own references: closing a scope never breaks a backward pass. A Scope is used only
+// inside Do.
 type Scope struct {
 	buf    *buffers
 	ctx    context.Context
@@ -50,6 +50,7 @@ type Scope struct {
 	next   *Scope
 	owned  []unsafe.Pointer
 	closed bool
+	lost   runtime.Cleanup // of a scope from NewScope: reports that it was not closed
 }
 
 // Context is the context given to Do.
@@ -75,11 +76,12 @@ func (s *Scope) Child() *Scope {
 // slog logger at debug level when Go's collector finds it; its tensors stay allocated.
 func (s *Scope) NewScope() *Scope {
 	n := &Scope{buf: s.buf, ctx: context.WithoutCancel(s.ctx)}
-	runtime.AddCleanup(n, func(_ int) { slog.Debug("bindings: a scope was dropped without Close") }, 0)
+	n.lost = runtime.AddCleanup(n, func(_ int) { slog.Debug("bindings: a scope was dropped without Close") }, 0)
 	return n
 }
 
-// Close frees the scope's tensors. Closing twice is harmless.
+// Close frees the scope's tensors. A scope from Child is not to be touched any more then: the next Child may be
+// the same one. One from NewScope may be closed twice.
 func (s *Scope) Close() {
 	if s.closed {
 		return
@@ -90,6 +92,7 @@ func (s *Scope) Close() {
 	s.closed = true
 	s.freeAll()
 	if s.parent == nil {
+		s.lost.Stop()
 		return
 	}
 	for link := &s.parent.kids; *link != nil; link = &(*link).next {

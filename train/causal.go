@@ -246,6 +246,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
+				d.hash += p.set.Hash()
 				seqs, err := encodeCausal(ctx, enc, p.set, threads(cfg.Threads))
 				if err != nil {
 					return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model/fsutil"
 	"gopeft/train/report"
 )
 
@@ -47,7 +49,7 @@ func ReadComparison(path string, base Config) (Comparison, error) {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(doc.Content) > 0 {
-		removeKeys(doc.Content[0], "methods", "settings")
+		RemoveKeys(doc.Content[0], "methods", "settings")
 		if c.Base, err = overlay(base, doc.Content[0]); err != nil {
 			return c, fmt.Errorf("%s: %w", path, err)
 		}
@@ -55,7 +57,8 @@ func ReadComparison(path string, base Config) (Comparison, error) {
 	return c, nil
 }
 
-func removeKeys(m *yaml.Node, keys ...string) {
+// RemoveKeys takes keys out of a YAML mapping.
+func RemoveKeys(m *yaml.Node, keys ...string) {
 	for i := len(m.Content) - 2; i >= 0; i -= 2 {
 		if slices.Contains(keys, m.Content[i].Value) {
 			m.Content = slices.Delete(m.Content, i, i+2)
@@ -89,7 +92,7 @@ func (c Comparison) Config(method string) (Config, error) {
 	return cfg, cfg.Check()
 }
 
-// Compare runs every method and writes compare.csv, compare.md and compare.png into Base.Out. each runs one
+// Compare runs every method and writes compare.csv, compare.md and compare.png into Base.Out, and its settings to compare.yaml. each runs one
 // configuration; in a program of its own, so that peak memory is the method's alone. With Resume, runs that
 // have finished are kept. A method that fails does not keep the others from running; the error names it.
 func Compare(ctx context.Context, c Comparison, mode OutMode, ui UI, each func(context.Context, Config, OutMode) (report.Summary, error)) ([]report.Result, error) {
@@ -97,7 +100,15 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui UI, each func(c
 		c.Base.Out = filepath.Join("runs", "compare")
 	}
 	configs := make([]Config, len(c.Methods))
+	for m := range c.Settings {
+		if !slices.Contains(CompareMethods(), m) {
+			return nil, usage("settings: %q is not known: some of %s", m, strings.Join(CompareMethods(), ", "))
+		}
+	}
 	for i, m := range c.Methods {
+		if slices.Contains(c.Methods[:i], m) {
+			return nil, usage("--methods: %q stands there twice", m)
+		}
 		if !slices.Contains(CompareMethods(), m) {
 			return nil, usage("--methods: %q is not known: all, or some of %s", m, strings.Join(CompareMethods(), ", "))
 		}
@@ -112,7 +123,7 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui UI, each func(c
 	var results []report.Result
 	var failed []error
 	for i, m := range c.Methods {
-		sum, done := finished(configs[i].Out, mode)
+		sum, done := finished(configs[i], mode)
 		if !done {
 			ui.Note("\n[%d/%d] %s", i+1, len(c.Methods), m)
 			var err error
@@ -143,16 +154,31 @@ func prepareCompare(c Comparison, mode OutMode) error {
 	if len(entries) > 0 && mode == Refuse {
 		return fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", c.Base.Out)
 	}
-	return os.MkdirAll(c.Base.Out, 0o777)
+	if err := os.MkdirAll(c.Base.Out, 0o777); err != nil {
+		return err
+	}
+	return fsutil.WriteFile(filepath.Join(c.Base.Out, "compare.yaml"), func(w io.Writer) error {
+		e := yaml.NewEncoder(w)
+		e.SetIndent(2)
+		return errors.Join(e.Encode(struct {
+			Methods  []string             `yaml:"methods"`
+			Settings map[string]yaml.Node `yaml:"settings,omitempty"`
+			Config   `yaml:",inline"`
+		}{c.Methods, c.Settings, c.Base}), e.Close())
+	})
 }
 
-// finished reads the summary of a run that an earlier, interrupted comparison completed.
-func finished(dir string, mode OutMode) (report.Summary, bool) {
+// finished reads the summary of a run with the same settings that an earlier, interrupted comparison completed.
+func finished(cfg Config, mode OutMode) (report.Summary, bool) {
 	var sum report.Summary
 	if mode != Resume {
 		return sum, false
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "summary.json"))
+	was, err := ReadConfig(filepath.Join(cfg.Out, "config.yaml"), Defaults())
+	if err != nil || len(cfg.differences(was)) > 0 {
+		return sum, false
+	}
+	raw, err := os.ReadFile(filepath.Join(cfg.Out, "summary.json"))
 	return sum, err == nil && json.Unmarshal(raw, &sum) == nil
 }
 
@@ -161,10 +187,13 @@ func runMode(dir string, mode OutMode) OutMode {
 	if mode != Resume {
 		return mode
 	}
-	if _, err := ReadProgress(filepath.Join(dir, "last", "state")); err == nil {
+	if exists(filepath.Join(dir, "last")) {
 		return Resume
 	}
-	return Overwrite
+	if exists(filepath.Join(dir, "config.yaml")) {
+		return Overwrite
+	}
+	return Refuse // a folder that is no run's is left alone
 }
 
 func writeCompare(cfg Config, results []report.Result) error {

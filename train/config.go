@@ -162,15 +162,37 @@ func WriteConfig(path string, c Config) error {
 	})
 }
 
-// fingerprint identifies the settings that a resumed run must share with the one it goes on from.
-func (c Config) fingerprint() (string, error) {
-	c.Out, c.Checkpoints, c.Threads, c.TensorBoard, c.NoTrainEval = "", 0, 0, false, false
-	raw, err := yaml.Marshal(c)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:8]), nil
+// free are the settings that change nothing of what a run computes (on CPU with the same number of threads): a
+// resumed run may have others.
+var free = [...]string{"out", "checkpoint-every", "threads", "tensorboard", "no-train-eval"}
+
+// fixed calls fn with every setting that a resumed run must share with the one it goes on from.
+func (c Config) fixed(fn func(key, value string)) {
+	Fields(reflect.ValueOf(&c).Elem(), func(key, _ string, v reflect.Value) {
+		if !slices.Contains(free[:], key) {
+			fn(key, fmt.Sprint(v.Interface()))
+		}
+	})
+}
+
+// fingerprint identifies those settings and the data.
+func (c Config) fingerprint(data string) string {
+	h := sha256.New()
+	c.fixed(func(key, value string) { fmt.Fprintf(h, "%q %q\n", key, value) })
+	fmt.Fprintf(h, "%q\n", data)
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// differences names the settings of c that a run begun with was cannot be resumed with.
+func (c Config) differences(was Config) (keys []string) {
+	values := map[string]string{}
+	was.fixed(func(key, value string) { values[key] = value })
+	c.fixed(func(key, value string) {
+		if values[key] != value {
+			keys = append(keys, key)
+		}
+	})
+	return keys
 }
 
 // Features is the method that trains no transformer: classic classifiers on frozen features.

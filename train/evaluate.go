@@ -76,6 +76,9 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 			o.Progress(e.Rows, len(p.Lengths))
 		}
 	}
+	if err := ctx.Err(); err != nil { // during the last batch
+		return e, err
+	}
 	e.Loss /= math.Max(1, float64(e.Weight))
 	if counted > 0 {
 		e.Acc = float64(correct) / float64(counted)

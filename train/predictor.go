@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -245,6 +246,11 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 	}
 	out := make([]Prediction, len(ids))
 	for i, logits := range e.Logits {
+		for _, v := range logits {
+			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+				return nil, fmt.Errorf("model %s gives scores that are not finite: `gopeft inspect --load` looks for bad weights, --amp none avoids overflow", p.source.Model)
+			}
+		}
 		out[i] = Prediction{Label: argmax(logits), Labels: p.labels(), Probs: softmax(logits), Logits: logits}
 	}
 	return out, nil
@@ -311,7 +317,7 @@ type Rows struct {
 
 // Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
 // however long the file is. The last value has Err set unless the file ended well.
-func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) <-chan Rows {
+func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) iter.Seq[Rows] {
 	return StreamRows(ctx, r, size, Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, threads(p.opts.Threads))
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,16 +38,6 @@ func (Quiet) Note(string, ...any) {}
 // Progress implements UI.
 func (Quiet) Progress(string, int, int, string) {}
 
-// OutMode says what becomes of a run folder that is not empty.
-type OutMode int
-
-// The modes: refuse it, replace it, or go on from its last checkpoint.
-const (
-	Refuse OutMode = iota
-	Overwrite
-	Resume
-)
-
 // Interrupted is the error of a run that its context ended: it left a checkpoint to resume from.
 var Interrupted = errors.New("interrupted; --resume goes on from the last checkpoint")
 
@@ -56,16 +47,16 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui UI) (report.Summary, 
 	if err := cfg.Check(); err != nil {
 		return report.Summary{}, err
 	}
-	if cfg.Out == "" {
-		cfg.Out = filepath.Join("runs", cfg.Method)
-	}
-	if err := prepareOut(cfg, mode); err != nil {
+	cfg.Out = cfg.OutFolder()
+	err := prepareOut(cfg, mode)
+	if err != nil {
 		return report.Summary{}, err
 	}
-	var err error
 	if cfg.found, err = ResolveModel(ctx, cfg.Model, ui); err != nil {
 		return report.Summary{}, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // a run that fails leaves nothing tokenizing
 	if cfg.Method == Features {
 		return runFeatures(ctx, cfg, ui)
 	}
@@ -76,31 +67,6 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui UI) (report.Summary, 
 	}
 	err = bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
 	return r.summary, err
-}
-
-// prepareOut makes the run folder, or refuses it.
-func prepareOut(cfg Config, mode OutMode) error {
-	if mode == Resume {
-		return fsutil.Recover(filepath.Join(cfg.Out, "last"))
-	}
-	entries, err := os.ReadDir(cfg.Out)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if len(entries) > 0 {
-		if mode == Refuse {
-			return fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", cfg.Out)
-		}
-		for _, name := range []string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events"} {
-			if err := os.RemoveAll(filepath.Join(cfg.Out, name)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := os.MkdirAll(cfg.Out, 0o777); err != nil {
-		return err
-	}
-	return WriteConfig(filepath.Join(cfg.Out, "config.yaml"), cfg)
 }
 
 // run is a transformer run in progress.
@@ -128,29 +94,32 @@ type run struct {
 
 // train is the part of a run on libtorch's thread, in the order it happens: set up, train, evaluate, save.
 func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
+	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.setUp(ctx, s); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.close()) }()
 	r.begun = time.Now()
 	if r.cfg.CacheStates {
 		if err := r.cacheFeatures(ctx, s); err != nil {
 			return err
 		}
 	}
-	err = r.trainer.Run(ctx, s)
-	switch {
-	case errors.Is(err, context.Canceled):
-		return errors.Join(Interrupted, r.saveLast(s))
-	case err != nil:
+	if !r.monitor.Exhausted(r.prog) { // as a resumed run's may be
+		err = r.trainer.Run(ctx, s)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	seconds := r.resumed + time.Since(r.begun).Seconds()
-	r.prog.Seconds = seconds
 	if err := r.saveLast(s); err != nil {
 		return err
 	}
-	return r.finish(ctx, s, seconds)
+	if err == nil {
+		err = r.finish(ctx, s)
+	}
+	if errors.Is(err, context.Canceled) {
+		return Interrupted
+	}
+	return err
 }
 
 // device reads --device, loading CUDA's libraries when a GPU is asked for.
@@ -217,6 +186,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := r.data.wait(ctx); err != nil {
 		return err
 	}
+	if cfg.EarlyStop > 0 && r.data.val == nil {
+		return usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
+	}
 	if r.trainer, err = NewTrainer(s, cfg, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg)); err != nil {
 		return err
 	}
@@ -262,17 +234,19 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 // open begins the run's files, or takes them up where the last checkpoint left them.
 func (r *run) open(s *bindings.Scope) error {
 	var err error
-	if r.print, err = r.cfg.fingerprint(); err != nil {
-		return err
-	}
+	r.print = r.cfg.fingerprint(r.data.hash)
 	r.prog.Config = r.print
 	from := report.FromStart
-	if r.mode == Resume {
-		if r.prog, err = r.trainer.LoadState(s, filepath.Join(r.cfg.Out, "last", "state"), r.print); err != nil {
+	last := filepath.Join(r.cfg.Out, "last")
+	switch {
+	case r.mode == Resume && !exists(last):
+		r.ui.Note("no checkpoint yet: starting from the first step")
+	case r.mode == Resume:
+		if r.prog, err = r.trainer.LoadState(s, filepath.Join(last, "state"), r.print); err != nil {
 			return err
 		}
 		from, r.resumed = r.prog.Step, r.prog.Seconds
-		r.ui.Note("resuming after step %d (epoch %d)", r.prog.Step, r.prog.Epoch+1)
+		r.ui.Note("resuming after step %d of %d", r.prog.Step, r.trainer.Schedule.Total)
 	}
 	if r.metrics, err = report.OpenMetrics(filepath.Join(r.cfg.Out, "metrics.csv"), from); err != nil {
 		return err
@@ -294,6 +268,9 @@ func (r *run) close() error {
 	if r.trainer != nil {
 		r.trainer.Opt.Close()
 		r.trainer.Scaler.Close()
+	}
+	if r.method != nil {
+		r.method.Close()
 	}
 	if r.model != nil {
 		errs = append(errs, r.model.Close())
@@ -399,7 +376,6 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep StepReport) er
 	if err := r.record(row); err != nil {
 		return err
 	}
-	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()
 	if err := r.saveLast(s); err != nil {
 		return err
 	}
@@ -424,12 +400,20 @@ func describeRow(row report.Row) string {
 }
 
 func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *Part, phase string) (Evaluation, error) {
-	return Evaluate(ctx, s, r.trainer.Model, r.data.task, p, EvalOptions{Batch: r.trainer.Config.EvalBatch, Device: r.dev, Precision: r.amp,
+	// A batch may be wider than those trained on, but takes no more memory: without gradients tokens cost less than half.
+	tokens := r.cfg.MaxTokens
+	if tokens == 0 {
+		tokens = r.cfg.BatchSize * slices.Max(r.data.train.Lengths)
+	}
+	return Evaluate(ctx, s, r.trainer.Model, r.data.task, p, EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, Device: r.dev, Precision: r.amp,
 		Progress: func(done, total int) { r.ui.Progress(phase, done, total, "") }})
 }
 
 // saveBest writes best/: what the method saves, the tokenizer, and the trainable tensors as they are.
 func (r *run) saveBest(s *bindings.Scope) error {
+	if err := r.trainer.CheckFinite(s); err != nil {
+		return err
+	}
 	return fsutil.WriteDir(filepath.Join(r.cfg.Out, "best"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
 			return err
@@ -452,6 +436,10 @@ func (r *run) saveModel(s *bindings.Scope, dir string) error {
 
 // saveLast writes last/: the same, with what exact resume needs.
 func (r *run) saveLast(s *bindings.Scope) error {
+	if err := r.trainer.CheckFinite(s); err != nil {
+		return err
+	}
+	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()
 	return fsutil.WriteDir(filepath.Join(r.cfg.Out, "last"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
 			return err
@@ -461,7 +449,7 @@ func (r *run) saveLast(s *bindings.Scope) error {
 }
 
 // finish scores the best checkpoint on every part and writes the summary and the picture.
-func (r *run) finish(ctx context.Context, s *bindings.Scope, seconds float64) error {
+func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	if r.prog.Best != nil && r.prog.BestStep != r.trainer.At.Step {
 		if err := loadWeights(s, filepath.Join(r.cfg.Out, "best", "state", "weights.safetensors"), r.trainer.Params); err != nil {
 			return err
@@ -492,7 +480,7 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope, seconds float64) er
 		}
 		*part.acc, *part.loss = report.Number(e.Acc), report.Number(e.Loss)
 	}
-	sum.Seconds, sum.SamplesPerS = report.Number(seconds), report.Number(float64(r.trainer.At.Samples)/seconds)
+	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
 	sum.PeakRSSMB, sum.BestEpoch = report.Number(PeakRSSMB()), r.prog.BestEpoch
 	if r.dev.IsCUDA() {
 		memory, err := s.CUDAMemory(r.dev)

@@ -291,6 +291,7 @@ func TestSettingsThatCannotBeRight(t *testing.T) {
 		{"--max-length", func(c *train.Config) { c.MaxLength = 1000 }},
 		{"optimizer", func(c *train.Config) { c.Optimizer = "lion" }},
 		{"schedule", func(c *train.Config) { c.Schedule = "square" }},
+		{"--early-stop", func(c *train.Config) { c.EarlyStop, c.Train, c.Data, c.Split = 1, c.Data, "", nil }},
 		{"pattern", func(c *train.Config) { c.Method, c.Peft.Unfreeze = "full", []string{"nothing.like.it"} }},
 	} {
 		cfg := tinyConfig(t, "lora")

@@ -16,6 +16,7 @@ type runData struct {
 	labels           []string
 	task             Task
 	train, val, test *Part
+	hash             string // of the sets they were made of
 	ready            chan error
 }
 
@@ -54,6 +55,7 @@ func (r *run) loadData(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
+				d.hash += p.set.Hash()
 				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, threads(r.cfg.Threads))
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)

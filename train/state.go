@@ -23,8 +23,7 @@ type Progress struct {
 	Seconds   float64  `json:"seconds"` // of training, over all sessions
 	Counts    []int    `json:"adam_steps,omitempty"`
 	SGDBegun  bool     `json:"sgd_begun,omitempty"`
-	Config    string   `json:"config"` // fingerprint of the settings a resumed run must share
-	Weights   string   `json:"weights"`
+	Config    string   `json:"config"` // fingerprint of the settings and data a resumed run must share
 }
 
 const (
@@ -75,7 +74,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir, fingerprint string) (Progres
 		return p, err
 	}
 	if p.Config != fingerprint {
-		return p, fmt.Errorf("%s: the run was started with other settings; resume it with its own config.yaml", dir)
+		return p, fmt.Errorf("%s: the run was started with other settings or other data; resume it with its own config.yaml, or start anew with --overwrite", dir)
 	}
 	if len(p.Counts) != len(t.Params) && t.Opt.cfg.Name != "sgd" {
 		return p, fmt.Errorf("%s: state of %d trainable tensors, the model has %d", dir, len(p.Counts), len(t.Params))
@@ -99,7 +98,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir, fingerprint string) (Progres
 			return p, err
 		}
 	}
-	t.At = p.Position
+	t.At, t.checked = p.Position, p.Step > 0
 	copy(t.Opt.count, p.Counts)
 	t.Opt.fresh = !p.SGDBegun
 	return p, nil
@@ -197,10 +196,13 @@ func (m Monitor) Value(e Evaluation) float64 {
 // Note updates p with an evaluation and reports whether it is the best so far and whether to stop.
 func (m Monitor) Note(p *Progress, e Evaluation) (best, stop bool) {
 	v := m.Value(e)
-	if !math.IsNaN(v) && (p.Best == nil || v > *p.Best) {
+	if !math.IsNaN(v) && !math.IsInf(v, 0) && (p.Best == nil || v > *p.Best) {
 		p.Best, p.BestEpoch, p.BestStep, p.Stale = &v, p.Epoch, p.Step, 0
 		return true, false
 	}
 	p.Stale++
-	return false, m.Patience > 0 && p.Stale >= m.Patience
+	return false, m.Exhausted(*p)
 }
+
+// Exhausted reports whether patience has run out.
+func (m Monitor) Exhausted(p Progress) bool { return m.Patience > 0 && p.Stale >= m.Patience }

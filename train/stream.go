@@ -4,13 +4,45 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 
 	"gopeft/train/data"
 )
 
-// StreamRows is Predictor.Stream for any encoder.
-func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.Encoder, maxLength, workers int) <-chan Rows {
-	out := make(chan Rows, 1)
+// StreamRows is Predictor.Stream for any encoder. Leaving the loop stops what reads ahead, and the loop ends only
+// when that has returned; but a cancelled context ends the loop at once, even where a read of a pipe never returns.
+func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.Encoder, maxLength, workers int) iter.Seq[Rows] {
+	return func(yield func(Rows) bool) {
+		ahead, cancel := context.WithCancel(ctx)
+		out := make(chan Rows, 1)
+		go func() {
+			defer close(out)
+			readAhead(ahead, out, r, size, enc, maxLength, workers)
+		}()
+		defer func() {
+			cancel()
+			for ctx.Err() == nil {
+				if _, open := <-out; !open {
+					return
+				}
+			}
+		}()
+		for {
+			select {
+			case rows, open := <-out:
+				if !open || !yield(rows) {
+					return
+				}
+			case <-ctx.Done():
+				yield(Rows{Err: ctx.Err()})
+				return
+			}
+		}
+	}
+}
+
+// readAhead sends the tokenized rows of r until its end, an error, which is sent last, or the end of ctx.
+func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size int, enc data.Encoder, maxLength, workers int) {
 	send := func(rows Rows) bool {
 		select {
 		case out <- rows:
@@ -19,47 +51,36 @@ func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.E
 			return false
 		}
 	}
-	go func() {
-		defer close(out)
-		for {
-			rows, end := readRows(r, size)
-			if len(rows.Examples) > 0 {
-				ids, err := data.EncodeAll(ctx, enc, rows.Examples, maxLength, workers)
-				if err != nil {
-					send(Rows{Err: err})
-					return
-				}
-				rows.IDs = ids
-				failed := rows.Err
-				rows.Err = nil
-				if !send(rows) {
-					return
-				}
-				rows.Err = failed
-			}
-			if rows.Err != nil {
-				send(Rows{Err: rows.Err})
-			}
-			if end || rows.Err != nil {
+	for end := false; !end && ctx.Err() == nil; {
+		var rows Rows
+		var failed error
+		rows.Examples, end, failed = readRows(r, size)
+		if len(rows.Examples) > 0 {
+			ids, err := data.EncodeAll(ctx, enc, rows.Examples, maxLength, workers)
+			if rows.IDs = ids; err != nil {
+				failed = err
+			} else if !send(rows) {
 				return
 			}
 		}
-	}()
-	return out
+		if failed != nil {
+			send(Rows{Err: failed})
+			return
+		}
+	}
 }
 
 // readRows reads up to size examples; end is true after the last.
-func readRows(r *data.ExampleReader, size int) (rows Rows, end bool) {
-	for len(rows.Examples) < size {
+func readRows(r *data.ExampleReader, size int) (examples []data.Example, end bool, err error) {
+	for len(examples) < size {
 		e, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return rows, true
+			return examples, true, nil
 		}
 		if err != nil {
-			rows.Err = err
-			return rows, true
+			return examples, true, err
 		}
-		rows.Examples = append(rows.Examples, e)
+		examples = append(examples, e)
 	}
-	return rows, false
+	return examples, false, nil
 }

@@ -42,6 +42,8 @@ type Trainer struct {
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
+	checked bool // the first gradients were
+
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
 	// OnStep is called after every optimizer step, OnEpoch after every epoch; an error ends the run. Stop is
@@ -90,7 +92,7 @@ type NonFiniteError struct {
 }
 
 func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("step %d: the loss is not finite; the first bad tensor is %s. The last good checkpoint is kept; try a lower --lr, --clip 1, or --amp none", e.Step, e.Tensor)
+	return fmt.Sprintf("step %d: training is not finite; the first bad tensor is %s. The last good checkpoint is kept; try a lower --lr, --clip 1, or --amp none", e.Step, e.Tensor)
 }
 
 // TotalSteps is how many optimizer steps the whole run takes.
@@ -120,10 +122,11 @@ func orMax(n int) int {
 	return n
 }
 
-// Run trains from t.At to the end. A cancelled context ends it between two steps with the context's error.
+// Run trains from t.At to the end. A cancelled context ends it between two steps with the context's error, or with
+// OnEpoch's; then t.At stands before what was not done, and Run can go on from there.
 func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
 	start := time.Now()
-	for t.At.Epoch < t.Config.Epochs {
+	for t.At.Epoch < t.Config.Epochs && (t.At.Batch > 0 || !t.lastStep()) {
 		batches, err := t.Config.Sampler.Epoch(t.At.Epoch)
 		if err != nil {
 			return err
@@ -138,9 +141,18 @@ func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
 	return nil
 }
 
-// epoch trains on what is left of an epoch's batches.
+// lastStep reports whether --max-steps ends the run here.
+func (t *Trainer) lastStep() bool { return t.Config.MaxSteps > 0 && t.At.Step >= t.Config.MaxSteps }
+
+// epoch trains on what is left of an epoch's batches, and ends it.
 func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int, start time.Time) error {
 	accum := t.Config.GradAccum
+	switch {
+	case t.At.Batch > len(batches):
+		return fmt.Errorf("the checkpoint stands at batch %d, an epoch has %d: the data is not what the run was started with", t.At.Batch, len(batches))
+	case t.At.Batch == len(batches) || t.At.Batch > 0 && t.lastStep(): // stopped while its end was evaluated
+		return t.end(s, t.stepReport(len(batches), start))
+	}
 	group := make([]data.Batch, 0, accum)
 	t.Laps.restart()
 	for b, err := range t.Data.prefetch(ctx, batches[t.At.Batch:]) {
@@ -168,39 +180,49 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 	return nil
 }
 
+// stepReport describes where the run stands, with the losses since the last log line.
+func (t *Trainer) stepReport(batches int, start time.Time) StepReport {
+	at := &t.At
+	return StepReport{
+		Position: *at, Epochs: float64(at.Epoch) + float64(at.Batch)/float64(batches), LR: t.Schedule.Rate(at.Step - 1),
+		Loss: at.WindowLoss / float64(at.WindowW), Acc: ratio(at.WindowRight, at.WindowRows),
+		Log: at.Step%t.Config.LogEvery == 0, EndOf: at.Batch == batches || t.lastStep(), Elapsed: time.Since(start),
+	}
+}
+
 // report calls the callbacks after a step, and moves to the next epoch when one ended.
 func (t *Trainer) report(s *bindings.Scope, batches int, start time.Time) error {
-	at := &t.At
-	end := at.Batch == batches || at.Step == t.Config.MaxSteps
-	r := StepReport{
-		Epochs: float64(at.Epoch) + float64(at.Batch)/float64(batches), LR: t.Schedule.Rate(at.Step - 1),
-		Log: at.Step%t.Config.LogEvery == 0, EndOf: end, Elapsed: time.Since(start),
-	}
-	r.Loss, r.Acc = at.WindowLoss/float64(at.WindowW), ratio(at.WindowRight, at.WindowRows)
+	r, at := t.stepReport(batches, start), &t.At
 	if r.Log {
 		at.WindowLoss, at.WindowW, at.WindowRight, at.WindowRows = 0, 0, 0, 0
 	}
-	epoch := *at
-	if end {
-		at.Epoch++
-		at.Batch, at.LossSum, at.Weight, at.Correct, at.Rows = 0, 0, 0, 0, 0
-	}
-	r.Position = *at
 	if t.OnStep != nil {
 		if err := t.OnStep(s, r); err != nil {
 			return err
 		}
 	}
-	if !end {
+	if !r.EndOf {
 		return nil
 	}
-	r.Loss, r.Acc = epoch.LossSum/float64(epoch.Weight), ratio(epoch.Correct, epoch.Rows)
+	return t.end(s, r)
+}
+
+// end moves to the next epoch. Where OnEpoch fails the run still stands before the end of this one.
+func (t *Trainer) end(s *bindings.Scope, r StepReport) error {
+	at, done := &t.At, t.At
+	at.Epoch++
+	at.Batch, at.LossSum, at.Weight, at.Correct, at.Rows = 0, 0, 0, 0, 0
+	r.Position = *at
+	r.Loss, r.Acc = done.LossSum/float64(done.Weight), ratio(done.Correct, done.Rows)
 	if t.OnEpoch != nil {
 		if err := t.OnEpoch(s, r); err != nil {
+			if !errors.Is(err, Stop) {
+				*at = done
+			}
 			return err
 		}
 	}
-	if at.Step == t.Config.MaxSteps {
+	if t.lastStep() {
 		return Stop
 	}
 	return nil
@@ -225,7 +247,8 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
 		weights[i] = weightOf(b)
 		total += weights[i]
 	}
-	if total == 0 {
+	learns := total > 0
+	if !learns {
 		total = 1 // nothing to learn from in these rows: a zero loss and zero gradients
 	}
 	for i, b := range group {
@@ -245,17 +268,18 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
 		c.Close()
 	}
 	lossSum, correct, rows := 0.0, 0, 0
-	for _, m := range measures {
-		lossSum += m.Loss.Item()
+	for i, m := range measures {
+		loss := m.Loss.Item()
+		if math.IsNaN(loss) || math.IsInf(loss, 0) {
+			return &NonFiniteError{Step: t.At.Step + 1, Tensor: t.firstBad(s, group[i])}
+		}
+		lossSum += loss
 		if m.Correct.Defined() {
 			correct += int(m.Correct.Item())
 			rows += m.Rows
 		}
 	}
-	if math.IsNaN(lossSum) || math.IsInf(lossSum, 0) {
-		return &NonFiniteError{Step: t.At.Step + 1, Tensor: t.firstBad(s, group[0])}
-	}
-	if err := t.update(s); err != nil {
+	if err := t.update(s, learns); err != nil {
 		return err
 	}
 	t.Laps.end(s, t.Config.Device, PhaseOptimizer)
@@ -280,13 +304,14 @@ func weightOf(b data.Batch) int {
 	return b.Rows
 }
 
-// update clips and applies the gradients.
-func (t *Trainer) update(s *bindings.Scope) error {
+// update clips and applies the gradients of rows that held something to learn from, or not.
+func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 	grads, names := t.Opt.Gradients(s)
-	if t.At.Step == 0 {
+	if !t.checked && learns {
 		if err := t.checkFirst(s, grads, names); err != nil {
 			return err
 		}
+		t.checked = true
 	}
 	if !t.Scaler.Unscale(s, grads) {
 		t.At.Skipped++
@@ -327,7 +352,7 @@ func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names [
 			none = append(none, p.Name)
 		case t.Scaler != nil: // an overflow on the first step is the scaler's to handle
 		case math.IsNaN(norm) || math.IsInf(norm, 0):
-			return &NonFiniteError{Step: 1, Tensor: "the gradient of " + p.Name}
+			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + p.Name}
 		case norm == 0 && (t.Silent == nil || !t.Silent(p.Name)):
 			zero = append(zero, p.Name)
 		}
@@ -341,20 +366,11 @@ func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names [
 // firstBad looks for the tensor a non-finite loss comes from: a weight, else the first block whose output
 // is bad, else the loss itself.
 func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
-	var ts []bindings.Tensor
-	all := t.Model.Params().All()
-	for _, p := range all {
-		ts = append(ts, p.T)
+	if p := firstNonFinite(s, t.Model.Params().All()); p != nil {
+		return p.Name
 	}
-	if i := s.FirstNonFinite(ts); i >= 0 {
-		return all[i].Name
-	}
-	ts = nil
-	for _, p := range t.Params {
-		ts = append(ts, p.T)
-	}
-	if i := s.FirstNonFinite(ts); i >= 0 {
-		return t.Params[i].Name
+	if p := firstNonFinite(s, t.Params); p != nil {
+		return p.Name
 	}
 	var states []bindings.Tensor
 	s.NoGrad(func() {
@@ -368,4 +384,24 @@ func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
 		return "the output of " + t.Model.Hooks().Blocks[i-1].Name
 	}
 	return "the loss itself"
+}
+
+// firstNonFinite is the first parameter with an infinite value or one that is not a number, nil if there is none.
+func firstNonFinite(s *bindings.Scope, params []*model.Param) *model.Param {
+	ts := make([]bindings.Tensor, len(params))
+	for i, p := range params {
+		ts[i] = p.T
+	}
+	if i := s.FirstNonFinite(ts); i >= 0 {
+		return params[i]
+	}
+	return nil
+}
+
+// CheckFinite reports a trained weight that is not finite: such a state is no checkpoint to keep.
+func (t *Trainer) CheckFinite(s *bindings.Scope) error {
+	if p := firstNonFinite(s, t.Params); p != nil {
+		return &NonFiniteError{Step: t.At.Step, Tensor: p.Name}
+	}
+	return nil
 }

@@ -66,6 +66,10 @@ func readComparison(c *cli.Context) (train.Comparison, error) {
 	if cmp.Base.Out == "" {
 		cmp.Base.Out = filepath.Join("runs", "compare")
 	}
+	for method, settings := range cmp.Settings { // flags win over the file's settings of a method too
+		train.RemoveKeys(&settings, c.FlagNames()...)
+		cmp.Settings[method] = settings
+	}
 	switch text := c.String("methods"); {
 	case text == "all" || (text == "" && len(cmp.Methods) == 0):
 		cmp.Methods = train.CompareMethods()
@@ -116,8 +120,10 @@ func trainElsewhere(c *cli.Context) func(context.Context, train.Config, train.Ou
 		} else {
 			cmd.Stderr = io.MultiWriter(&tail, c.App.ErrWriter)
 		}
-		// Ctrl-C reaches the child too; it writes its checkpoint and ends by itself.
+		// Told to stop, it writes its checkpoint and ends by itself.
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+		// In a group of its own a terminal's Ctrl-C does not reach it a second time, which would end it at once.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.WaitDelay = 2 * time.Minute
 		if err := cmd.Run(); err != nil {
 			if tail.text != "" {

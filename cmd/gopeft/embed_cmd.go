@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -59,12 +60,13 @@ func embed(c *cli.Context) error {
 			return err
 		}
 		defer rows.Close()
-		u.Note("%s", rows.Columns())
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
 		x.Cols = e.Model().Info().Hidden
 		for part := range e.Stream(c.Context, rows, stretch, length) {
 			if part.Err != nil {
 				return part.Err
 			}
+			say()
 			y, err := e.Embed(c.Context, s, part.IDs, pool)
 			if err != nil {
 				return err

@@ -8,10 +8,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
+	"gopeft/bindings"
 	"gopeft/train"
 )
 
@@ -34,7 +38,19 @@ func main() {
 }
 
 // run is the whole program but for the process around it.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	trace := slices.Contains(args, "--debug")
+	defer func() {
+		if r := recover(); r != nil {
+			text := fmt.Sprintf("%v\n\n%s", r, debug.Stack())
+			line, _, _ := strings.Cut(text, "\n")
+			fmt.Fprintf(stderr, "gopeft: a fault of gopeft's own: %s (--debug shows where)\n", line)
+			if trace {
+				fmt.Fprintln(stderr, text)
+			}
+			code = exitFailed
+		}
+	}()
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version,
 		Reader: stdin, Writer: stdout, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
@@ -57,14 +73,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	switch usage := (*train.UsageError)(nil); {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, train.Interrupted) || errors.Is(err, context.Canceled):
+	case errors.Is(err, train.Interrupted):
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		return exitInterrupted
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "gopeft: interrupted")
 		return exitInterrupted
 	case errors.As(err, &usage):
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
 		return exitUsage
 	default:
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		if op := (*bindings.OpError)(nil); trace && errors.As(err, &op) {
+			fmt.Fprintln(stderr, op.Detail)
+		}
 		return exitFailed
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -119,13 +120,14 @@ func predict(c *cli.Context, w io.Writer) error {
 			return err
 		}
 		defer rows.Close()
-		u.Note("%s", rows.Columns())
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
 		e := json.NewEncoder(out)
 		e.SetEscapeHTML(false)
 		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {
 			if part.Err != nil {
 				return errors.Join(out.Flush(), part.Err)
 			}
+			say()
 			adapters := make([]string, len(part.Examples))
 			for i, x := range part.Examples {
 				adapters[i] = x.Extra[0]

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -15,11 +18,14 @@ func trainCommand() *cli.Command {
 		Name: "train", Usage: "fine-tune a model with one method",
 		Flags: slices.Concat(configFlags(), outFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
-			cfg, err := readConfig(c)
+			mode, err := outMode(c)
 			if err != nil {
 				return err
 			}
-			mode, err := outMode(c)
+			cfg, err := readConfig(c)
+			if mode == train.Resume && !c.IsSet("config") && c.IsSet("out") { // of the run itself
+				cfg, err = resumedConfig(c)
+			}
 			if err != nil {
 				return err
 			}
@@ -33,8 +39,20 @@ func trainCommand() *cli.Command {
 			if err := report.WriteTable(c.App.Writer, []report.Result{sum.Result()}); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.App.Writer, "\nresults in %s\n", cfg.Out)
+			_, err = fmt.Fprintf(c.App.Writer, "\nresults in %s\n", cfg.OutFolder())
 			return err
 		},
 	}
+}
+
+// resumedConfig is the settings that the run in --out was started with, under the flags given.
+func resumedConfig(c *cli.Context) (train.Config, error) {
+	cfg, err := train.ReadConfig(filepath.Join(c.String("out"), "config.yaml"), train.Defaults())
+	if errors.Is(err, fs.ErrNotExist) {
+		return readConfig(c) // the run says what is missing
+	}
+	if err != nil {
+		return cfg, err
+	}
+	return flagsOver(c, cfg)
 }

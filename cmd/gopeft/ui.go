@@ -33,6 +33,7 @@ type ui struct {
 	bar      *progressbar.ProgressBar
 	phase    string
 	begun    time.Time
+	from     int // where the phase stood then: a resumed one, or one taken up again, begins in the middle
 	said     time.Time
 }
 
@@ -47,7 +48,7 @@ func (u *ui) Note(format string, args ...any) {
 // Progress implements train.UI.
 func (u *ui) Progress(phase string, done, total int, detail string) {
 	if u.phase != phase {
-		u.phase, u.begun, u.said = phase, time.Now(), time.Now()
+		u.phase, u.begun, u.said, u.from = phase, time.Now(), time.Now(), done
 		if u.terminal {
 			u.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(u.w), progressbar.OptionSetDescription(phase),
 				progressbar.OptionSetPredictTime(true), progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond),
@@ -58,9 +59,9 @@ func (u *ui) Progress(phase string, done, total int, detail string) {
 	case u.terminal:
 		u.bar.Describe(strings.TrimSpace(phase + "  " + detail))
 		_ = u.bar.Set(done)
-	case time.Since(u.said) > 15*time.Second && done < total:
+	case time.Since(u.said) > 15*time.Second && u.from < done && done < total:
 		u.said = time.Now()
-		left := time.Duration(float64(time.Since(u.begun)) / float64(done) * float64(total-done)).Round(time.Second)
+		left := time.Duration(float64(time.Since(u.begun)) / float64(done-u.from) * float64(total-done)).Round(time.Second)
 		fmt.Fprintf(u.w, "%s %d/%d, %s left  %s\n", phase, done, total, left, detail)
 	}
 	if done >= total {

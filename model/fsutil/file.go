@@ -83,10 +83,13 @@ func writeFile(path string, create func(string) (file, error), write func(io.Wri
 	return syncDir(filepath.Dir(path))
 }
 
+const freeSpace = "free some space and run again; the previous content is unchanged"
+
 // explain adds what to do to the errors a user can do something about.
 func explain(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: free some space and run again; the previous content is unchanged", err)
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	if full && !strings.Contains(err.Error(), freeSpace) { // a file of a folder has said so
+		return fmt.Errorf("%w: %s", err, freeSpace)
 	}
 	return err
 }

@@ -64,6 +64,10 @@ func Prefetch[T any](ctx context.Context, n, depth, workers int, compute func(ct
 
 		var zero T
 		for i := range n {
+			if err := ctx.Err(); err != nil { // also where the next value is ready
+				yield(zero, err)
+				return
+			}
 			select {
 			case r := <-slots[i%depth]:
 				<-permits

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"gopeft/train"
+)
+
+func TestFlagsWinOverAComparisonsFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "compare.yaml")
+	text := "model: m\ndata: d.csv\nepochs: 2\nlr: 0.5\nmethods: [logreg, lora]\nsettings:\n  lora: {epochs: 5, rank: 2}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "[logreg lora] epochs 5 rank 2 lr 0.5"},
+		{[]string{"--epochs", "1"}, "[logreg lora] epochs 1 rank 2 lr 0.5"},
+		{[]string{"--methods", "lora", "--rank", "4", "--lr", "1"}, "[lora] epochs 5 rank 4 lr 1"},
+	} {
+		command := compareCommand()
+		got := ""
+		command.Action = func(ctx *cli.Context) error {
+			cmp, err := readComparison(ctx)
+			if err != nil {
+				return err
+			}
+			cfg, err := cmp.Config("lora")
+			got = fmt.Sprintf("%v epochs %d rank %d lr %v", cmp.Methods, cfg.Epochs, cfg.Peft.Rank, cfg.LR)
+			return err
+		}
+		app := &cli.App{Commands: []*cli.Command{command}}
+		if err := app.Run(append([]string{"gopeft", "compare", "--config", file}, c.args...)); err != nil || got != c.want {
+			t.Errorf("%v: %s, %v; want %s", c.args, got, err, c.want)
+		}
+	}
+}
+
+func TestResumeTakesTheRunsOwnSettings(t *testing.T) {
+	cfg := train.Defaults()
+	cfg.Model, cfg.Method, cfg.Data, cfg.LR, cfg.Out = "m", "lora", "d.csv", 0.25, t.TempDir()
+	if err := train.WriteConfig(filepath.Join(cfg.Out, "config.yaml"), cfg); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := gopeft(t, "", "train", "--resume", "--out", cfg.Out, "--lr", "1")
+	if want := "gopeft: " + cfg.Out + "/config.yaml: the run was started with other settings (--lr); resume it with its own, or start anew with --overwrite\n"; code != exitFailed || stderr != want {
+		t.Errorf("exit %d, %q, want %q", code, stderr, want)
+	}
+}

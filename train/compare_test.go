@@ -1,0 +1,83 @@
+package train_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"gopeft/train"
+	"gopeft/train/report"
+)
+
+func tinyComparison(t *testing.T, methods ...string) train.Comparison {
+	t.Setenv("GOPEFT_HOME", t.TempDir())
+	cfg := tinyConfig(t, "")
+	cfg.Epochs = 1
+	return train.Comparison{Base: cfg, Methods: methods}
+}
+
+// runs counts the runs of a comparison, in this process; those of a method in fail do not succeed.
+type runs struct {
+	count map[string]int
+	fail  string
+}
+
+func (r *runs) each(ctx context.Context, cfg train.Config, mode train.OutMode) (report.Summary, error) {
+	name := filepath.Base(cfg.Out)
+	if r.count == nil {
+		r.count = map[string]int{}
+	}
+	r.count[name]++
+	if name == r.fail {
+		return report.Summary{}, errors.New("out of luck")
+	}
+	return train.Run(ctx, cfg, mode, train.Quiet{})
+}
+
+func TestCompareGoesOnPastFailuresAndResumes(t *testing.T) {
+	c := tinyComparison(t, "logreg", "ia3", "bitfit")
+	r := &runs{fail: "ia3"}
+	results, err := train.Compare(context.Background(), c, train.Refuse, train.Quiet{}, r.each)
+	if err == nil || !strings.Contains(err.Error(), "ia3: out of luck") || len(results) != 2 {
+		t.Fatalf("%d results, %v", len(results), err)
+	}
+	again, err := train.ReadComparison(filepath.Join(c.Base.Out, "compare.yaml"), train.Defaults())
+	if err != nil || strings.Join(again.Methods, " ") != "logreg ia3 bitfit" {
+		t.Fatalf("compare.yaml: %v, %v", again.Methods, err)
+	}
+	r.fail = ""
+	results, err = train.Compare(context.Background(), again, train.Resume, train.Quiet{}, r.each)
+	if err != nil || len(results) != 3 || r.count["logreg"] != 1 || r.count["ia3"] != 2 || r.count["bitfit"] != 1 {
+		t.Errorf("resumed: %d results, runs %v, %v", len(results), r.count, err)
+	}
+	for _, name := range []string{"compare.csv", "compare.md", "compare.png"} {
+		if _, err := os.Stat(filepath.Join(c.Base.Out, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	// A finished run of other settings is not taken for one of these.
+	again.Base.LR = 1e-4
+	_, err = train.Compare(context.Background(), again, train.Resume, train.Quiet{}, r.each)
+	if err == nil || !strings.Contains(err.Error(), "--lr") {
+		t.Errorf("other settings: %v", err)
+	}
+}
+
+func TestComparisonsThatCannotBeRight(t *testing.T) {
+	for want, c := range map[string]train.Comparison{
+		"twice":     tinyComparison(t, "lora", "ia3", "lora"),
+		`"LoRA"`:    tinyComparison(t, "LoRA"),
+		`"houlsbi"`: {Base: tinyConfig(t, ""), Methods: []string{"lora"}, Settings: map[string]yaml.Node{"houlsbi": {}}},
+	} {
+		_, err := train.Compare(context.Background(), c, train.Refuse, train.Quiet{}, (&runs{}).each)
+		var usage *train.UsageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package train_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopeft/bindings"
+	"gopeft/train"
+)
+
+// stopIn cancels a run when a phase reports progress for the nth time.
+type stopIn struct {
+	train.Quiet
+	phase  string
+	after  int
+	cancel context.CancelFunc
+}
+
+func (u *stopIn) Progress(phase string, _, _ int, _ string) {
+	if phase == u.phase {
+		if u.after--; u.after == 0 {
+			u.cancel()
+		}
+	}
+}
+
+// interrupt runs cfg anew and cancels it when a phase reports progress for the nth time.
+func interrupt(t *testing.T, cfg train.Config, phase string, n int) {
+	t.Helper()
+	base := bindings.Live()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := train.Run(ctx, cfg, train.Refuse, &stopIn{phase: phase, after: n, cancel: cancel})
+	if !errors.Is(err, train.Interrupted) {
+		t.Fatalf("interrupted in %q: %v", phase, err)
+	}
+	if n := bindings.Live() - base; n != 0 {
+		t.Errorf("interrupted in %q: %d tensors left alive", phase, n)
+	}
+}
+
+// manyToScore is a configuration whose evaluations take several batches.
+func manyToScore(t *testing.T) train.Config {
+	cfg := tinyConfig(t, "lora")
+	cfg.Data, cfg.Split, cfg.Epochs, cfg.Peft.LoRADropout = writeRows(t, 200), []float64{0.3, 0.4, 0.3}, 3, 0.1
+	return cfg
+}
+
+func TestInterruptedInAnyPhase(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(*train.Config)
+	}{
+		{"epochs", func(*train.Config) {}},
+		{"max steps", func(c *train.Config) { c.MaxSteps = 11 }},
+		{"early stop", func(c *train.Config) { c.EarlyStop, c.Epochs, c.LR = 1, 6, 1e-30 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			whole := manyToScore(t)
+			c.set(&whole)
+			mustRun(t, whole, train.Refuse)
+			want := comparable(t, whole.Out)
+			for _, at := range []struct {
+				phase string
+				n     int
+			}{{"train", 3}, {"validate", 1}, {"validate", 4}, {"score training data", 1}, {"score test data", 1}} {
+				cfg := whole
+				cfg.Out = filepath.Join(t.TempDir(), "stopped")
+				interrupt(t, cfg, at.phase, at.n)
+				mustRun(t, cfg, train.Resume)
+				sameRun(t, comparable(t, cfg.Out), want)
+				mustRun(t, cfg, train.Resume) // of a finished run: scored again, nothing trained
+				sameRun(t, comparable(t, cfg.Out), want)
+				if t.Failed() {
+					t.Fatalf("when interrupted in %q", at.phase)
+				}
+			}
+		})
+	}
+}
+
+func TestResumeWithoutACheckpointStartsAtTheFirstStep(t *testing.T) {
+	whole := manyToScore(t)
+	mustRun(t, whole, train.Refuse)
+	killed := whole
+	killed.Out = t.TempDir()
+	if err := train.WriteConfig(filepath.Join(killed.Out, "config.yaml"), killed); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, killed, train.Resume)
+	sameRun(t, comparable(t, killed.Out), comparable(t, whole.Out))
+}
+
+func TestResumeRefusesOtherData(t *testing.T) {
+	cfg := manyToScore(t)
+	cfg.Epochs = 1
+	mustRun(t, cfg, train.Refuse)
+	raw, err := os.ReadFile(cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cfg.Data, raw[len(raw)/2+strings.Index(string(raw[len(raw)/2:]), "\n")+1:], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := train.Run(context.Background(), cfg, train.Resume, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "other data") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOverwriteLeavesForeignFilesAlone(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Epochs, cfg.Out = 1, t.TempDir()
+	keep := filepath.Join(cfg.Out, "best", "holiday.jpg")
+	if err := os.MkdirAll(filepath.Dir(keep), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{keep, filepath.Join(cfg.Out, "config.yaml")} {
+		if err := os.WriteFile(path, []byte("of another program"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, mode := range []train.OutMode{train.Refuse, train.Overwrite, train.Resume} {
+		if _, err := train.Run(context.Background(), cfg, mode, train.Quiet{}); err == nil || !strings.Contains(err.Error(), cfg.Out) {
+			t.Errorf("mode %d: %v", mode, err)
+		}
+	}
+	if _, err := os.Stat(keep); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOverwriteReplacesARun(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Epochs = 1
+	mustRun(t, cfg, train.Refuse)
+	note := filepath.Join(cfg.Out, "notes.txt")
+	if err := os.WriteFile(note, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Method = "lora"
+	if sum := mustRun(t, cfg, train.Overwrite); sum.Method != "lora" {
+		t.Errorf("got %+v", sum)
+	}
+	if _, err := os.Stat(note); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARunThatNeverStartedIsNotInTheWay(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Epochs = 1
+	good := cfg.Data
+	cfg.Data = filepath.Join(t.TempDir(), "missing.jsonl")
+	if _, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{}); err == nil {
+		t.Fatal("no error for missing data")
+	}
+	cfg.Data = good
+	mustRun(t, cfg, train.Refuse)
+}
+
+func TestWeightsThatAreNotFiniteAreNoCheckpoint(t *testing.T) {
+	cfg := tinyConfig(t, "full")
+	cfg.LR, cfg.WeightDecay, cfg.Checkpoints, cfg.Optimizer = 1e38, 1e10, 1, "sgd" // the first step overflows, its loss was finite
+	_, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{})
+	var bad *train.NonFiniteError
+	if !errors.As(err, &bad) || bad.Tensor == "" || bad.Step != 1 {
+		t.Fatalf("got %v, want a *NonFiniteError of step 1", err)
+	}
+	for _, name := range []string{"last", "best"} {
+		if _, err := os.Stat(filepath.Join(cfg.Out, name)); err == nil {
+			t.Errorf("%s was written", name)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package train_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"gopeft/train"
+	"gopeft/train/data"
+)
+
+func examples(t *testing.T, r io.Reader) *data.ExampleReader {
+	t.Helper()
+	rows, err := data.NewReader(io.NopCloser(r), "rows", data.ReadOptions{Format: "jsonl"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := data.NewExampleReader(rows, "rows", data.LoadOptions{NoLabels: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func TestStreamRowsKeepsTheOrderAndEndsWithTheError(t *testing.T) {
+	text := strings.Repeat("{\"input_ids\": [1, 2]}\n", 7)
+	for _, c := range []struct {
+		text, want string
+		sizes      []int
+	}{{text, "", []int{3, 3, 1}}, {text + "{broken\n", "rows", []int{3, 3, 1}}, {"", "", nil}} {
+		var sizes []int
+		var failed error
+		for part := range train.StreamRows(context.Background(), examples(t, strings.NewReader(c.text)), 3, train.Encoder{}, 8, 1) {
+			if failed != nil {
+				t.Error("a value behind the error")
+			}
+			if failed = part.Err; failed == nil {
+				sizes = append(sizes, len(part.IDs))
+			}
+		}
+		if len(sizes) != len(c.sizes) || (failed != nil) != (c.want != "") || failed != nil && !strings.Contains(failed.Error(), c.want) {
+			t.Errorf("%d rows: parts of %v, %v; want %v and %q", strings.Count(c.text, "\n"), sizes, failed, c.sizes, c.want)
+		}
+	}
+}
+
+func TestLeavingStreamRowsLeavesNothingRunning(t *testing.T) {
+	base := runtime.NumGoroutine()
+	for range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat("{\"input_ids\": [1]}\n", 1000))), 2, train.Encoder{}, 8, 1) {
+		break
+	}
+	for begun := time.Now(); runtime.NumGoroutine() > base; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), base)
+		}
+	}
+}
+
+func TestCancellingStreamRowsDoesNotWaitForAPipe(t *testing.T) {
+	pipe, in := io.Pipe()
+	defer in.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { _, _ = in.Write(bytes.Repeat([]byte("{\"input_ids\": [1]}\n"), 10_000)) }() // and nothing more
+	rows := examples(t, pipe)
+	time.AfterFunc(10*time.Millisecond, cancel)
+	var failed error
+	for part := range train.StreamRows(ctx, rows, 1<<20, train.Encoder{}, 8, 1) {
+		failed = part.Err
+	}
+	if !errors.Is(failed, context.Canceled) {
+		t.Errorf("got %v", failed)
+	}
+}
