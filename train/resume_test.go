@@ -3,6 +3,7 @@ package train_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,5 +175,34 @@ func TestWeightsThatAreNotFiniteAreNoCheckpoint(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(cfg.Out, name)); err == nil {
 			t.Errorf("%s was written", name)
 		}
+	}
+}
+
+// stopOnNote cancels a run when it says something.
+type stopOnNote struct {
+	train.Quiet
+	text   string
+	cancel context.CancelFunc
+}
+
+func (u *stopOnNote) Note(format string, args ...any) {
+	if strings.Contains(fmt.Sprintf(format, args...), u.text) {
+		u.cancel()
+	}
+}
+
+func TestInterruptedBeforeTheFirstStep(t *testing.T) {
+	whole := manyToScore(t)
+	mustRun(t, whole, train.Refuse)
+	want := comparable(t, whole.Out)
+	for range 4 { // with a checkpoint of step 0, or none
+		cfg := whole
+		cfg.Out = filepath.Join(t.TempDir(), "stopped")
+		ctx, cancel := context.WithCancel(context.Background())
+		if _, err := train.Run(ctx, cfg, train.Refuse, &stopOnNote{text: "trainable", cancel: cancel}); !errors.Is(err, train.Interrupted) && !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v", err)
+		}
+		mustRun(t, cfg, train.Resume)
+		sameRun(t, comparable(t, cfg.Out), want)
 	}
 }
