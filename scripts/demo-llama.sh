@@ -30,7 +30,7 @@ write "$model"
 
 say 'fine-tuning with LoRA'
 bin/gopeft train --task causal --method lora --targets all --model "$model" --train "$data/train.csv" --text-column text \
-    --max-length 64 --sample 320 --batch-size 8 --epochs 1 --lr 1e-3 --schedule cosine --no-train-eval --seed 42 --out "$run" --overwrite "$@"
+    --max-length 64 --sample 320 --batch-size 8 --epochs 1 --lr 1e-3 --no-train-eval --schedule cosine --seed 42 --out "$run" --overwrite "$@"
 
 say 'after'
 loss "$run"
