@@ -83,7 +83,7 @@ func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *Part, states
 // cancelled is the error of an interrupted wait, as the caller of Run knows it.
 func cancelled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return errors.Join(Interrupted, err)
+		return errors.Join(ErrInterrupted, err)
 	}
 	return err
 }

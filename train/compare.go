@@ -129,7 +129,7 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui UI, each func(c
 			var err error
 			if sum, err = each(ctx, configs[i], runMode(configs[i].Out, mode)); err != nil {
 				if ctx.Err() != nil {
-					return results, Interrupted
+					return results, ErrInterrupted
 				}
 				ui.Note("%s failed: %v", m, err)
 				failed = append(failed, fmt.Errorf("%s: %w", m, err))

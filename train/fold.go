@@ -281,7 +281,7 @@ func outputs(ctx context.Context, s *bindings.Scope, m model.Model, texts [][]in
 			s.Inference(func() {
 				in := model.Input{IDs: s.ToDevice(s.FromInt64s(ids, 1, int64(len(ids))), bindings.Int64, dev)}
 				out := m.Forward(s, in)
-				y := out.Hidden
+				var y bindings.Tensor
 				switch {
 				case len(m.Labels()) > 0:
 					y = m.Classify(s, in, out)

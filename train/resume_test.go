@@ -36,7 +36,7 @@ func interrupt(t *testing.T, cfg train.Config, phase string, n int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	_, err := train.Run(ctx, cfg, train.Refuse, &stopIn{phase: phase, after: n, cancel: cancel})
-	if !errors.Is(err, train.Interrupted) {
+	if !errors.Is(err, train.ErrInterrupted) {
 		t.Fatalf("interrupted in %q: %v", phase, err)
 	}
 	if n := bindings.Live() - base; n != 0 {
@@ -199,7 +199,7 @@ func TestInterruptedBeforeTheFirstStep(t *testing.T) {
 		cfg := whole
 		cfg.Out = filepath.Join(t.TempDir(), "stopped")
 		ctx, cancel := context.WithCancel(context.Background())
-		if _, err := train.Run(ctx, cfg, train.Refuse, &stopOnNote{text: "trainable", cancel: cancel}); !errors.Is(err, train.Interrupted) && !errors.Is(err, context.Canceled) {
+		if _, err := train.Run(ctx, cfg, train.Refuse, &stopOnNote{text: "trainable", cancel: cancel}); !errors.Is(err, train.ErrInterrupted) && !errors.Is(err, context.Canceled) {
 			t.Fatalf("got %v", err)
 		}
 		mustRun(t, cfg, train.Resume)

@@ -38,8 +38,8 @@ func (Quiet) Note(string, ...any) {}
 // Progress implements UI.
 func (Quiet) Progress(string, int, int, string) {}
 
-// Interrupted is the error of a run that its context ended: it left a checkpoint to resume from.
-var Interrupted = errors.New("interrupted; --resume goes on from the last checkpoint")
+// ErrInterrupted is the error of a run that its context ended: it left a checkpoint to resume from.
+var ErrInterrupted = errors.New("interrupted; --resume goes on from the last checkpoint")
 
 // Run trains as cfg says and leaves a run folder: config.yaml, metrics.csv, summary.json, curves.png, best and
 // last. It returns what summary.json holds.
@@ -117,7 +117,7 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 		err = r.finish(ctx, s)
 	}
 	if errors.Is(err, context.Canceled) {
-		return Interrupted
+		return ErrInterrupted
 	}
 	return err
 }
@@ -381,7 +381,7 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep StepReport) er
 	}
 	if stop {
 		r.ui.Note("stopping early: %s has not improved for %d evaluations", r.monitor.Metric, r.prog.Stale)
-		return Stop
+		return ErrStop
 	}
 	return nil
 }

@@ -225,7 +225,7 @@ func TestInterruptedRunsResumeToTheSameBits(t *testing.T) {
 		cfg.Out = filepath.Join(t.TempDir(), "stopped")
 		ctx, cancel := context.WithCancel(context.Background())
 		_, err := train.Run(ctx, cfg, train.Refuse, &stopAfter{steps: steps, cancel: cancel})
-		if !errors.Is(err, train.Interrupted) {
+		if !errors.Is(err, train.ErrInterrupted) {
 			t.Fatalf("stopped after %d: %v", steps, err)
 		}
 		mustRun(t, cfg, train.Resume)

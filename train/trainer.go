@@ -46,7 +46,7 @@ type Trainer struct {
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
-	// OnStep is called after every optimizer step, OnEpoch after every epoch; an error ends the run. Stop is
+	// OnStep is called after every optimizer step, OnEpoch after every epoch; an error ends the run. ErrStop is
 	// returned to end it early without error.
 	OnStep  func(s *bindings.Scope, r StepReport) error
 	OnEpoch func(s *bindings.Scope, r StepReport) error
@@ -82,8 +82,8 @@ type StepReport struct {
 	Elapsed time.Duration
 }
 
-// Stop ends a run early from a callback.
-var Stop = errors.New("stop")
+// ErrStop ends a run early from a callback.
+var ErrStop = errors.New("stop")
 
 // NonFiniteError is a loss, gradient or weight that is infinite or not a number.
 type NonFiniteError struct {
@@ -132,7 +132,7 @@ func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
 			return err
 		}
 		if err := t.epoch(ctx, s, batches, start); err != nil {
-			if errors.Is(err, Stop) {
+			if errors.Is(err, ErrStop) {
 				return nil
 			}
 			return err
@@ -216,14 +216,14 @@ func (t *Trainer) end(s *bindings.Scope, r StepReport) error {
 	r.Loss, r.Acc = done.LossSum/float64(done.Weight), ratio(done.Correct, done.Rows)
 	if t.OnEpoch != nil {
 		if err := t.OnEpoch(s, r); err != nil {
-			if !errors.Is(err, Stop) {
+			if !errors.Is(err, ErrStop) {
 				*at = done
 			}
 			return err
 		}
 	}
 	if t.lastStep() {
-		return Stop
+		return ErrStop
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	switch usage := (*train.UsageError)(nil); {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, train.Interrupted):
+	case errors.Is(err, train.ErrInterrupted):
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
 		return exitInterrupted
 	case errors.Is(err, context.Canceled):

@@ -67,7 +67,7 @@ func fitLogistic(ctx context.Context, x Matrix, labels []int, classes int, o Log
 		o.Tolerance = 1e-4
 	}
 	if !(o.C > 0) || o.MaxIterations < 0 || !(o.Tolerance > 0) {
-		return nil, fmt.Errorf("C %v, %d iterations, tolerance %v: all must be positive", o.C, o.MaxIterations, o.Tolerance)
+		return nil, fmt.Errorf("with C %v, %d iterations, tolerance %v: all must be positive", o.C, o.MaxIterations, o.Tolerance)
 	}
 	if err := checkTraining(ctx, x, labels, classes, o.Workers); err != nil {
 		return nil, err
