@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -267,6 +268,35 @@ func TestAttentionFusedEqualsComposed(t *testing.T) {
 			if math.Abs(float64(want[i]-got[i])) > 1e-5 || math.Abs(float64(want[i]-half[i])) > 1e-5 {
 				t.Fatalf("element %d: %v, fused %v, composed %v", i, want[i], got[i], half[i])
 			}
+		}
+		return nil
+	})
+}
+
+// Large blocks are cut from shared addresses and joined again: live tensors keep their values whatever is made
+// and freed around them, also while blocks are returned to the kernel.
+func TestLargeBlocksDoNotOverlap(t *testing.T) {
+	bindingstest.Do(t, func(s *Scope) error {
+		defer s.KeepLargeBlocks(true)
+		rng := rand.New(rand.NewPCG(1, 2))
+		type block struct {
+			t     Tensor
+			value float64
+		}
+		var live []block
+		for i := range 300 {
+			s.KeepLargeBlocks(i%100 != 50)
+			if len(live) > 0 && (len(live) == 12 || rng.IntN(2) == 0) {
+				k := rng.IntN(len(live))
+				b := live[k]
+				if lo, hi := s.Neg(s.MaxAll(s.Neg(b.t))).Item(), s.MaxAll(b.t).Item(); lo != b.value || hi != b.value {
+					t.Fatalf("block %d holds %v to %v, want %v", k, lo, hi, b.value)
+				}
+				s.Free(b.t)
+				live = append(live[:k], live[k+1:]...)
+				continue
+			}
+			live = append(live, block{s.Full([]int64{1<<18 + rng.Int64N(1<<19)}, float64(i), Float, CPU), float64(i)})
 		}
 		return nil
 	})

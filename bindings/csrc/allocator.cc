@@ -1,36 +1,37 @@
-// Large blocks of CPU memory, kept for the next request of about their size.
+// Large blocks of CPU memory, cut out of one range of addresses.
 //
 // glibc returns a block above its mmap threshold to the kernel when it is freed, so that every step of training
-// faults the pages of its activations in again; told to keep them, it splits them and needs far more memory than
-// is ever in use. Here a block is given out whole, and no more is kept than what was once in use together.
+// faults the pages of its activations in again; told to keep them, it holds far more memory than is ever in use.
+// Here freed pages serve the next block of whatever size, and no more are held than once were in use together:
+// beyond that, free pages go back to the kernel while their addresses stay.
 #include <ATen/ATen.h>
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <mutex>
-#include <new>
 #include <unordered_map>
-#include <vector>
 
 #include "fused.h"
 #include "shim.h"
 
 namespace {
 
-class BlockCache final : public at::Allocator {
+class BlockArena final : public at::Allocator {
  public:
 #if GP_TORCH >= 203
   at::DataPtr allocate(size_t n) override { return take(n); }
   void copy_data(void* dest, const void* src, std::size_t n) const override { std::memcpy(dest, src, n); }
 #else
-  at::DataPtr allocate(size_t n) const override { return const_cast<BlockCache*>(this)->take(n); }
+  at::DataPtr allocate(size_t n) const override { return const_cast<BlockArena*>(this)->take(n); }
 #endif
 
-  static BlockCache& instance() {
-    static auto* cache = new BlockCache;  // never destroyed: tensors may outlive static objects
-    return *cache;
+  static BlockArena& instance() {
+    static auto* arena = new BlockArena;  // never destroyed: tensors may outlive static objects
+    return *arena;
   }
 
   // libtorch also asks for plain pointers, which it gives back through this.
@@ -38,104 +39,140 @@ class BlockCache final : public at::Allocator {
 
   at::Allocator* before() const { return small_; }
 
-  // release gives back what is kept.
+  // release gives all free pages back.
   void release() {
     std::lock_guard<std::mutex> lock(mutex_);
-    while (!kept_.empty()) drop_oldest();
+    while (held_ > 0) give_pages_back();
   }
 
  private:
-  struct Block {
-    void* p;
+  // Span is free addresses; held ones still have their pages.
+  struct Span {
     size_t size;
+    bool held;
   };
+  using Spans = std::map<uintptr_t, Span>;
 
-  static constexpr size_t kLarge = 1 << 20, kPage = 4096, kHuge = 2 << 20;
+  static constexpr size_t kLarge = 1 << 20, kUnit = 64 << 10, kGrowth = 64 << 20;
 
-  static size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+  BlockArena() {
+    // Addresses cost nothing until they are used; a limit on them may allow fewer.
+    for (size_t size = size_t{1} << 42; size >= size_t{1} << 32; size /= 2) {
+      void* p = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p == MAP_FAILED) continue;
+      top_ = usable_ = (reinterpret_cast<uintptr_t>(p) + kGrowth - 1) / kGrowth * kGrowth;
+      end_ = reinterpret_cast<uintptr_t>(p) + size;
+      return;
+    }
+  }
 
   at::DataPtr take(size_t n) {
-    if (n < kLarge) return small_->allocate(n);
-    const size_t size = up(n, kPage);
-    Block b = kept_block(size);
-    if (!b.p) b = {map(size), size};
-    if (!b.p) {
-      release();
-      b = {map(size), size};
-      if (!b.p) throw std::bad_alloc();
-    }
+    if (n < kLarge || n > end_ - top_) return small_->allocate(n);
+    const size_t size = (n + kUnit - 1) / kUnit * kUnit;
+    uintptr_t p = 0;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      given_[b.p] = b.size;
-      used_ += b.size;
-      most_ = std::max(most_, used_);
+      if (!(p = cut(size, /*held=*/true))) {
+        while (held_ > 0 && used_ + held_ + size > most_) give_pages_back();
+        if (!(p = cut(size, /*held=*/false))) p = grow(size);
+      }
+      if (p) {
+        given_[p] = size;
+        used_ += size;
+        most_ = std::max(most_, used_);
+      }
     }
-    return {b.p, b.p, &give_back, at::Device(at::kCPU)};
+    if (!p) return small_->allocate(n);
+    auto* data = reinterpret_cast<void*>(p);
+    return {data, data, &give_back, at::Device(at::kCPU)};
   }
 
-  // kept_block takes the tightest block that fits, or makes room for a new one.
-  Block kept_block(size_t size) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    auto best = kept_.end();
-    for (auto it = kept_.begin(); it != kept_.end(); ++it)
-      if (it->size >= size && it->size <= size + size / 8 && (best == kept_.end() || it->size <= best->size)) best = it;
-    if (best != kept_.end()) {
-      Block b = *best;
-      kept_.erase(best);
-      kept_bytes_ -= b.size;
-      return b;
+  // cut takes the block from the tightest span that has its pages, or has none; 0 when no span is large enough.
+  uintptr_t cut(size_t size, bool held) {
+    auto best = free_.end();
+    for (auto it = free_.begin(); it != free_.end(); ++it)
+      if (it->second.held == held && it->second.size >= size && (best == free_.end() || it->second.size < best->second.size)) best = it;
+    if (best == free_.end()) return 0;
+    const uintptr_t p = best->first;
+    const size_t left = best->second.size - size;
+    free_.erase(best);
+    if (left > 0) free_[p + size] = {left, held};
+    if (held) held_ -= size;
+    return p;
+  }
+
+  // grow takes the block from addresses never used; 0 when the kernel refuses.
+  uintptr_t grow(size_t size) {
+    if (size > end_ - top_) return 0;
+    if (top_ + size > usable_) {
+      const size_t more = std::min<size_t>((top_ + size - usable_ + kGrowth - 1) / kGrowth * kGrowth, end_ - usable_);
+      if (mprotect(reinterpret_cast<void*>(usable_), more, PROT_READ | PROT_WRITE) != 0) return 0;
+      madvise(reinterpret_cast<void*>(usable_), more, MADV_HUGEPAGE);
+      usable_ += more;
     }
-    while (!kept_.empty() && used_ + kept_bytes_ + size > most_) drop_oldest();
-    return {nullptr, 0};
+    const uintptr_t p = top_;
+    top_ += size;
+    return p;
   }
 
-  void drop_oldest() {
-    const Block b = kept_.front();
-    kept_.erase(kept_.begin());
-    kept_bytes_ -= b.size;
-    munmap(b.p, b.size);
+  // give_pages_back takes the pages of the smallest span that has any, which is the least useful.
+  void give_pages_back() {
+    auto least = free_.end();
+    for (auto it = free_.begin(); it != free_.end(); ++it)
+      if (it->second.held && (least == free_.end() || it->second.size < least->second.size)) least = it;
+    madvise(reinterpret_cast<void*>(least->first), least->second.size, MADV_DONTNEED);
+    held_ -= least->second.size;
+    const Span s{least->second.size, false};
+    const uintptr_t p = least->first;
+    free_.erase(least);
+    insert(p, s);
   }
 
-  static void* map(size_t size) {
-    const size_t room = size + kHuge;
-    void* p = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return nullptr;
-    const auto from = reinterpret_cast<uintptr_t>(p), start = up(from, kHuge);
-    if (start > from) munmap(p, start - from);
-    munmap(reinterpret_cast<void*>(start + size), from + room - start - size);
-    madvise(reinterpret_cast<void*>(start), size / kHuge * kHuge, MADV_HUGEPAGE);
-    return reinterpret_cast<void*>(start);
-  }
-
-  static void give_back(void* p) {
-    BlockCache& c = instance();
-    {
-      std::lock_guard<std::mutex> lock(c.mutex_);
-      auto it = c.given_.find(p);
-      if (it != c.given_.end()) {
-        const Block b{p, it->second};
-        c.given_.erase(it);
-        c.used_ -= b.size;
-        c.kept_bytes_ += b.size;
-        c.kept_.push_back(b);
-        while (c.used_ + c.kept_bytes_ > c.most_) c.drop_oldest();
+  // insert adds a free span and joins it with its neighbours of the same kind.
+  void insert(uintptr_t p, Span s) {
+    auto next = free_.lower_bound(p);
+    if (next != free_.end() && next->first == p + s.size && next->second.held == s.held) {
+      s.size += next->second.size;
+      next = free_.erase(next);
+    }
+    if (next != free_.begin()) {
+      auto before = std::prev(next);
+      if (before->first + before->second.size == p && before->second.held == s.held) {
+        before->second.size += s.size;
         return;
       }
     }
-    c.small_->raw_deleter()(p);
+    free_[p] = s;
+  }
+
+  static void give_back(void* data) {
+    BlockArena& c = instance();
+    {
+      std::lock_guard<std::mutex> lock(c.mutex_);
+      auto it = c.given_.find(reinterpret_cast<uintptr_t>(data));
+      if (it != c.given_.end()) {
+        c.used_ -= it->second;
+        c.held_ += it->second;
+        c.insert(it->first, {it->second, true});
+        c.given_.erase(it);
+        return;
+      }
+    }
+    c.small_->raw_deleter()(data);
   }
 
   at::Allocator* small_ = c10::GetCPUAllocator();
   std::mutex mutex_;
-  std::unordered_map<void*, size_t> given_;  // large blocks in use
-  std::vector<Block> kept_;  // the longest unused first
-  size_t kept_bytes_ = 0, used_ = 0, most_ = 0;
+  std::unordered_map<uintptr_t, size_t> given_;  // blocks in use
+  Spans free_;
+  size_t used_ = 0, held_ = 0, most_ = 0;     // bytes in use, free with their pages, and most in use so far
+  uintptr_t top_ = 0, usable_ = 0, end_ = 0;  // first address never used, never made accessible, and behind the last
 };
 
 }  // namespace
 
 void gp_keep_large_blocks(int on) {
-  BlockCache& c = BlockCache::instance();
+  BlockArena& c = BlockArena::instance();
   c10::SetCPUAllocator(on ? &c : c.before());
   if (!on) c.release();
 }
