@@ -18,6 +18,9 @@ type fusedCase struct {
 }
 
 func fusedCases() []fusedCase {
+	lowRank := func(s *Scope, in []Tensor) Tensor {
+		return s.LinearLowRank(in[0], in[1], in[2], s.To(in[3], Float), s.To(in[4], Float), 0.5)
+	}
 	heads := func(s *Scope, x Tensor, n int64) Tensor {
 		return s.Transpose(s.Reshape(x, x.Size(0), x.Size(1), n, -1), 1, 2)
 	}
@@ -81,6 +84,10 @@ func fusedCases() []fusedCase {
 		{"rms norm", [][]int64{{3, 21, 70}, {70}}, 0, func(s *Scope, in []Tensor) Tensor { return s.RMSNorm(in[0], in[1], 1e-5) }},
 		{"gelu", [][]int64{{7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.GELU(s.MulScalar(in[0], 3)) }},
 		{"swiglu", [][]int64{{7, 77}, {7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.SwiGLU(in[0], in[1]) }},
+		{"gelu, over its input", [][]int64{{7, 77}}, 1, func(s *Scope, in []Tensor) Tensor { return s.GELUOver(s.MulScalar(in[0], 3)) }},
+		{"swiglu, over its gate", [][]int64{{7, 77}, {7, 77}}, 2, func(s *Scope, in []Tensor) Tensor { return s.SwiGLUOver(s.MulScalar(in[0], 3), in[1]) }},
+		{"low rank", [][]int64{{3, 19, 70}, {40, 70}, {40}, {8, 70}, {40, 8}}, 0, lowRank},
+		{"low rank, few rows", [][]int64{{2, 1, 70}, {40, 70}, {40}, {8, 70}, {40, 8}}, 5, lowRank},
 		{"rotate", [][]int64{{2, 9, 4 * 24}, {2, 1, 9, 24}, {1, 1, 9, 24}}, 2, func(s *Scope, in []Tensor) Tensor {
 			return s.Rotate(heads(s, in[0], 4), in[1], in[2])
 		}},
@@ -150,6 +157,25 @@ func TestFusedEqualsComposed(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What autograd may still read is never written over.
+func TestOverLeavesWhatAutogradReads(t *testing.T) {
+	bindingstest.Do(t, func(s *Scope) error {
+		x, up := s.Normal([]int64{33, 64}, 0, 1, Float, CPU), s.Normal([]int64{33, 64}, 0, 1, Float, CPU)
+		s.SetRequiresGrad(x, true)
+		before := x.Float32s()
+		over := func() {
+			s.GELUOver(x)
+			s.SwiGLUOver(x, up)
+		}
+		over()
+		s.NoGrad(over)
+		if d := difference(x.Float32s(), before); d != 0 {
+			t.Errorf("changed by %.2g of its size", d)
+		}
+		return nil
+	})
 }
 
 // difference is the root mean square of a-b over that of b.

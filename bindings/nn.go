@@ -30,6 +30,22 @@ func (s *Scope) Linear(x, w, b Tensor) Tensor {
 	return s.take("linear", x, w, b)
 }
 
+// LinearLowRank is x·wᵀ + b + scale·((x·aᵀ)·upᵀ) for w [out, in], b [out] or none, a [rank, in] and up [out, rank]: a
+// linear map with a low-rank update, which is computed in a's and up's dtype (or autocast's) and returned in the map's.
+func (s *Scope) LinearLowRank(x, w, b, a, up Tensor, scale float64) Tensor {
+	if s.fused(x, w, b, a) && s.fused(up, Tensor{}, Tensor{}, Tensor{}) {
+		message := csrc.LinearLowRank(s.slot(), x.p, w.p, b.p, a.p, up.p, scale)
+		if message != "" || s.buf.out[0] != nil {
+			return s.made("linear_low_rank", message, x, w, b, a, up)
+		}
+	}
+	return s.In(func(s *Scope) Tensor {
+		update := s.MulScalar(s.Linear(s.Linear(s.To(x, a.DType()), a, Tensor{}), up, Tensor{}), scale)
+		y := s.Linear(x, w, b)
+		return s.To(s.Add(y, update), y.DType())
+	})
+}
+
 // Embedding gathers rows of w [n, d] by int64 ids of any shape; an id outside [0, n) is an error.
 func (s *Scope) Embedding(w, ids Tensor) Tensor {
 	lib.AtgEmbedding(s.prep(), lib.Ctensor(w.p), lib.Ctensor(ids.p), -1, 0, 0)
@@ -71,9 +87,14 @@ func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
 }
 
 // GELU is x·Φ(x), exact.
-func (s *Scope) GELU(x Tensor) Tensor {
+func (s *Scope) GELU(x Tensor) Tensor { return s.gelu(x, false) }
+
+// GELUOver is GELU of an x that is not read again: the result may lie where x did, if autograd has no use for it.
+func (s *Scope) GELUOver(x Tensor) Tensor { return s.gelu(x, true) }
+
+func (s *Scope) gelu(x Tensor, reuse bool) Tensor {
 	if s.fused(x, Tensor{}, Tensor{}, Tensor{}) {
-		return s.made("gelu", csrc.GELU(s.slot(), x.p), x)
+		return s.made("gelu", csrc.GELU(s.slot(), x.p, reuse), x)
 	}
 	lib.AtgGelu(s.prep(), lib.Ctensor(x.p), "none")
 	return s.take("gelu", x)
@@ -86,9 +107,15 @@ func (s *Scope) GELUTanh(x Tensor) Tensor {
 }
 
 // SwiGLU is silu(gate)·up (Shazeer 2020).
-func (s *Scope) SwiGLU(gate, up Tensor) Tensor {
+func (s *Scope) SwiGLU(gate, up Tensor) Tensor { return s.swiglu(gate, up, false) }
+
+// SwiGLUOver is SwiGLU of a gate that is not read again: the result may lie where gate did, if autograd has no use
+// for it.
+func (s *Scope) SwiGLUOver(gate, up Tensor) Tensor { return s.swiglu(gate, up, true) }
+
+func (s *Scope) swiglu(gate, up Tensor, reuse bool) Tensor {
 	if s.fused(gate, up, Tensor{}, Tensor{}) {
-		return s.made("swiglu", csrc.SwiGLU(s.slot(), gate.p, up.p), gate, up)
+		return s.made("swiglu", csrc.SwiGLU(s.slot(), gate.p, up.p, reuse), gate, up)
 	}
 	return s.In(func(s *Scope) Tensor { return s.Mul(s.SiLU(gate), up) })
 }

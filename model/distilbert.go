@@ -120,8 +120,11 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 		if in.Pooled && in.States == nil && i == len(m.blocks)-1 {
 			read, virtual = m.pooledAt(virtual), 0
 		}
-		h = m.step(s, b, h, pad, in, read)
-		if in.States != nil {
+		next := m.step(s, b, h, pad, in, read)
+		if in.States == nil {
+			s.Free(h)
+		}
+		if h = next; in.States != nil {
 			*in.States = append(*in.States, h)
 		}
 	}
@@ -193,7 +196,7 @@ func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, all, bias bindings
 			if m.cfg.Activation == "relu" {
 				up = s.ReLU(up)
 			} else {
-				up = s.GELU(up)
+				up = s.GELUOver(up)
 			}
 			return b.Linear(Down).Forward(s, up)
 		})

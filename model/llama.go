@@ -199,7 +199,10 @@ func (m *LLaMA) block(s *bindings.Scope, b *llamaBlock, x bindings.Tensor, a lla
 		x = s.Add(x, transform(s, b.AfterAttn, m.attend(s, b, b.attnNorm.forward(s, x), a, in), join))
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
 			h := b.ffnNorm.forward(s, x)
-			return b.Linear(Down).Forward(s, s.SwiGLU(b.Linear(Gate).Forward(s, h), b.Linear(Up).Forward(s, h)))
+			gate, up := b.Linear(Gate).Forward(s, h), b.Linear(Up).Forward(s, h)
+			act := s.SwiGLUOver(gate, up)
+			s.Free(up)
+			return b.Linear(Down).Forward(s, act)
 		})
 		return s.Add(x, transform(s, b.AfterFFN, f, join))
 	})

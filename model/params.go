@@ -160,3 +160,12 @@ func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
 		p.low = s.To(p.T, d)
 	}
 }
+
+// DropStored frees the stored tensor, owned by s, of a parameter that Cast gave a copy, which takes its place: for a
+// model that is never saved.
+func (p *Param) DropStored(s *bindings.Scope) {
+	if p.low.Defined() {
+		s.Free(p.T)
+		p.T, p.low = p.low, bindings.Tensor{}
+	}
+}

@@ -99,9 +99,12 @@ type loraLinear struct {
 
 // Forward implements model.Linear. The update is computed in the parameters' fp32, or under autocast.
 func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	dropped := *l.train && l.dropout > 0
+	if l.m == nil && !dropped {
+		return s.LinearLowRank(x, l.dense.W.Value(), l.dense.B.Value(), l.a.T, l.b.T, l.scale)
+	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		u := s.To(x, l.a.T.DType())
-		dropped := *l.train && l.dropout > 0
 		if dropped {
 			u = s.Dropout(u, l.dropout)
 		}

@@ -8,6 +8,8 @@ package csrc
 #cgo nocallback gp_fusable
 #cgo noescape gp_linear
 #cgo nocallback gp_linear
+#cgo noescape gp_linear_low_rank
+#cgo nocallback gp_linear_low_rank
 #cgo noescape gp_add_layer_norm
 #cgo nocallback gp_add_layer_norm
 #cgo noescape gp_rms_norm
@@ -42,12 +44,16 @@ func RMSNorm(out *Tensor, x, w Tensor, eps float64) string {
 	return message(C.gp_rms_norm((*C.gp_tensor)(out), C.gp_tensor(x), C.gp_tensor(w), C.double(eps)))
 }
 
-func GELU(out *Tensor, x Tensor) string {
-	return message(C.gp_gelu((*C.gp_tensor)(out), C.gp_tensor(x)))
+func LinearLowRank(out *Tensor, x, w, b, a, up Tensor, scale float64) string {
+	return message(C.gp_linear_low_rank((*C.gp_tensor)(out), C.gp_tensor(x), C.gp_tensor(w), C.gp_tensor(b), C.gp_tensor(a), C.gp_tensor(up), C.double(scale)))
 }
 
-func SwiGLU(out *Tensor, gate, up Tensor) string {
-	return message(C.gp_swiglu((*C.gp_tensor)(out), C.gp_tensor(gate), C.gp_tensor(up)))
+func GELU(out *Tensor, x Tensor, reuse bool) string {
+	return message(C.gp_gelu((*C.gp_tensor)(out), C.gp_tensor(x), cbool(reuse)))
+}
+
+func SwiGLU(out *Tensor, gate, up Tensor, reuse bool) string {
+	return message(C.gp_swiglu((*C.gp_tensor)(out), C.gp_tensor(gate), C.gp_tensor(up), cbool(reuse)))
 }
 
 func Dropout(out *Tensor, x Tensor, p float64) string {

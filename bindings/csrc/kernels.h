@@ -13,11 +13,18 @@ int gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d);
 
 char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */);
 
+// x·wᵀ + b + scale·(x·aᵀ)·bᵀ for a [rank, in] and up [out, rank] in fp32: a linear map with its low-rank update, for the
+// few rows of a decoding step. *out is NULL where this does not serve: more rows, other dtypes, or autograd records it.
+char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */, gp_tensor a, gp_tensor up, double scale);
+
 // LayerNorm(dropout(x, p) + residual) over the last dimension; residual may be NULL.
 char* gp_add_layer_norm(gp_tensor* out, gp_tensor x, gp_tensor residual, gp_tensor w, gp_tensor b, double eps, double p);
 char* gp_rms_norm(gp_tensor* out, gp_tensor x, gp_tensor w, double eps);
-char* gp_gelu(gp_tensor* out, gp_tensor x);
-char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up);
+
+// With reuse the result may lie where x or gate did, whose values are lost then.
+char* gp_gelu(gp_tensor* out, gp_tensor x, int reuse);
+char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up, int reuse);
+
 char* gp_dropout(gp_tensor* out, gp_tensor x, double p);
 char* gp_rotate(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin);
 

@@ -113,6 +113,20 @@ Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, Shape s) {
   return y.view(shape);
 }
 
+// low_rank is forward for few rows and w's update scale·up·a, in fp32: what model code composes of six operations,
+// each of which would cost a decoding step as much as the update itself. None where it does not serve.
+Tensor low_rank(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& a, const Tensor& up, double scale) {
+  const auto plain = [](const Tensor& t) { return t.scalar_type() == at::kFloat && t.is_contiguous(); };
+  if (x.numel() == 0 || x.numel() > kFewRows * x.size(-1) || autocast() || recorded({x, w, b, a, up})) return {};
+  if (x.scalar_type() != w.scalar_type() || !plain(a) || !plain(up)) return {};
+  TORCH_CHECK(a.dim() == 2 && up.dim() == 2 && a.size(1) == x.size(-1) && up.size(0) == w.size(0) && a.size(0) == up.size(1),
+              "the update's shapes do not fit the map's");
+  at::AutoDispatchBelowAutograd below;
+  Tensor y = forward(x, w, b, policy(x));
+  Tensor update = stream(stream(rows(x).to(at::kFloat), a, {}, at::kFloat), up, {}, at::kFloat);
+  return at::add(y, update.view(y.sizes()), scale).to(y.scalar_type());
+}
+
 struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Maybe& bias) {
     const Shape s = policy(x);  // before autocast, which is a dispatch key, is left out
@@ -208,4 +222,8 @@ char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b) {
           c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
           *out = gp::box(gp::forward(tx, tw, bias, s));
         })
+}
+
+char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b, gp_tensor a, gp_tensor up, double scale) {
+  GUARD(Tensor y = gp::low_rank(gp::T(x), gp::T(w), gp::opt(b), gp::T(a), gp::T(up), scale); *out = y.defined() ? gp::box(y) : nullptr;)
 }

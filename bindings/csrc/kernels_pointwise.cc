@@ -305,8 +305,11 @@ inline __m512 gauss(__m512 x, __m512* e) {
   return _mm512_mask_sub_ps(tail, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ), one, tail);
 }
 
-Tensor gelu_forward(const Tensor& x) {
-  Tensor out = like(x);
+// spare is whether x's own memory can take a result: the caller reads x no more, and neither does autograd.
+bool spare(const Tensor& x, bool reuse) { return reuse && !x.requires_grad() && x.is_contiguous(); }
+
+Tensor gelu_forward(const Tensor& x, bool reuse = false) {
+  Tensor out = spare(x, reuse) ? x : like(x);
   map(x, x, out, [&](int64_t, __m512 v, __m512) {
     __m512 e;
     return _mm512_mul_ps(v, gauss(v, &e));
@@ -339,9 +342,10 @@ inline __m512 sigmoid(__m512 v) {
   return _mm512_div_ps(one, _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), v))));
 }
 
-Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
+Tensor swiglu_forward(const Tensor& gate, const Tensor& up, bool reuse = false) {
   TORCH_CHECK(gate.sizes() == up.sizes(), "gate and up differ in shape");
-  Tensor out = like(gate, at::promote_types(gate.scalar_type(), up.scalar_type()));
+  const auto type = at::promote_types(gate.scalar_type(), up.scalar_type());
+  Tensor out = type == gate.scalar_type() && spare(gate, reuse) ? gate : like(gate, type);
   map(gate, up, out, [&](int64_t, __m512 v, __m512 u) { return _mm512_mul_ps(_mm512_mul_ps(v, sigmoid(v)), u); });
   return out;
 }
@@ -485,13 +489,13 @@ char* gp_rms_norm(gp_tensor* out, gp_tensor x, gp_tensor w, double eps) {
                                                   : gp::rms_forward(T(x).contiguous(), T(w), eps, nullptr));)
 }
 
-char* gp_gelu(gp_tensor* out, gp_tensor x) {
-  GUARD(*out = gp::box(gp::recorded({T(x)}) ? gp::GELU::apply(T(x)) : gp::gelu_forward(T(x).contiguous()));)
+char* gp_gelu(gp_tensor* out, gp_tensor x, int reuse) {
+  GUARD(*out = gp::box(gp::recorded({T(x)}) ? gp::GELU::apply(T(x)) : gp::gelu_forward(T(x).contiguous(), reuse));)
 }
 
-char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up) {
+char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up, int reuse) {
   GUARD(*out = gp::box(gp::recorded({T(gate), T(up)}) ? gp::SwiGLU::apply(T(gate), T(up))
-                                                      : gp::swiglu_forward(T(gate).contiguous(), T(up).contiguous()));)
+                                                      : gp::swiglu_forward(T(gate).contiguous(), T(up).contiguous(), reuse));)
 }
 
 char* gp_dropout(gp_tensor* out, gp_tensor x, double p) {
