@@ -8,16 +8,21 @@ import (
 )
 
 // Confusion counts how often a label was predicted as what. The zero value has
-// no classes; NewConfusion makes a usable one.
+// no classes; NewConfusion makes a usable one. It takes memory for the pairs that
+// occur, not for all there could be.
 type Confusion struct {
-	classes int
-	counts  []int // label × prediction
-	total   int
+	counts              map[[2]int]int // label, prediction
+	labelled, predicted []int          // by class
+	total               int
 }
+
+// LargestTable is the number of classes up to which the whole matrix is written
+// out.
+const LargestTable = 1000
 
 // NewConfusion returns an empty matrix.
 func NewConfusion(classes int) *Confusion {
-	return &Confusion{classes: classes, counts: make([]int, classes*classes)}
+	return &Confusion{counts: map[[2]int]int{}, labelled: make([]int, classes), predicted: make([]int, classes)}
 }
 
 // Count returns the matrix of a whole set.
@@ -36,27 +41,29 @@ func Count(labels, predicted []int, classes int) (*Confusion, error) {
 
 // Add counts one sample.
 func (c *Confusion) Add(label, predicted int) error {
-	if label < 0 || label >= c.classes || predicted < 0 || predicted >= c.classes {
-		return fmt.Errorf("label %d, prediction %d: want 0 to %d", label, predicted, c.classes-1)
+	if label < 0 || label >= c.Classes() || predicted < 0 || predicted >= c.Classes() {
+		return fmt.Errorf("label %d, prediction %d: want 0 to %d", label, predicted, c.Classes()-1)
 	}
-	c.counts[label*c.classes+predicted]++
+	c.counts[[2]int{label, predicted}]++
+	c.labelled[label]++
+	c.predicted[predicted]++
 	c.total++
 	return nil
 }
 
 // Classes returns the number of classes.
-func (c *Confusion) Classes() int { return c.classes }
+func (c *Confusion) Classes() int { return len(c.labelled) }
 
 // Total returns the number of samples counted.
 func (c *Confusion) Total() int { return c.total }
 
 // At returns how many samples of a label were predicted as predicted.
-func (c *Confusion) At(label, predicted int) int { return c.counts[label*c.classes+predicted] }
+func (c *Confusion) At(label, predicted int) int { return c.counts[[2]int{label, predicted}] }
 
 // Accuracy is the share of right predictions, 0 without samples.
 func (c *Confusion) Accuracy() float64 {
 	right := 0
-	for k := range c.classes {
+	for k := range c.Classes() {
 		right += c.At(k, k)
 	}
 	return ratio(right, c.total)
@@ -72,7 +79,7 @@ type ClassScores struct {
 
 // Class returns the scores of class k; a ratio with an empty denominator is 0.
 func (c *Confusion) Class(k int) ClassScores {
-	labelled, predicted := c.margins(k)
+	labelled, predicted := c.labelled[k], c.predicted[k]
 	right := c.At(k, k)
 	return ClassScores{
 		Precision: ratio(right, predicted),
@@ -82,21 +89,12 @@ func (c *Confusion) Class(k int) ClassScores {
 	}
 }
 
-// margins returns how many samples are labelled, and predicted, as k.
-func (c *Confusion) margins(k int) (labelled, predicted int) {
-	for j := range c.classes {
-		labelled += c.At(k, j)
-		predicted += c.At(j, k)
-	}
-	return labelled, predicted
-}
-
 // MacroF1 is the mean F1 of the classes that occur among labels or
 // predictions, each counting the same.
 func (c *Confusion) MacroF1() float64 {
 	sum, classes := 0.0, 0
-	for k := range c.classes {
-		if labelled, predicted := c.margins(k); labelled+predicted > 0 {
+	for k := range c.Classes() {
+		if c.labelled[k]+c.predicted[k] > 0 {
 			sum += c.Class(k).F1
 			classes++
 		}
@@ -114,7 +112,7 @@ func (c *Confusion) MicroF1() float64 { return c.Accuracy() }
 // WeightedF1 is the mean F1 of the classes by their number of samples.
 func (c *Confusion) WeightedF1() float64 {
 	sum := 0.0
-	for k := range c.classes {
+	for k := range c.Classes() {
 		s := c.Class(k)
 		sum += s.F1 * float64(s.Support)
 	}
@@ -132,7 +130,7 @@ type Scores struct {
 	MicroF1    float64                `json:"micro_f1"`
 	WeightedF1 float64                `json:"weighted_f1"`
 	Classes    map[string]ClassScores `json:"classes"`
-	Confusion  [][]int                `json:"confusion"` // rows are labels
+	Confusion  [][]int                `json:"confusion,omitempty"` // rows are labels; left out above LargestTable classes
 }
 
 // Scores computes all scores. Classes beyond the names are called by number.
@@ -142,26 +140,44 @@ func (c *Confusion) Scores(names []string) Scores {
 		MacroF1: c.MacroF1(), MicroF1: c.MicroF1(), WeightedF1: c.WeightedF1(),
 		Classes: map[string]ClassScores{},
 	}
-	for k := range c.classes {
+	for k := range c.Classes() {
 		s.Classes[className(names, k)] = c.Class(k)
-		s.Confusion = append(s.Confusion, append([]int(nil), c.counts[k*c.classes:(k+1)*c.classes]...))
 	}
+	s.Confusion = c.Table()
 	return s
 }
 
+// Table is the whole matrix, a row per label; nil above LargestTable classes.
+func (c *Confusion) Table() [][]int {
+	if c.Classes() > LargestTable {
+		return nil
+	}
+	table := make([][]int, c.Classes())
+	for k := range table {
+		table[k] = make([]int, c.Classes())
+	}
+	for at, n := range c.counts {
+		table[at[0]][at[1]] = n
+	}
+	return table
+}
+
 // WriteText prints the matrix with one row per label, followed by the label's
-// scores.
+// scores; above LargestTable classes the scores alone.
 func (c *Confusion) WriteText(w io.Writer, names []string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	table := c.Table()
 	fmt.Fprint(t, "label \\ predicted\t")
-	for k := range c.classes {
+	for k := range table {
 		fmt.Fprint(t, className(names, k), "\t")
 	}
 	fmt.Fprint(t, "precision\trecall\tF1\t\n")
-	for k := range c.classes {
+	for k := range c.Classes() {
 		fmt.Fprint(t, className(names, k), "\t")
-		for j := range c.classes {
-			fmt.Fprint(t, c.At(k, j), "\t")
+		if table != nil {
+			for _, n := range table[k] {
+				fmt.Fprint(t, n, "\t")
+			}
 		}
 		s := c.Class(k)
 		fmt.Fprintf(t, "%.3f\t%.3f\t%.3f\t\n", s.Precision, s.Recall, s.F1)

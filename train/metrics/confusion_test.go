@@ -85,3 +85,19 @@ func TestBadRowsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+func TestVeryManyClasses(t *testing.T) {
+	const classes = 1_000_000 // whose matrix would take 8 TB
+	c, err := Count([]int{0, 5, classes - 1, 7}, []int{0, 5, classes - 1, 8}, classes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Accuracy() != 0.75 || c.At(7, 8) != 1 || c.At(8, 7) != 0 || math.Abs(c.MacroF1()-0.6) > 1e-12 || c.Table() != nil {
+		t.Errorf("accuracy %v, macro F1 %v", c.Accuracy(), c.MacroF1())
+	}
+	few := NewConfusion(LargestTable + 1)
+	var text strings.Builder
+	if s := few.Scores(nil); s.Confusion != nil || few.WriteText(&text, nil) != nil || strings.Count(text.String(), "\n") != LargestTable+2 {
+		t.Errorf("%d rows, %d lines", len(s.Confusion), strings.Count(text.String(), "\n"))
+	}
+}

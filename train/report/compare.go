@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -22,6 +23,21 @@ type Result struct {
 	Seconds                   float64 // of training
 	SamplesPerS               float64 // trained samples per second
 	PeakRSSMB                 float64
+}
+
+// MarshalJSON implements json.Marshaler: the columns of compare.csv under their names, null where not measured.
+func (r Result) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Method      string `json:"method"`
+		TrainAcc    Number `json:"train_acc"`
+		ValAcc      Number `json:"val_acc"`
+		TestAcc     Number `json:"test_acc"`
+		Trainable   int64  `json:"trainable"`
+		Total       int64  `json:"total"`
+		Seconds     Number `json:"seconds"`
+		SamplesPerS Number `json:"samples_per_s"`
+		PeakRSSMB   Number `json:"peak_rss_mb"`
+	}{r.Method, Number(r.TrainAcc), Number(r.ValAcc), Number(r.TestAcc), r.Trainable, r.Total, Number(r.Seconds), Number(r.SamplesPerS), Number(r.PeakRSSMB)})
 }
 
 // resultColumn is a column of the comparison, in its form for programs and the

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -153,5 +154,14 @@ func TestMissingFieldsOfASummaryAreNaN(t *testing.T) {
 	s, err := ReadSummary(path)
 	if err != nil || !math.IsNaN(float64(s.Seconds)) || !math.IsNaN(float64(s.Accuracy.Test)) {
 		t.Errorf("summary %+v, error %v", s, err)
+	}
+}
+
+func TestResultsInJSON(t *testing.T) {
+	nan := math.NaN()
+	raw, err := json.Marshal(Result{Method: "lora", TrainAcc: nan, ValAcc: 0.5, TestAcc: nan, Trainable: 3, Total: 9, Seconds: 1.5, SamplesPerS: nan, PeakRSSMB: 7})
+	want := `{"method":"lora","train_acc":null,"val_acc":0.5,"test_acc":null,"trainable":3,"total":9,"seconds":1.5,"samples_per_s":null,"peak_rss_mb":7}`
+	if err != nil || string(raw) != want {
+		t.Errorf("%s, %v", raw, err)
 	}
 }
