@@ -88,7 +88,7 @@ func (s *CausalSplits) Notes() []string { return s.notes }
 // LoadCausalSplits reads what a causal language model trains and is measured on.
 // Limit and Sample apply to each file read.
 func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*CausalSplits, error) {
-	if err := src.check(); err != nil {
+	if err := src.Check(); err != nil {
 		return nil, err
 	}
 	if src.Stratify {

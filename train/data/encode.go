@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,7 @@ type Encoder interface {
 }
 
 // EncodeAll tokenizes examples on the given number of goroutines; rows that carry
-// ids are cut to maxLength. The error is that of the first example that fails.
+// ids are cut to maxLength. An example without a single token is an error; the error is that of the first example that fails.
 func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, workers int) ([][]int64, error) {
 	ids := make([][]int64, len(examples))
 	err := ForEach(ctx, len(examples), workers, func(i int) error {
@@ -25,11 +26,14 @@ func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, 
 			if maxLength > 0 && len(ex.IDs) > maxLength {
 				ids[i] = ex.IDs[:maxLength]
 			}
-			return nil
+		} else {
+			var err error
+			if ids[i], err = enc.EncodeIDs(nil, ex.Text, maxLength); err != nil {
+				return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
+			}
 		}
-		var err error
-		if ids[i], err = enc.EncodeIDs(nil, ex.Text, maxLength); err != nil {
-			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
+		if len(ids[i]) == 0 { // where the tokenizer adds no special token
+			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: errors.New("the text is empty: it gives no tokens")}
 		}
 		return nil
 	})

@@ -27,9 +27,6 @@ var folderColumns = []string{"text", "label", "id", "split"}
 
 func openFolder(root string, opts ReadOptions) (RowReader, error) {
 	r := &folderReader{root: root, opts: opts}
-	hasClasses := func(dir string) bool {
-		return isDir(filepath.Join(dir, "pos")) && isDir(filepath.Join(dir, "neg"))
-	}
 	add := func(split, dir string) {
 		for _, label := range []string{"neg", "pos"} {
 			r.parts = append(r.parts, folderPart{split, label, filepath.Join(dir, label)})
@@ -48,6 +45,16 @@ func openFolder(root string, opts ReadOptions) (RowReader, error) {
 		return nil, fmt.Errorf("%s: a folder without pos/ and neg/, or train/ and test/ that hold them: name a data file in it", root)
 	}
 	return r, nil
+}
+
+// hasClasses reports whether dir is a part of an aclImdb folder.
+func hasClasses(dir string) bool {
+	return isDir(filepath.Join(dir, "pos")) && isDir(filepath.Join(dir, "neg"))
+}
+
+// hasParts reports whether root is an aclImdb folder of both parts, training and test.
+func hasParts(root string) bool {
+	return !hasClasses(root) && hasClasses(filepath.Join(root, "train")) && hasClasses(filepath.Join(root, "test"))
 }
 
 func isDir(path string) bool {

@@ -163,6 +163,10 @@ func TestEncodeAll(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	}
+	for _, empty := range []Example{{File: "f.csv", Line: 3}, {File: "f.csv", Line: 3, IDs: []int64{}}} {
+		_, err := EncodeAll(t.Context(), wordLengths{}, []Example{{Text: "a"}, empty}, 0, 1)
+		wantError(t, err, "f.csv: line 3: the text is empty")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := EncodeAll(ctx, wordLengths{}, examples, 0, 4); !errors.Is(err, context.Canceled) {

@@ -24,9 +24,10 @@ type PrepareOptions struct {
 
 // Prepared is what Prepare wrote.
 type Prepared struct {
-	Files []string // train.csv, val.csv, test.csv, as far as there are ratios
-	Sets  []*Set
-	Notes []string
+	Files   []string // train.csv, val.csv, test.csv, as far as there are ratios
+	Sets    []*Set
+	Notes   []string
+	Skipped int // bad rows
 }
 
 // Prepare reads labelled texts, samples and divides them by Load.Seed, and writes
@@ -42,7 +43,7 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
 	if len(ratios) == 0 || len(ratios) > len(names) {
 		return nil, fmt.Errorf("prepare: %d ratios: give one to three", len(ratios))
 	}
-	if err := checkRatios(ratios); err != nil {
+	if err := CheckRatios(ratios); err != nil {
 		return nil, err
 	}
 	if opts.Load.NoLabels {
@@ -71,7 +72,7 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
 	if p.Sets, err = all.Split(ratios, opts.Load.Seed, opts.Stratify); err != nil {
 		return nil, err
 	}
-	p.Notes = all.Notes()
+	p.Notes, p.Skipped = all.Notes(), all.Stats.Skipped
 	if err := os.MkdirAll(opts.Out, 0o777); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}

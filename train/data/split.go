@@ -12,7 +12,7 @@ import (
 // its own, which keeps their proportions; the parts are then shuffled, so that a
 // prefix of a part is a random sample of it.
 func SplitIndices(n int, ratios []float64, seed uint64, classes []int) ([][]int, error) {
-	if err := checkRatios(ratios); err != nil {
+	if err := CheckRatios(ratios); err != nil {
 		return nil, err
 	}
 	if classes != nil && len(classes) != n {
@@ -43,7 +43,8 @@ func SplitIndices(n int, ratios []float64, seed uint64, classes []int) ([][]int,
 	return parts, nil
 }
 
-func checkRatios(ratios []float64) error {
+// CheckRatios reports shares that are not positive or do not sum to 1.
+func CheckRatios(ratios []float64) error {
 	sum := 0.0
 	for _, r := range ratios {
 		if !(r > 0 && r <= 1) { // NaN fails too

@@ -2,6 +2,7 @@ package data
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -251,5 +252,41 @@ func TestLoadSplits(t *testing.T) {
 	}
 	if _, err := LoadSplits(ctx, Sources{Train: train, Val: filepath.Join(t.TempDir(), "absent.csv")}, LoadOptions{}); err == nil {
 		t.Error("an absent file is accepted")
+	}
+}
+
+func TestFolderOfReviewsKeepsItsParts(t *testing.T) {
+	root := t.TempDir()
+	for _, part := range []string{"train", "test"} {
+		for _, label := range []string{"pos", "neg"} {
+			dir := filepath.Join(root, part, label)
+			if err := os.MkdirAll(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 9 {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d_1.txt", i)), fmt.Appendf(nil, "%s %s %d", part, label, i), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for _, ratios := range [][]float64{nil, {0.8, 0.1, 0.1}, {0.9, 0.1}} {
+		s, err := LoadSplits(t.Context(), Sources{Data: root, Ratios: ratios, Seed: 1}, LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Train.Examples) != 16 || len(s.Val.Examples) != 2 || len(s.Test.Examples) != 18 {
+			t.Errorf("%v: %d, %d and %d examples", ratios, len(s.Train.Examples), len(s.Val.Examples), len(s.Test.Examples))
+		}
+		for i, set := range []*Set{s.Train, s.Val, s.Test} {
+			for _, ex := range set.Examples {
+				if strings.HasPrefix(ex.Text, "test") != (i == 2) {
+					t.Errorf("%v: part %d holds %q", ratios, i, ex.Text)
+				}
+			}
+		}
+		if notes := strings.Join(s.Notes(), "\n"); !strings.Contains(notes, "its own test part") {
+			t.Errorf("not said: %s", notes)
+		}
 	}
 }

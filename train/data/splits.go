@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 )
 
 // defaultRatios divide a single file into train, validation and test.
@@ -19,7 +20,8 @@ type Sources struct {
 	Seed     uint64    // of the division
 }
 
-func (s Sources) check() error {
+// Check reports files and ratios that do not go together.
+func (s Sources) Check() error {
 	switch {
 	case s.Data == "" && s.Train == "":
 		return errors.New("no training data: give a training file, or one data file to split")
@@ -29,8 +31,10 @@ func (s Sources) check() error {
 		return fmt.Errorf("split: %d ratios: give train,val or train,val,test", len(s.Ratios))
 	case s.Data == "" && len(s.Ratios) > 0:
 		return errors.New("split ratios belong to one data file, not to files for train, val and test")
+	case s.Data == "":
+		return nil
 	}
-	return nil
+	return CheckRatios(s.ratios())
 }
 
 func (s Sources) ratios() []float64 {
@@ -54,24 +58,14 @@ func (s *Splits) Notes() []string { return s.notes }
 // divided); a label elsewhere that is not among them is a bad row. Limit, Sample
 // and Balanced apply to each file read.
 func LoadSplits(ctx context.Context, src Sources, opts LoadOptions) (*Splits, error) {
-	if err := src.check(); err != nil {
+	if err := src.Check(); err != nil {
 		return nil, err
 	}
 	s := &Splits{}
 	if src.Data != "" {
-		all, err := Load(ctx, src.Data, opts)
-		if err != nil {
+		if err := s.divide(ctx, src, opts); err != nil {
 			return nil, err
 		}
-		parts, err := all.Split(src.ratios(), src.Seed, src.Stratify)
-		if err != nil {
-			return nil, err
-		}
-		s.Train, s.Val = parts[0], parts[1]
-		if len(parts) == 3 {
-			s.Test = parts[2]
-		}
-		s.notes = all.Notes()
 	} else {
 		load := func(path string) (*Set, error) {
 			if path == "" {
@@ -104,6 +98,40 @@ func LoadSplits(ctx context.Context, src Sources, opts LoadOptions) (*Splits, er
 	s.noteOverlap("validation", s.Val)
 	s.noteOverlap("test", s.Test)
 	return s, nil
+}
+
+// divide fills s from one data file. An aclImdb folder that holds both its parts keeps them: the test part stays one,
+// and of the other as much is validation data as the ratios give it beside the training data.
+func (s *Splits) divide(ctx context.Context, src Sources, opts LoadOptions) error {
+	path, ratios := src.Data, src.ratios()
+	own := hasParts(path)
+	if own {
+		path = filepath.Join(src.Data, "train")
+		rest := ratios[0] + ratios[1]
+		ratios = []float64{ratios[0] / rest, ratios[1] / rest}
+	}
+	all, err := Load(ctx, path, opts)
+	if err != nil {
+		return err
+	}
+	parts, err := all.Split(ratios, src.Seed, src.Stratify)
+	if err != nil {
+		return err
+	}
+	s.Train, s.Val = parts[0], parts[1]
+	s.notes = all.Notes()
+	if len(parts) == 3 {
+		s.Test = parts[2]
+	}
+	if own {
+		opts.Labels = all.Labels
+		if s.Test, err = Load(ctx, filepath.Join(src.Data, "test"), opts); err != nil {
+			return err
+		}
+		s.notes = append(append(s.notes, s.Test.Notes()...), fmt.Sprintf("%s: its own test part is used, and its train part divided into training and validation data %.3g to %.3g",
+			src.Data, ratios[0], ratios[1]))
+	}
+	return nil
 }
 
 // noteOverlap mentions texts that are trained on and measured with.
