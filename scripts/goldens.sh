@@ -17,6 +17,7 @@ parts=(
     'safetensors_file model/hf/files/testdata'
     'torch_files model/hf/files/testdata'
     'gguf_blocks model/hf/files/testdata'
+    "tokenizer fixtures model/tokenizer/testdata ${GOPEFT_SHARED:-../shared/data}"
     'tokenizer_unicode model/tokenizer/unicode_tables.go'
     'data_parquet train/data/testdata'
 )
@@ -25,7 +26,7 @@ command -v "$python" >/dev/null || die "$python is missing: the pinned versions 
 venv=$GOPEFT_HOME/goldens-venv
 [[ -x $venv/bin/pip ]] || "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement scripts/goldens/requirements.txt \
-    gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1
+    gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1 sentencepiece==0.2.3 protobuf==6.33.1
 
 ran=0
 for part in "${parts[@]}"; do
