@@ -363,3 +363,21 @@ func TestLoadCUDASaysWhatIsMissing(t *testing.T) {
 		return nil
 	})
 }
+
+func TestThreadsThatCannotBe(t *testing.T) {
+	for _, n := range []int{0, -1} {
+		err := bindings.Do(context.Background(), func(s *Scope) error { s.SetThreads(n); return nil })
+		if op := (*bindings.OpError)(nil); !errors.As(err, &op) {
+			t.Errorf("%d threads: %v, want an *OpError", n, err)
+		}
+	}
+}
+
+func TestCapabilityNeedsADriver(t *testing.T) {
+	if _, err := os.Stat("/dev/nvidiactl"); err == nil {
+		t.Skip("there is a driver")
+	}
+	if _, _, err := bindings.CUDACapability(bindings.CUDA(0)); err == nil || !strings.Contains(err.Error(), "cuda:0") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -8,8 +8,8 @@ import (
 	"gopeft/bindings/csrc"
 )
 
-// SetThreads sets how many threads one operation uses.
-func (s *Scope) SetThreads(n int) { csrc.SetThreads(n) }
+// SetThreads sets how many threads one operation uses, at least 1.
+func (s *Scope) SetThreads(n int) { s.check("set threads", csrc.SetThreads(n)) }
 
 // Threads is how many threads one operation uses.
 func (s *Scope) Threads() int { return csrc.Threads() }
@@ -79,6 +79,15 @@ func tryCUDA(s *Scope) (err error) {
 	}()
 	c.Zeros([]int64{1}, Float, CUDA(0))
 	return nil
+}
+
+// CUDACapability is a GPU's compute capability, 8 and 0 for an A100. LoadCUDA comes first.
+func CUDACapability(dev Device) (major, minor int, err error) {
+	var a, b int32
+	if msg := csrc.CUDACapability(dev.index(), &a, &b); msg != "" {
+		return 0, 0, fmt.Errorf("compute capability of %s: %s", dev, firstLine(msg))
+	}
+	return int(a), int(b), nil
 }
 
 // CUDAMemory is a GPU's free and total memory, and the peak this process allocated since ResetCUDAPeak.

@@ -119,6 +119,8 @@ package csrc
 #cgo nocallback gp_load_library
 #cgo noescape gp_cuda_count
 #cgo nocallback gp_cuda_count
+#cgo noescape gp_cuda_capability
+#cgo nocallback gp_cuda_capability
 #cgo noescape gp_cuda_memory
 #cgo nocallback gp_cuda_memory
 #cgo noescape gp_cuda_reset_peak
@@ -353,8 +355,8 @@ func Threads() int {
 	return int(C.gp_threads())
 }
 
-func SetThreads(n int) {
-	C.gp_set_threads(C.int(n))
+func SetThreads(n int) string {
+	return message(C.gp_set_threads(C.int(n)))
 }
 
 func SetDeterministic(on bool) {
@@ -393,6 +395,10 @@ func LoadLibrary(path string) string {
 
 func CUDACount(n *int32) string {
 	return message(C.gp_cuda_count((*C.int)(n)))
+}
+
+func CUDACapability(device int, major *int32, minor *int32) string {
+	return message(C.gp_cuda_capability(C.int(device), (*C.int)(major), (*C.int)(minor)))
 }
 
 func CUDAMemory(device int, free *int64, total *int64, peak *int64) string {

@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
 #if __has_include(<torch/headeronly/version.h>)
@@ -21,6 +22,7 @@
 
 #include <dlfcn.h>
 
+#include <cmath>
 #include <optional>
 #include <string>
 
@@ -32,7 +34,11 @@ namespace {
 
 Tensor& T(gp_tensor t) { return *static_cast<Tensor*>(t); }
 Tensor opt(gp_tensor t) { return t ? T(t) : Tensor(); }
+#if GP_TORCH >= 204
 std::optional<Tensor> maybe(gp_tensor t) { return t ? std::optional<Tensor>(T(t)) : std::nullopt; }
+#else
+c10::optional<Tensor> maybe(gp_tensor t) { return t ? c10::optional<Tensor>(T(t)) : c10::nullopt; }
+#endif
 gp_tensor box(Tensor t) { return new Tensor(std::move(t)); }
 at::IntArrayRef dims(const int64_t* p, int n) { return at::IntArrayRef(p, static_cast<size_t>(n)); }
 
@@ -92,19 +98,19 @@ char* gp_arange(gp_tensor* out, int64_t start, int64_t end, int dtype, int devic
   GUARD(*out = box(at::arange(start, end, options(dtype, device)));)
 }
 
-char* gp_uniform_(gp_tensor t, double lo, double hi) { GUARD(at::NoGradGuard g; T(t).uniform_(lo, hi);) }
-char* gp_normal_(gp_tensor t, double mean, double std) { GUARD(at::NoGradGuard g; T(t).normal_(mean, std);) }
+char* gp_uniform_(gp_tensor t, double lo, double hi) { GUARD(c10::NoGradGuard g; T(t).uniform_(lo, hi);) }
+char* gp_normal_(gp_tensor t, double mean, double std) { GUARD(c10::NoGradGuard g; T(t).normal_(mean, std);) }
 
 char* gp_to(gp_tensor* out, gp_tensor t, int dtype, int device, int non_blocking) {
   GUARD(*out = box(T(t).to(device_of(device), static_cast<at::ScalarType>(dtype), non_blocking != 0));)
 }
 
 char* gp_copy_(gp_tensor dst, gp_tensor src, int non_blocking) {
-  GUARD(at::NoGradGuard g; T(dst).copy_(T(src), non_blocking != 0);)
+  GUARD(c10::NoGradGuard g; T(dst).copy_(T(src), non_blocking != 0);)
 }
 
 char* gp_read(gp_tensor t, void* dst, int dtype) {
-  GUARD(at::NoGradGuard g; Tensor src = T(t).detach();
+  GUARD(c10::NoGradGuard g; Tensor src = T(t).detach();
         Tensor view = at::from_blob(dst, src.sizes(), options(dtype, -1)); view.copy_(src);)
 }
 
@@ -159,9 +165,9 @@ char* gp_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_ten
 #endif
 }
 
-char* gp_add_(gp_tensor dst, gp_tensor src, double alpha) { GUARD(at::NoGradGuard g; T(dst).add_(T(src), alpha);) }
-char* gp_mul_scalar_(gp_tensor t, double v) { GUARD(at::NoGradGuard g; T(t).mul_(v);) }
-char* gp_fill_(gp_tensor t, double v) { GUARD(at::NoGradGuard g; T(t).fill_(v);) }
+char* gp_add_(gp_tensor dst, gp_tensor src, double alpha) { GUARD(c10::NoGradGuard g; T(dst).add_(T(src), alpha);) }
+char* gp_mul_scalar_(gp_tensor t, double v) { GUARD(c10::NoGradGuard g; T(t).mul_(v);) }
+char* gp_fill_(gp_tensor t, double v) { GUARD(c10::NoGradGuard g; T(t).fill_(v);) }
 
 char* gp_set_requires_grad(gp_tensor t, int on) { GUARD(T(t).set_requires_grad(on != 0);) }
 
@@ -182,8 +188,8 @@ char* gp_get_grad(gp_tensor* out, gp_tensor t) {
 
 char* gp_set_grad(gp_tensor t, gp_tensor grad) { GUARD(T(t).mutable_grad() = opt(grad);) }
 
-int gp_grad_enabled(void) { return at::GradMode::is_enabled(); }
-void gp_set_grad_enabled(int on) { at::GradMode::set_enabled(on != 0); }
+int gp_grad_enabled(void) { return c10::GradMode::is_enabled(); }
+void gp_set_grad_enabled(int on) { c10::GradMode::set_enabled(on != 0); }
 void* gp_inference_enter(void) { return new c10::InferenceMode(true); }
 void gp_inference_leave(void* guard) { delete static_cast<c10::InferenceMode*>(guard); }
 
@@ -233,7 +239,7 @@ char* gp_rng_set(gp_tensor state, int device) {
 }
 
 int gp_threads(void) { return at::get_num_threads(); }
-void gp_set_threads(int n) { at::set_num_threads(n); }
+char* gp_set_threads(int n) { GUARD(at::set_num_threads(n);) }
 
 void gp_set_deterministic(int on) { at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false); }
 
@@ -259,6 +265,19 @@ char* gp_load_library(const char* path) {
 
 char* gp_cuda_count(int* n) {
   GUARD(*n = at::globalContext().hasCUDA() ? static_cast<int>(at::getNumGPUs()) : 0;)
+}
+
+// libtorch tells the compute capability in CUDA's headers only; the driver, which libtorch has loaded, needs none.
+char* gp_cuda_capability(int device, int* major, int* minor) {
+  GUARD(void* driver = dlopen("libcuda.so.1", RTLD_NOW); if (!driver) throw std::runtime_error(dlerror());
+        auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
+        auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+        auto attribute = reinterpret_cast<int (*)(int*, int, int)>(dlsym(driver, "cuDeviceGetAttribute"));
+        if (!init || !get || !attribute) throw std::runtime_error("libcuda.so.1 lacks functions");
+        const int major_of = 75, minor_of = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+        int handle = 0; int code = init(0); if (!code) code = get(&handle, device);
+        if (!code) code = attribute(major, major_of, handle); if (!code) code = attribute(minor, minor_of, handle);
+        if (code) throw std::runtime_error("the driver's error " + std::to_string(code));)
 }
 
 char* gp_cuda_memory(int device, int64_t* free, int64_t* total, int64_t* peak) {
@@ -292,9 +311,30 @@ void gp_cuda_allow_tf32(int on) {
   at::globalContext().setAllowTF32CuDNN(on != 0);
 }
 
+#if GP_TORCH < 204
+// libtorch before 2.4 has the fused step on GPUs only. This is the same arithmetic for one tensor, op by op.
+static void adam_step(Tensor& p, Tensor g, Tensor& m, Tensor& v, double step, double lr, double beta1, double beta2,
+                      double weight_decay, double eps, bool decoupled) {
+  if (weight_decay != 0 && decoupled) p.mul_(1 - lr * weight_decay);
+  if (weight_decay != 0 && !decoupled) g = g.add(p, weight_decay);
+  m.lerp_(g, 1 - beta1);
+  v.mul_(beta2).addcmul_(g, g, 1 - beta2);
+  double bias1 = 1 - std::pow(beta1, step), bias2 = 1 - std::pow(beta2, step);
+  p.addcdiv_(m, v.sqrt().div_(std::sqrt(bias2)).add_(eps), -lr / bias1);
+}
+#endif
+
 char* gp_adam_step(gp_tensor* params, gp_tensor* grads, gp_tensor* m, gp_tensor* v, gp_tensor* steps, int n, double lr,
                    double beta1, double beta2, double weight_decay, double eps, int decoupled) {
-  GUARD(at::NoGradGuard guard; auto p = list(params, n), g = list(grads, n), first = list(m, n), second = list(v, n),
+#if GP_TORCH < 204
+  if (n > 0 && !T(params[0]).is_cuda()) {
+    GUARD(c10::NoGradGuard guard; for (int i = 0; i < n; i++) {
+      adam_step(T(params[i]), T(grads[i]), T(m[i]), T(v[i]), T(steps[i]).item<double>(), lr, beta1, beta2, weight_decay, eps,
+                decoupled != 0);
+    })
+  }
+#endif
+  GUARD(c10::NoGradGuard guard; auto p = list(params, n), g = list(grads, n), first = list(m, n), second = list(v, n),
                                     s = list(steps, n);
         std::vector<Tensor> none; if (decoupled) {
           at::_fused_adamw_(p, g, first, second, none, s, lr, beta1, beta2, weight_decay, eps, false, false);
@@ -303,7 +343,7 @@ char* gp_adam_step(gp_tensor* params, gp_tensor* grads, gp_tensor* m, gp_tensor*
 
 char* gp_sgd_step(gp_tensor* params, gp_tensor* grads, gp_tensor* momentum_buffers, int n, double lr, double momentum,
                   double weight_decay, int first) {
-  GUARD(at::NoGradGuard guard; for (int i = 0; i < n; i++) {
+  GUARD(c10::NoGradGuard guard; for (int i = 0; i < n; i++) {
     Tensor g = T(grads[i]);
     if (weight_decay != 0) g = g.add(T(params[i]), weight_decay);
     if (momentum != 0) {
@@ -316,28 +356,35 @@ char* gp_sgd_step(gp_tensor* params, gp_tensor* grads, gp_tensor* momentum_buffe
 }
 
 char* gp_unscale(gp_tensor* grads, int n, gp_tensor found_inf, gp_tensor inv_scale) {
-  GUARD(at::NoGradGuard guard; auto g = list(grads, n);
+  GUARD(c10::NoGradGuard guard; auto g = list(grads, n);
         at::_amp_foreach_non_finite_check_and_unscale_(g, T(found_inf), T(inv_scale));)
 }
 
 char* gp_update_scale(gp_tensor scale, gp_tensor growth_tracker, gp_tensor found_inf, double growth, double backoff,
                       int64_t interval) {
-  GUARD(at::NoGradGuard guard;
+  GUARD(c10::NoGradGuard guard;
         at::_amp_update_scale_(T(scale), T(growth_tracker), T(found_inf), growth, backoff, interval);)
 }
 
 char* gp_norm(gp_tensor* ts, int n, double* total) {
-  GUARD(at::NoGradGuard guard; if (n == 0) { *total = 0; return nullptr; }
+#if GP_TORCH >= 204
+  GUARD(c10::NoGradGuard guard; if (n == 0) { *total = 0; return nullptr; }
         auto norms = at::_foreach_norm(list(ts, n), 2, at::kFloat);
         *total = at::linalg_vector_norm(at::stack(norms)).item<double>();)
+#else
+  GUARD(c10::NoGradGuard guard; if (n == 0) { *total = 0; return nullptr; }
+        std::vector<Tensor> norms; for (int i = 0; i < n; i++) {
+          norms.push_back(at::linalg_vector_norm(T(ts[i]), 2, {}, false, at::kFloat));
+        } *total = at::linalg_vector_norm(at::stack(norms)).item<double>();)
+#endif
 }
 
 char* gp_first_nonfinite(gp_tensor* ts, int n, int* index) {
-  GUARD(at::NoGradGuard guard; *index = -1; for (int i = 0; i < n && *index < 0; i++) {
+  GUARD(c10::NoGradGuard guard; *index = -1; for (int i = 0; i < n && *index < 0; i++) {
     if (!at::isfinite(T(ts[i])).all().item<bool>()) *index = i;
   })
 }
 
 char* gp_scale_all_(gp_tensor* ts, int n, double factor) {
-  GUARD(at::NoGradGuard guard; auto l = list(ts, n); if (n) at::_foreach_mul_(l, factor);)
+  GUARD(c10::NoGradGuard guard; auto l = list(ts, n); if (n) at::_foreach_mul_(l, factor);)
 }

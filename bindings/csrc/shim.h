@@ -76,7 +76,7 @@ char* gp_rng_set(gp_tensor state, int device);
 
 // The machine.
 int gp_threads(void);
-void gp_set_threads(int n);
+char* gp_set_threads(int n);
 void gp_set_deterministic(int on);
 void gp_flush_denormal(int on);
 void gp_keep_large_blocks(int on);
@@ -86,6 +86,7 @@ const char* gp_library_path(void);  // the file libtorch was loaded from
 int gp_is_cxx11_abi(void);
 char* gp_load_library(const char* path);
 char* gp_cuda_count(int* n);
+char* gp_cuda_capability(int device, int* major, int* minor);
 char* gp_cuda_memory(int device, int64_t* free, int64_t* total, int64_t* peak);
 char* gp_cuda_reset_peak(int device);
 char* gp_cuda_synchronize(int device);
