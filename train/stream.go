@@ -70,9 +70,12 @@ func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size
 	}
 }
 
-// readRows reads up to size examples; end is true after the last.
+// stretchBytes is how much text a stretch holds before it ends, however few rows that is.
+const stretchBytes = 8 << 20
+
+// readRows reads up to size examples, fewer of long texts; end is true after the last.
 func readRows(r *data.ExampleReader, size int) (examples []data.Example, end bool, err error) {
-	for len(examples) < size {
+	for bytes := 0; len(examples) < size && bytes < stretchBytes; {
 		e, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return examples, true, nil
@@ -81,6 +84,7 @@ func readRows(r *data.ExampleReader, size int) (examples []data.Example, end boo
 			return examples, true, err
 		}
 		examples = append(examples, e)
+		bytes += len(e.Text) + 8*len(e.IDs)
 	}
 	return examples, false, nil
 }

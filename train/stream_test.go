@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,5 +75,19 @@ func TestCancellingStreamRowsDoesNotWaitForAPipe(t *testing.T) {
 	}
 	if !errors.Is(failed, context.Canceled) {
 		t.Errorf("got %v", failed)
+	}
+}
+
+func TestLongRowsMakeShortStretches(t *testing.T) {
+	row := "{\"input_ids\": [" + strings.Repeat("1,", 600_000) + "1]}\n" // 4.8 MB of ids
+	var sizes []int
+	for part := range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat(row, 5))), 1024, train.Encoder{}, 8, 1) {
+		if part.Err != nil {
+			t.Fatal(part.Err)
+		}
+		sizes = append(sizes, len(part.IDs))
+	}
+	if !slices.Equal(sizes, []int{2, 2, 1}) {
+		t.Errorf("stretches of %v rows", sizes)
 	}
 }
