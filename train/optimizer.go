@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -16,6 +17,15 @@ type OptimizerConfig struct {
 	Beta2       float64 // 0: 0.999
 	Eps         float64 // 0: 1e-8
 	Momentum    float64 // of sgd
+	// NoDecay names the parameters that weight decay leaves alone; nil: none.
+	NoDecay func(name string) bool
+}
+
+// BiasOrNorm reports whether a parameter is a bias or a normalization's weight, which transformers' Trainer does not
+// decay.
+func BiasOrNorm(name string) bool {
+	name = strings.ToLower(name)
+	return strings.Contains(name, "bias") || strings.Contains(name, "norm")
 }
 
 // Optimizer holds the state of every trainable parameter, in their order.
@@ -68,8 +78,23 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 func (o *Optimizer) Step(s *bindings.Scope, lr float64) {
 	s = s.Child()
 	defer s.Close()
+	if o.cfg.WeightDecay == 0 || o.cfg.NoDecay == nil {
+		o.step(s, lr, o.cfg.WeightDecay, func(string) bool { return true })
+	} else {
+		o.step(s, lr, 0, o.cfg.NoDecay)
+		o.step(s, lr, o.cfg.WeightDecay, func(name string) bool { return !o.cfg.NoDecay(name) })
+	}
+	o.fresh = false
+	o.ZeroGrad(s)
+}
+
+// step is Step for the parameters of some names.
+func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(name string) bool) {
 	var params, grads, m, v, steps []bindings.Tensor
 	for i, p := range o.params {
+		if !of(p.Name) {
+			continue
+		}
 		g := s.Grad(p.T)
 		if !g.Defined() {
 			continue
@@ -89,14 +114,12 @@ func (o *Optimizer) Step(s *bindings.Scope, lr float64) {
 	}
 	switch o.cfg.Name {
 	case "sgd":
-		s.SGDStep(params, grads, m, lr, o.cfg.Momentum, o.cfg.WeightDecay, o.fresh)
+		s.SGDStep(params, grads, m, lr, o.cfg.Momentum, weightDecay, o.fresh)
 	default:
 		s.AdamStep(params, grads, m, v, steps, bindings.AdamOptions{
-			LR: lr, Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, WeightDecay: o.cfg.WeightDecay, Decoupled: o.cfg.Name == "adamw",
+			LR: lr, Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, WeightDecay: weightDecay, Decoupled: o.cfg.Name == "adamw",
 		})
 	}
-	o.fresh = false
-	o.ZeroGrad(s)
 }
 
 // ZeroGrad removes every gradient.

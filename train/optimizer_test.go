@@ -87,3 +87,54 @@ func TestSchedules(t *testing.T) {
 		t.Error("an unknown schedule was accepted")
 	}
 }
+
+func TestBiasesAndNormsDoNotDecay(t *testing.T) {
+	for name, want := range map[string]bool{
+		"distilbert.transformer.layer.0.attention.q_lin.weight": false, "distilbert.transformer.layer.0.attention.q_lin.bias": true,
+		"distilbert.transformer.layer.0.sa_layer_norm.weight": true, "distilbert.embeddings.LayerNorm.weight": true,
+		"model.layers.0.input_layernorm.weight": true, "model.norm.weight": true, "model.layers.0.self_attn.q_proj.lora_A.weight": false,
+	} {
+		if got := train.BiasOrNorm(name); got != want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	const lr, decay = 0.1, 0.5
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m, err := model.Load(s, modeltest.Testdata(t, "distilbert/tiny"), model.Options{Classify: true})
+		if err != nil {
+			return err
+		}
+		params := m.Params().All()
+		for _, p := range params {
+			p.SetTrainable(s, true)
+		}
+		opt, err := train.NewOptimizer(s, train.OptimizerConfig{Name: "sgd", WeightDecay: decay, NoDecay: train.BiasOrNorm}, params)
+		if err != nil {
+			return err
+		}
+		want := make([][]float32, len(params))
+		for i, p := range params {
+			g := s.MulScalar(s.Detach(p.T), 0.25)
+			s.SetGrad(p.T, g)
+			want[i] = p.T.Float32s()
+			for k, v := range want[i] { // p - lr·(g + decay·p)
+				grad := v / 4
+				if !strings.HasSuffix(p.Name, "bias") && !strings.Contains(p.Name, "_norm") && !strings.Contains(p.Name, "LayerNorm") {
+					grad += decay * v
+				}
+				want[i][k] = v - lr*grad
+			}
+		}
+		opt.Step(s, lr)
+		for i, p := range params {
+			for k, v := range p.T.Float32s() {
+				if math.Abs(float64(v-want[i][k])) > 1e-6 {
+					t.Errorf("%s[%d] is %v, want %v", p.Name, k, v, want[i][k])
+					break
+				}
+			}
+		}
+		opt.Close()
+		return m.Close()
+	})
+}
