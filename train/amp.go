@@ -17,26 +17,52 @@ type Precision struct {
 // ChoosePrecision turns --amp into a dtype for a device. auto takes bf16 where the hardware has it, else
 // fp16 on CUDA, else none; fp16 on the CPU is refused.
 func ChoosePrecision(amp string, dev bindings.Device) (Precision, error) {
+	bf16 := cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16
+	if dev.IsCUDA() && (amp == "auto" || amp == "") {
+		major, _, err := bindings.CUDACapability(dev)
+		if err != nil {
+			return Precision{}, fmt.Errorf("--amp auto: %w; choose bf16, fp16 or none", err)
+		}
+		bf16 = major >= 8 // Ampere; before it bf16 is emulated, slower than fp32
+	}
+	return choosePrecision(amp, dev.IsCUDA(), bf16)
+}
+
+// choosePrecision is ChoosePrecision for a GPU or the CPU that computes bf16 or does not.
+func choosePrecision(amp string, gpu, bf16 bool) (Precision, error) {
 	switch amp {
 	case "none":
 		return Precision{bindings.Float, "none"}, nil
 	case "bf16":
 		return Precision{bindings.BFloat16, "bf16"}, nil
 	case "fp16":
-		if !dev.IsCUDA() {
-			return Precision{}, fmt.Errorf("--amp fp16 needs a GPU: on the CPU use bf16 or none")
+		if !gpu {
+			return Precision{}, usage("--amp fp16 needs a GPU: on the CPU use bf16 or none")
 		}
 		return Precision{bindings.Half, "fp16 with a loss scaler"}, nil
 	case "auto", "":
-		if dev.IsCUDA() {
-			return Precision{bindings.BFloat16, "bf16 (auto: a GPU)"}, nil
-		}
-		if cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16 {
+		switch {
+		case gpu && bf16:
+			return Precision{bindings.BFloat16, "bf16 (auto: this GPU computes it)"}, nil
+		case gpu:
+			return Precision{bindings.Half, "fp16 with a loss scaler (auto: this GPU has no bf16 arithmetic)"}, nil
+		case bf16:
 			return Precision{bindings.BFloat16, "bf16 (auto: this CPU computes it)"}, nil
 		}
 		return Precision{bindings.Float, "none (auto: this CPU has no bf16 arithmetic)"}, nil
 	}
-	return Precision{}, fmt.Errorf("--amp %q is not known (auto, none, bf16, fp16)", amp)
+	return Precision{}, usage("--amp %q is not known (auto, none, bf16, fp16)", amp)
+}
+
+// ampName is the value of --amp that asks for a dtype.
+func ampName(d bindings.DType) string {
+	switch d {
+	case bindings.BFloat16:
+		return "bf16"
+	case bindings.Half:
+		return "fp16"
+	}
+	return "none"
 }
 
 // Scaler multiplies the loss so that fp16 gradients do not vanish, and skips steps in which they overflow

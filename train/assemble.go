@@ -11,11 +11,12 @@ import (
 type Machine struct {
 	Device    bindings.Device
 	Precision Precision
+	Note      string // why a GPU is not used, "" if nothing is to be said
 }
 
 // Begin readies libtorch for a run as cfg says: device, precision, threads, determinism and seed.
 func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
-	dev, err := device(s, cfg.Device)
+	dev, note, err := device(s, cfg.Device)
 	if err != nil {
 		return Machine{}, err
 	}
@@ -27,7 +28,7 @@ func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
 	s.SetDeterministic(cfg.Deterministic)
 	s.FlushDenormals(true)
 	s.Seed(cfg.Seed)
-	return Machine{dev, precision}, nil
+	return Machine{dev, precision, note}, nil
 }
 
 // NewTrainer makes the trainer of a method attached to m, on the part p in the sampler's order, with the loop,

@@ -216,9 +216,7 @@ func pick(seqs []data.Sequence, indices []int) []data.Sequence {
 // loadCausal reads instruction data and starts tokenizing it on the other cores.
 func (r *run) loadCausal(ctx context.Context) error {
 	cfg := r.cfg
-	splits, err := data.LoadCausalSplits(ctx, cfg.sources(),
-		data.CausalOptions{Template: cfg.Template, TextColumn: cfg.TextColumn, SkipBadRows: cfg.SkipBadRows, Limit: cfg.Limit,
-			Sample: cfg.Sample, Seed: cfg.Seed})
+	splits, err := cfg.causalSplits(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -92,6 +91,29 @@ func (c Comparison) Config(method string) (Config, error) {
 	return cfg, cfg.Check()
 }
 
+// dataHashes reads the data of every run, which tells a bad row before the first of them, and identifies it. It also
+// fetches the models.
+func dataHashes(ctx context.Context, configs []Config, ui UI) ([]string, error) {
+	hashes := make([]string, len(configs))
+	known := map[string]string{} // most runs read the same
+	for i, cfg := range configs {
+		var err error
+		if cfg.found, err = ResolveModel(ctx, cfg.Model, ui); err != nil {
+			return nil, err
+		}
+		key := fmt.Sprint(cfg.sources(), cfg.loadOptions(nil), cfg.Task, cfg.Method == Features, cfg.found, cfg.AdapterInit, cfg.Template)
+		hash, ok := known[key]
+		if !ok {
+			if hash, err = cfg.dataHash(ctx); err != nil {
+				return nil, err
+			}
+			known[key] = hash
+		}
+		hashes[i] = hash
+	}
+	return hashes, nil
+}
+
 // Compare runs every method and writes compare.csv, compare.md and compare.png into Base.Out, and its settings to compare.yaml. each runs one
 // configuration; in a program of its own, so that peak memory is the method's alone. With Resume, runs that
 // have finished are kept. A method that fails does not keep the others from running; the error names it.
@@ -117,13 +139,17 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui UI, each func(c
 			return nil, err
 		}
 	}
+	hashes, err := dataHashes(ctx, configs, ui)
+	if err != nil {
+		return nil, err
+	}
 	if err := prepareCompare(c, mode); err != nil {
 		return nil, err
 	}
 	var results []report.Result
 	var failed []error
 	for i, m := range c.Methods {
-		sum, done := finished(configs[i], mode)
+		sum, done := finished(configs[i], hashes[i], mode)
 		if !done {
 			ui.Note("\n[%d/%d] %s", i+1, len(c.Methods), m)
 			var err error
@@ -157,6 +183,17 @@ func prepareCompare(c Comparison, mode OutMode) error {
 	if err := os.MkdirAll(c.Base.Out, 0o777); err != nil {
 		return err
 	}
+	for _, name := range []string{"compare.csv", "compare.md", "compare.png", "compare.yaml"} {
+		path := filepath.Join(c.Base.Out, name)
+		if err := fsutil.Recover(path); err != nil {
+			return err
+		}
+		if mode == Overwrite {
+			if err := os.RemoveAll(path); err != nil { // an old table is none of the new runs'
+				return err
+			}
+		}
+	}
 	return fsutil.WriteFile(filepath.Join(c.Base.Out, "compare.yaml"), func(w io.Writer) error {
 		e := yaml.NewEncoder(w)
 		e.SetIndent(2)
@@ -168,9 +205,9 @@ func prepareCompare(c Comparison, mode OutMode) error {
 	})
 }
 
-// finished reads the summary of a run with the same settings that an earlier, interrupted comparison completed.
-func finished(cfg Config, mode OutMode) (report.Summary, bool) {
-	var sum report.Summary
+// finished reads the summary of a run with the same settings and data that an earlier, interrupted comparison
+// completed.
+func finished(cfg Config, hash string, mode OutMode) (sum report.Summary, ok bool) {
 	if mode != Resume {
 		return sum, false
 	}
@@ -178,8 +215,8 @@ func finished(cfg Config, mode OutMode) (report.Summary, bool) {
 	if err != nil || len(cfg.differences(was)) > 0 {
 		return sum, false
 	}
-	raw, err := os.ReadFile(filepath.Join(cfg.Out, "summary.json"))
-	return sum, err == nil && json.Unmarshal(raw, &sum) == nil
+	sum, err = report.ReadSummary(filepath.Join(cfg.Out, "summary.json"))
+	return sum, err == nil && sum.Fingerprint == was.fingerprint(hash)
 }
 
 // runMode is how one method's run starts: from its checkpoint if it has one, else anew.

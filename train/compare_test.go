@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"gopeft/train"
+	"gopeft/train/data"
 	"gopeft/train/report"
 )
 
@@ -79,5 +80,46 @@ func TestComparisonsThatCannotBeRight(t *testing.T) {
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+func TestCompareResumesOnTheSameDataOnly(t *testing.T) {
+	c := tinyComparison(t, "logreg", "bitfit")
+	r := &runs{}
+	if _, err := train.Compare(context.Background(), c, train.Refuse, train.Quiet{}, r.each); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(c.Base.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.Base.Data, raw[strings.Index(string(raw), "\n")+1:], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	results, err := train.Compare(context.Background(), c, train.Resume, train.Quiet{}, r.each)
+	if err == nil || !strings.Contains(err.Error(), "bitfit: ") || !strings.Contains(err.Error(), "other data") {
+		t.Errorf("other data: %v", err)
+	}
+	if r.count["logreg"] != 2 || len(results) != 1 {
+		t.Errorf("runs %v, %d results", r.count, len(results))
+	}
+}
+
+func TestABadRowEndsAComparisonBeforeItsRuns(t *testing.T) {
+	c := tinyComparison(t, "logreg", "bitfit")
+	file, err := os.OpenFile(c.Base.Data, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteString("{broken\n"); err != nil || file.Close() != nil {
+		t.Fatal(err)
+	}
+	r := &runs{}
+	_, err = train.Compare(context.Background(), c, train.Refuse, train.Quiet{}, r.each)
+	if row := (*data.RowError)(nil); !errors.As(err, &row) || len(r.count) != 0 {
+		t.Errorf("runs %v, %v", r.count, err)
+	}
+	if _, err := os.Stat(c.Base.Out); err == nil {
+		t.Error("the folder was made")
 	}
 }

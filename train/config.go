@@ -15,6 +15,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"gopeft/bindings"
 	"gopeft/model/fsutil"
 	"gopeft/peft"
 )
@@ -53,7 +54,7 @@ type Config struct {
 	LR          float64 `yaml:"lr" usage:"learning rate (default: the method's)"`
 	Optimizer   string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
 	Momentum    float64 `yaml:"momentum" usage:"momentum of sgd"`
-	WeightDecay float64 `yaml:"weight-decay" usage:"weight decay"`
+	WeightDecay float64 `yaml:"weight-decay" usage:"weight decay, of all but biases and norms"`
 	Schedule    string  `yaml:"schedule" usage:"learning rate over the run: constant, linear or cosine"`
 	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
 	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
@@ -75,6 +76,9 @@ type Config struct {
 	Out         string  `yaml:"out" usage:"folder of the run"`
 
 	Peft peft.Options `yaml:",inline"`
+
+	// Automatic lists, in the settings that a run has written, which were not asked for but are what the run chose.
+	Automatic []string `yaml:"automatic,omitempty"`
 
 	found string // where Model is, once looked for
 }
@@ -137,7 +141,7 @@ func checkIntegers(doc *yaml.Node) error {
 }
 
 // Fields calls fn for every setting of a Config (addressable), those of the methods included, with its key,
-// help text and value.
+// help text and value. A field without help is no setting.
 func Fields(v reflect.Value, fn func(key, usage string, v reflect.Value)) {
 	t := v.Type()
 	for i := range t.NumField() {
@@ -147,8 +151,8 @@ func Fields(v reflect.Value, fn func(key, usage string, v reflect.Value)) {
 			Fields(v.Field(i), fn)
 			continue
 		}
-		if key != "" && key != "-" {
-			fn(key, f.Tag.Get("usage"), v.Field(i))
+		if usage := f.Tag.Get("usage"); key != "" && key != "-" && usage != "" {
+			fn(key, usage, v.Field(i))
 		}
 	}
 }
@@ -183,8 +187,10 @@ func (c Config) fingerprint(data string) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// differences names the settings of c that a run begun with was cannot be resumed with.
+// differences names the settings of c that a run begun with was cannot be resumed with. What was left to that run,
+// and is again, is none.
 func (c Config) differences(was Config) (keys []string) {
+	c = c.adopt(was)
 	values := map[string]string{}
 	was.fixed(func(key, value string) { values[key] = value })
 	c.fixed(func(key, value string) {
@@ -193,6 +199,44 @@ func (c Config) differences(was Config) (keys []string) {
 		}
 	})
 	return keys
+}
+
+// choices are the settings that a run chooses where they are not asked for, and whether they are not.
+func (c *Config) choices(fn func(key string, open bool, v reflect.Value)) {
+	Fields(reflect.ValueOf(c).Elem(), func(key, _ string, v reflect.Value) {
+		switch key {
+		case "lr", "threads":
+			fn(key, v.IsZero(), v)
+		case "amp", "device":
+			fn(key, v.IsZero() || v.String() == "auto", v)
+		}
+	})
+}
+
+// settle puts what a run chose in place of what was not asked for.
+func (c Config) settle(lr float64, amp bindings.DType, dev bindings.Device, threads int) Config {
+	chosen := map[string]any{"lr": lr, "amp": ampName(amp), "device": dev.String(), "threads": threads}
+	c.Automatic = slices.Clone(c.Automatic) // of a session that ended before its first checkpoint
+	c.choices(func(key string, open bool, v reflect.Value) {
+		if open && chosen[key] != 0.0 { // features have no learning rate
+			v.Set(reflect.ValueOf(chosen[key]))
+			c.Automatic = append(c.Automatic, key)
+		}
+	})
+	return c
+}
+
+// adopt takes what an earlier session of the run chose over to one that leaves the same to it.
+func (c Config) adopt(was Config) Config {
+	chosen := map[string]reflect.Value{}
+	was.choices(func(key string, _ bool, v reflect.Value) { chosen[key] = v })
+	c.choices(func(key string, open bool, v reflect.Value) {
+		if open && slices.Contains(was.Automatic, key) {
+			v.Set(chosen[key])
+		}
+	})
+	c.Automatic = was.Automatic
+	return c
 }
 
 // Features is the method that trains no transformer: classic classifiers on frozen features.
@@ -221,8 +265,10 @@ func (c *Config) Check() error {
 		return usage("--task %q is not known (classify, causal)", c.Task)
 	case c.Train == "" && c.Data == "":
 		return usage("no data: give --train, or --data with --split")
-	case c.Train != "" && c.Data != "":
-		return usage("--train and --data exclude each other")
+	case c.Data != "" && (c.Train != "" || c.Val != "" || c.Test != ""):
+		return usage("--data is one file that --split divides: it goes with none of --train, --val and --test")
+	case !slices.Contains([]string{"", "auto", "none", "bf16", "fp16"}, c.AMP):
+		return usage("--amp %q is not known (auto, none, bf16, fp16)", c.AMP)
 	case c.Classifier != "logreg" && c.Classifier != "forest":
 		return usage("--classifier %q is not known (logreg, forest)", c.Classifier)
 	case c.Pool != "cls" && c.Pool != "mean":
@@ -253,8 +299,19 @@ func (c *Config) Check() error {
 			return usage("--%s is %d, want at least %d", n.flag, n.value, n.least)
 		}
 	}
-	if c.Clip < 0 || c.WeightDecay < 0 || c.Momentum < 0 || c.Momentum >= 1 {
-		return usage("--clip, --weight-decay and --momentum must not be negative, and momentum is below 1")
+	for _, n := range []struct {
+		flag  string
+		value float64
+	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}} {
+		if !(n.value >= 0) || math.IsInf(n.value, 0) { // NaN fails too
+			return usage("--%s is %v, want 0 or a positive number", n.flag, n.value)
+		}
+	}
+	if c.Momentum >= 1 {
+		return usage("--momentum is %v, want it below 1", c.Momentum)
+	}
+	if err := c.sources().Check(); err != nil {
+		return usage("--%w", err) // it begins with split
 	}
 	return nil
 }

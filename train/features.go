@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -105,18 +106,19 @@ func runFeatures(ctx context.Context, cfg Config, ui UI) (report.Summary, error)
 	if err := splits.Train.CheckTrainable(); err != nil {
 		return sum, err
 	}
-	begun := time.Now()
 	sets := []*data.Set{splits.Train, splits.Val, splits.Test}
-	xs, err := f.features(ctx, sets)
+	xs, err := f.features(ctx, sets, splitsHash(splits))
 	if err != nil {
 		return sum, err
 	}
 	labels := splits.Train.Labels
+	begun := time.Now()
 	clf, err := f.fit(ctx, xs[0], classes(splits.Train), len(labels))
 	if err != nil {
 		return sum, err
 	}
-	sum.Seconds = report.Number(time.Since(begun).Seconds())
+	// With the features' time, also when they came from the cache: it is part of what the method costs.
+	sum.Seconds = report.Number(f.seconds + time.Since(begun).Seconds())
 	sum.SamplesPerS = report.Number(float64(xs[0].Rows) / float64(sum.Seconds))
 	accuracy := []*report.Number{&sum.Accuracy.Train, &sum.Accuracy.Val, &sum.Accuracy.Test}
 	for i, set := range sets {
@@ -142,7 +144,7 @@ func runFeatures(ctx context.Context, cfg Config, ui UI) (report.Summary, error)
 	}
 	sum.Params.Frozen = f.frozen
 	sum.Params.Total = sum.Params.Frozen + sum.Params.Trainable
-	sum.PeakRSSMB = report.Number(PeakRSSMB())
+	sum.PeakRSSMB, sum.Fingerprint = report.Number(PeakRSSMB()), f.print
 	err = classic.Save(filepath.Join(cfg.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
 		Meta: map[string]string{"model": cfg.Model, "pool": cfg.Pool, "max_length": fmt.Sprint(cfg.MaxLength)}})
 	if err != nil {
@@ -155,6 +157,9 @@ type featureRun struct {
 	cfg    Config
 	ui     UI
 	frozen int64
+	print  string // fingerprint of settings and data
+
+	seconds float64 // that computing the training set's features took, now or when they were cached
 }
 
 func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) (classic.Classifier, error) {
@@ -170,7 +175,7 @@ func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) 
 }
 
 // features computes, or takes from the cache, the features of each set.
-func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.Matrix, error) {
+func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string) ([]classic.Matrix, error) {
 	cfg := f.cfg
 	tok, noTok := OpenTokenizer(cfg.folder()) // rows that carry token ids need none
 	facts, err := model.ReadFacts(cfg.folder())
@@ -187,9 +192,12 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 	}
 	xs := make([]classic.Matrix, len(sets))
 	err = bindings.Do(ctx, func(s *bindings.Scope) error {
-		dev, err := device(s, cfg.Device)
+		dev, note, err := device(s, cfg.Device)
 		if err != nil {
 			return err
+		}
+		if note != "" {
+			f.ui.Note("%s", note)
 		}
 		amp := cfg.AMP
 		if amp == "auto" {
@@ -200,6 +208,11 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 			return err
 		}
 		s.SetThreads(threads(cfg.Threads))
+		settled := cfg.settle(0, precision.DType, dev, s.Threads())
+		if err := WriteConfig(filepath.Join(cfg.Out, "config.yaml"), settled); err != nil {
+			return err
+		}
+		f.print = settled.fingerprint(hash)
 		m, err := model.Load(s, cfg.folder(), model.Options{Device: dev})
 		if err != nil {
 			return err
@@ -215,12 +228,17 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 				continue
 			}
 			key := featureKey(base, set.Hash(), cfg.Pool, length, precision.DType)
-			if xs[i], err = readFeatures(key); err == nil {
-				f.ui.Note("features of %s: from the cache", set.File)
+			var seconds float64
+			if xs[i], seconds, err = readFeatures(key); err == nil {
+				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)
+				if i == 0 {
+					f.seconds = seconds
+				}
 				continue
 			} else if !errors.Is(err, fs.ErrNotExist) {
 				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
 			}
+			begun := time.Now()
 			ids, err := data.EncodeAll(ctx, Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, threads(cfg.Threads))
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
@@ -230,7 +248,11 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set) ([]classic.
 			if err != nil {
 				return errors.Join(err, m.Close())
 			}
-			if err := writeFeatures(key, xs[i]); err != nil {
+			seconds = time.Since(begun).Seconds()
+			if i == 0 {
+				f.seconds = seconds
+			}
+			if err := writeFeatures(key, xs[i], seconds); err != nil {
 				f.ui.Note("features are not cached: %v", err)
 			}
 		}
@@ -260,7 +282,8 @@ func modelHash(path string) (string, error) {
 		return data.HashFile(path)
 	}
 	h := sha256.New()
-	for _, pattern := range []string{"config.json", "*.safetensors", "pytorch_model*.bin", "*.gguf", "tokenizer.json", "vocab.txt", "tokenizer.model"} {
+	for _, pattern := range []string{"config.json", "*.safetensors", "pytorch_model*.bin", "*.gguf",
+		"tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"} {
 		names, err := filepath.Glob(filepath.Join(path, pattern))
 		if err != nil {
 			return "", err
@@ -279,7 +302,7 @@ func modelHash(path string) (string, error) {
 
 func featureKey(model, set, pool string, length int, d bindings.DType) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "features 1", model, set, pool, length, d, bindings.Version())
+	fmt.Fprintln(h, "features 2", model, set, pool, length, d, bindings.Version())
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
@@ -300,28 +323,32 @@ func featurePath(key string) (string, error) {
 	return filepath.Join(home, "features", key+".safetensors"), err
 }
 
-func readFeatures(key string) (classic.Matrix, error) {
+// readFeatures reads a cached matrix and how many seconds it took to compute.
+func readFeatures(key string) (x classic.Matrix, seconds float64, err error) {
 	path, err := featurePath(key)
 	if err != nil {
-		return classic.Matrix{}, err
+		return x, 0, err
 	}
 	a, err := files.Open(path)
 	if err != nil {
-		return classic.Matrix{}, err
+		return x, 0, err
 	}
 	defer a.Close()
 	e, ok := a.Lookup("features")
 	if !ok || e.DType != files.F32 || len(e.Shape) != 2 {
-		return classic.Matrix{}, fmt.Errorf("%s: no matrix of features in it", path)
+		return x, 0, fmt.Errorf("%s: no matrix of features in it", path)
 	}
-	x := classic.Matrix{Rows: int(e.Shape[0]), Cols: int(e.Shape[1]), Data: make([]float32, e.Elements())}
+	if seconds, err = strconv.ParseFloat(a.Metadata()["seconds"], 64); err != nil {
+		return x, 0, fmt.Errorf("%s: how long it took is not in it: %w", path, err)
+	}
+	x = classic.Matrix{Rows: int(e.Shape[0]), Cols: int(e.Shape[1]), Data: make([]float32, e.Elements())}
 	for i := range x.Data {
 		x.Data[i] = math.Float32frombits(binary.LittleEndian.Uint32(e.Data[4*i:]))
 	}
-	return x, nil
+	return x, seconds, nil
 }
 
-func writeFeatures(key string, x classic.Matrix) error {
+func writeFeatures(key string, x classic.Matrix, seconds float64) error {
 	path, err := featurePath(key)
 	if err != nil {
 		return err
@@ -329,12 +356,14 @@ func writeFeatures(key string, x classic.Matrix) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
-	return WriteMatrix(path, x)
+	return writeMatrix(path, x, map[string]string{"seconds": strconv.FormatFloat(seconds, 'g', -1, 64)})
 }
 
 // WriteMatrix writes a feature matrix as tensor "features" of a safetensors file.
-func WriteMatrix(path string, x classic.Matrix) error {
-	return files.WriteSafetensors(path, []files.Tensor{{Name: "features", DType: files.F32, Shape: []int64{int64(x.Rows), int64(x.Cols)}, Data: float32Bytes(x.Data)}}, nil)
+func WriteMatrix(path string, x classic.Matrix) error { return writeMatrix(path, x, nil) }
+
+func writeMatrix(path string, x classic.Matrix, meta map[string]string) error {
+	return files.WriteSafetensors(path, []files.Tensor{{Name: "features", DType: files.F32, Shape: []int64{int64(x.Rows), int64(x.Cols)}, Data: float32Bytes(x.Data)}}, meta)
 }
 
 // float32Bytes views floats as their little-endian bytes; gopeft runs on little-endian machines only.

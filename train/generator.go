@@ -46,7 +46,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.DType, err = parseDType(o.DType); err != nil {
 		return g, err
 	}
-	if mo.Device, err = device(s, o.Device); err != nil {
+	if mo.Device, err = g.openDevice(s, o.Device); err != nil {
 		return g, err
 	}
 	if o.AMP == "" || o.AMP == "auto" {

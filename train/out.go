@@ -36,44 +36,69 @@ func (c Config) OutFolder() string {
 }
 
 // prepareOut makes the run folder, readies it to go on, or refuses it. Nothing is removed from a folder that is
-// not a run's, and from a run's only what runs write.
-func prepareOut(cfg Config, mode OutMode) error {
-	settings := filepath.Join(cfg.Out, "config.yaml")
+// not a run's, and from a run's only what runs write. A run that goes on gets the settings that its first session chose.
+func prepareOut(cfg Config, mode OutMode, ui UI) (Config, error) {
 	if mode == Resume {
-		was, err := ReadConfig(settings, Defaults())
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("nothing to resume from: %s is not the folder of a run", cfg.Out)
+		return resumeOut(cfg, ui)
+	}
+	settings := filepath.Join(cfg.Out, "config.yaml")
+	if mode == Overwrite {
+		if err := recoverOut(cfg.Out); err != nil {
+			return cfg, err
 		}
-		if err != nil {
-			return err
-		}
-		if names := cfg.differences(was); len(names) > 0 {
-			return fmt.Errorf("%s: the run was started with other settings (--%s); resume it with its own, or start anew with --overwrite", settings, strings.Join(names, ", --"))
-		}
-		return errors.Join(fsutil.Recover(filepath.Join(cfg.Out, "last")), fsutil.Recover(filepath.Join(cfg.Out, "best")))
 	}
 	entries, err := os.ReadDir(cfg.Out)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return cfg, err
 	}
 	if unused := len(entries) == 1 && entries[0].Name() == "config.yaml"; len(entries) > 0 && !unused { // not by a run that failed before its first step
 		if mode == Refuse {
-			return fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", cfg.Out)
+			return cfg, fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", cfg.Out)
 		}
 		if !isRun(settings) {
-			return fmt.Errorf("%s holds other things than a run, which --overwrite leaves alone: give another --out", cfg.Out)
+			return cfg, fmt.Errorf("%s holds other things than a run, which --overwrite leaves alone: give another --out", cfg.Out)
 		}
 		// The settings go last: until then the folder is a run's, and can be overwritten again.
 		for _, name := range slices.Backward(runFiles[:]) {
 			if err := os.RemoveAll(filepath.Join(cfg.Out, name)); err != nil {
-				return err
+				return cfg, err
 			}
 		}
 	}
 	if err := os.MkdirAll(cfg.Out, 0o777); err != nil {
-		return err
+		return cfg, err
 	}
-	return WriteConfig(settings, cfg)
+	cfg.Automatic = nil // what another run chose is asked for here
+	return cfg, WriteConfig(settings, cfg)
+}
+
+// resumeOut readies the folder of a run to go on with cfg.
+func resumeOut(cfg Config, ui UI) (Config, error) {
+	settings := filepath.Join(cfg.Out, "config.yaml")
+	was, err := ReadConfig(settings, Defaults())
+	if errors.Is(err, fs.ErrNotExist) {
+		return cfg, fmt.Errorf("nothing to resume from: %s is not the folder of a run", cfg.Out)
+	}
+	if err != nil {
+		return cfg, err
+	}
+	if names := cfg.differences(was); len(names) > 0 {
+		return cfg, fmt.Errorf("%s: the run was started with other settings (--%s); resume it with its own, or start anew with --overwrite", settings, strings.Join(names, ", --"))
+	}
+	cfg = cfg.adopt(was)
+	if now := threads(cfg.Threads); was.Threads != 0 && now != was.Threads {
+		ui.Note("%d threads, the run was begun with %d: its results may differ in the last digits", now, was.Threads)
+	}
+	return cfg, recoverOut(cfg.Out)
+}
+
+// recoverOut tidies what a killed run left beside its files.
+func recoverOut(dir string) error {
+	var errs []error
+	for _, name := range runFiles {
+		errs = append(errs, fsutil.Recover(filepath.Join(dir, name)))
+	}
+	return errors.Join(errs...)
 }
 
 // isRun tells a run's settings, of whatever version, from another program's.

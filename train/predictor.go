@@ -123,7 +123,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.dev, err = device(s, o.Device); err != nil {
+	if p.dev, err = p.openDevice(s, o.Device); err != nil {
 		return p, err
 	}
 	if o.AMP == "auto" {
@@ -141,12 +141,12 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 		if err != nil {
 			return p, err
 		}
-		if classify {
+		if classify || info.NumLabels > 0 { // a classifier's adapter has a head, which features leave alone
 			facts, err := model.ReadFacts(src.Model)
 			if err != nil {
 				return p, err
 			}
-			mo.Labels = info.HeadLabels(facts.Labels)
+			mo.Classify, mo.Labels = true, info.HeadLabels(facts.Labels)
 		}
 	}
 	if src.Classifier != "" {
@@ -184,6 +184,15 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	return p, err
 }
 
+// openDevice reads --device, and keeps what is to be said about it.
+func (a *adapters) openDevice(s *bindings.Scope, name string) (bindings.Device, error) {
+	dev, note, err := device(s, name)
+	if note != "" {
+		a.notes = append(a.notes, note)
+	}
+	return dev, err
+}
+
 func (s Source) firstAdapter() string {
 	if len(s.Adapters) > 0 {
 		return s.Adapters[0].Path
@@ -214,7 +223,7 @@ type Prediction struct {
 	Label  int
 	Labels []string // the names, by index
 	Probs  []float32
-	Logits []float32 // nil from a random forest and a logistic regression
+	Logits []float32 // nil from a random forest
 }
 
 // Predict classifies token sequences, in order.
@@ -228,16 +237,7 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 		if err != nil {
 			return nil, err
 		}
-		probs, err := p.clf.PredictProba(ctx, x)
-		if err != nil {
-			return nil, err
-		}
-		out := make([]Prediction, len(ids))
-		for i := range out {
-			row := probs.Data[i*probs.Cols : (i+1)*probs.Cols]
-			out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: row}
-		}
-		return out, nil
+		return p.classify(ctx, x)
 	}
 	e, err := Evaluate(ctx, s, p.model, Classification{}, ClassificationPart(ids, make([]int, len(ids)), p.pad),
 		EvalOptions{Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp, Logits: true})
@@ -252,6 +252,31 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 			}
 		}
 		out[i] = Prediction{Label: argmax(logits), Labels: p.labels(), Probs: softmax(logits), Logits: logits}
+	}
+	return out, nil
+}
+
+// classify applies the classic classifier to features.
+func (p *Predictor) classify(ctx context.Context, x classic.Matrix) ([]Prediction, error) {
+	out := make([]Prediction, x.Rows)
+	if lr, ok := p.clf.(*classic.LogisticRegression); ok {
+		scores, err := lr.Decision(ctx, x)
+		if err != nil {
+			return nil, err
+		}
+		for i := range out {
+			row := scores.Row(i)
+			out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: softmax(row), Logits: row}
+		}
+		return out, nil
+	}
+	probs, err := p.clf.PredictProba(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		row := probs.Row(i)
+		out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: row}
 	}
 	return out, nil
 }

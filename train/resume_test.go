@@ -206,3 +206,14 @@ func TestInterruptedBeforeTheFirstStep(t *testing.T) {
 		sameRun(t, comparable(t, cfg.Out), want)
 	}
 }
+
+func TestResumesToTheSameBitsInBF16OnTwoThreads(t *testing.T) {
+	whole := manyToScore(t)
+	whole.AMP, whole.Threads = "bf16", 2
+	mustRun(t, whole, train.Refuse)
+	cfg := whole
+	cfg.Out = filepath.Join(t.TempDir(), "stopped")
+	interrupt(t, cfg, "train", 7)
+	mustRun(t, cfg, train.Resume)
+	sameRun(t, comparable(t, cfg.Out), comparable(t, whole.Out))
+}

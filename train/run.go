@@ -48,7 +48,7 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui UI) (report.Summary, 
 		return report.Summary{}, err
 	}
 	cfg.Out = cfg.OutFolder()
-	err := prepareOut(cfg, mode)
+	cfg, err := prepareOut(cfg, mode, ui)
 	if err != nil {
 		return report.Summary{}, err
 	}
@@ -122,19 +122,37 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	return err
 }
 
-// device reads --device, loading CUDA's libraries when a GPU is asked for.
-func device(s *bindings.Scope, name string) (bindings.Device, error) {
+// driverFile is there where an NVIDIA driver is.
+const driverFile = "/dev/nvidiactl"
+
+// device reads --device, loading CUDA's libraries when a GPU is asked for. note says why auto leaves a GPU unused
+// whose driver is there, "" if it does not.
+func device(s *bindings.Scope, name string) (dev bindings.Device, note string, err error) {
+	if name != "auto" {
+		dev, err = namedDevice(s, name)
+		return dev, "", err
+	}
+	return autoDevice(driverFile, func() error {
+		_, err := s.LoadCUDA("")
+		return err
+	})
+}
+
+// autoDevice is the first GPU where there is a driver and load succeeds, else the CPU.
+func autoDevice(driver string, load func() error) (dev bindings.Device, note string, err error) {
+	if !exists(driver) {
+		return bindings.CPU, "", nil // not even tried
+	}
+	if err := load(); err != nil {
+		return bindings.CPU, fmt.Sprintf("on the CPU: there is an NVIDIA driver, but no GPU can be used: %v (`gopeft doctor` tells more)", err), nil
+	}
+	return bindings.CUDA(0), "", nil
+}
+
+func namedDevice(s *bindings.Scope, name string) (bindings.Device, error) {
 	switch {
 	case name == "cpu":
 		return bindings.CPU, nil
-	case name == "auto":
-		if _, err := os.Stat("/dev/nvidiactl"); err != nil {
-			return bindings.CPU, nil // no driver: not even tried
-		}
-		if _, err := s.LoadCUDA(""); err != nil {
-			return bindings.CPU, nil
-		}
-		return bindings.CUDA(0), nil
 	case name == "cuda" || strings.HasPrefix(name, "cuda:"):
 		n := 0
 		if index, ok := strings.CutPrefix(name, "cuda:"); ok {
@@ -169,6 +187,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err != nil {
 		return err
 	}
+	if machine.Note != "" {
+		r.ui.Note("%s", machine.Note)
+	}
 	r.dev, r.amp = machine.Device, machine.Precision.DType
 	o := model.Options{Device: r.dev, Classify: cfg.Task == "classify", Labels: r.data.labels}
 	if cfg.Dropout >= 0 {
@@ -178,6 +199,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	if err := r.attach(s); err != nil {
+		return err
+	}
+	if err := r.settle(s); err != nil {
 		return err
 	}
 	r.describe(machine.Precision)
@@ -199,6 +223,16 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Task]
 	}
 	return r.open(s)
+}
+
+// settle writes what the run has chosen into its settings, so that they repeat it anywhere. Those of a run that goes
+// on are settled.
+func (r *run) settle(s *bindings.Scope) error {
+	if r.mode == Resume && exists(filepath.Join(r.cfg.Out, "last")) {
+		return nil
+	}
+	r.cfg = r.cfg.settle(r.method.LR(), r.amp, r.dev, s.Threads())
+	return WriteConfig(filepath.Join(r.cfg.Out, "config.yaml"), r.cfg)
 }
 
 // attach puts the method on the model: a new one, or that of --adapter-init.
@@ -481,7 +515,7 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 		*part.acc, *part.loss = report.Number(e.Acc), report.Number(e.Loss)
 	}
 	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
-	sum.PeakRSSMB, sum.BestEpoch = report.Number(PeakRSSMB()), r.prog.BestEpoch
+	sum.PeakRSSMB, sum.BestEpoch, sum.Fingerprint = report.Number(PeakRSSMB()), r.prog.BestEpoch, r.prog.Config
 	if r.dev.IsCUDA() {
 		memory, err := s.CUDAMemory(r.dev)
 		if err != nil {

@@ -3,18 +3,22 @@ package train_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"gopeft/bindings"
+	"gopeft/model/hf/files"
 	"gopeft/model/modeltest"
 	"gopeft/train"
 	"gopeft/train/report"
@@ -272,6 +276,128 @@ func TestAccumulationEqualsTheBigBatch(t *testing.T) {
 	}
 	if big, small := weights(12, 1), weights(4, 3); big != small {
 		t.Errorf("batches of 12: %s, 3 batches of 4: %s", big, small)
+	}
+}
+
+// trained reads the trainable tensors of a run's last checkpoint.
+func trained(t *testing.T, dir string) map[string][]float32 {
+	t.Helper()
+	a, err := files.Open(filepath.Join(dir, "last", "state", "state.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	out := map[string][]float32{}
+	for _, e := range a.Entries() {
+		if strings.HasPrefix(e.Name, "param/") {
+			for i := 0; i < len(e.Data); i += 4 {
+				out[e.Name] = append(out[e.Name], math.Float32frombits(binary.LittleEndian.Uint32(e.Data[i:])))
+			}
+		}
+	}
+	return out
+}
+
+func TestAccumulationWeighsByRealCounts(t *testing.T) {
+	rows := writeRows(t, 12)
+	weights := func(batch, accum int) map[string][]float32 {
+		cfg := tinyConfig(t, "last")
+		cfg.Data, cfg.Train, cfg.Split, cfg.Epochs = "", rows, nil, 3
+		cfg.BatchSize, cfg.GradAccum, cfg.Dropout, cfg.NoShuffle, cfg.NoBucket = batch, accum, 0, true, true
+		cfg.Optimizer, cfg.LR, cfg.NoTrainEval = "sgd", 0.5, true
+		mustRun(t, cfg, train.Refuse)
+		return trained(t, cfg.Out)
+	}
+	big, small := weights(12, 1), weights(5, 3) // batches of 5, 5 and 2 rows
+	if len(big) == 0 {
+		t.Fatal("nothing was trained")
+	}
+	for name, want := range big {
+		for i, v := range small[name] {
+			if math.Abs(float64(v-want[i])) > 1e-6 {
+				t.Errorf("%s[%d] is %v in batches of 5, 5 and 2, %v in one of 12", name, i, v, want[i])
+				break
+			}
+		}
+	}
+}
+
+func TestConfigHoldsWhatTheRunChose(t *testing.T) {
+	asked := tinyConfig(t, "lora")
+	asked.LR, asked.AMP, asked.Threads, asked.Epochs = 0, "auto", 0, 1
+	sum := mustRun(t, asked, train.Refuse)
+	file := filepath.Join(asked.Out, "config.yaml")
+	was, err := train.ReadConfig(file, train.Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !(was.LR > 0) || (was.AMP != "none" && was.AMP != "bf16") || was.Device != "cpu" || was.Threads != runtime.GOMAXPROCS(0) ||
+		strings.Join(was.Automatic, " ") != "device amp threads lr" {
+		t.Errorf("lr %v, amp %s, device %s, %d threads, chosen: %v", was.LR, was.AMP, was.Device, was.Threads, was.Automatic)
+	}
+	again := was
+	again.Out = filepath.Join(t.TempDir(), "again")
+	if got := mustRun(t, again, train.Refuse); got.Loss != sum.Loss {
+		t.Errorf("repeated: %+v, first %+v", got.Loss, sum.Loss)
+	}
+	if repeated, err := train.ReadConfig(filepath.Join(again.Out, "config.yaml"), train.Defaults()); err != nil || len(repeated.Automatic) != 0 {
+		t.Errorf("chosen by the repeated run: %v, %v", repeated.Automatic, err)
+	}
+	mustRun(t, asked, train.Resume)
+	mustRun(t, was, train.Resume)
+	if err := os.RemoveAll(filepath.Join(asked.Out, "last")); err != nil { // as if killed before the first checkpoint
+		t.Fatal(err)
+	}
+	mustRun(t, asked, train.Resume)
+	mustRun(t, asked, train.Resume)
+	other := asked
+	other.LR = was.LR * 2
+	if _, err := train.Run(context.Background(), other, train.Resume, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "--lr") {
+		t.Errorf("another learning rate: %v", err)
+	}
+	other = again // where the learning rate was asked for
+	other.LR = 0
+	if _, err := train.Run(context.Background(), other, train.Resume, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "--lr") {
+		t.Errorf("the method's learning rate: %v", err)
+	}
+	other, heard := asked, &notes{}
+	other.Threads = was.Threads + 1
+	if _, err := train.Run(context.Background(), other, train.Resume, heard); err != nil || !strings.Contains(heard.text, "threads") {
+		t.Errorf("other threads: %v, said %q", err, heard.text)
+	}
+}
+
+func TestOverwriteTidiesUpAfterAKilledRun(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Epochs = 1
+	mustRun(t, cfg, train.Refuse)
+	for _, name := range []string{".last.tmp-x1", ".best.previous"} {
+		if err := os.Mkdir(filepath.Join(cfg.Out, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Out, ".metrics.csv.tmp-x2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, cfg, train.Overwrite)
+	if left, err := filepath.Glob(filepath.Join(cfg.Out, ".*")); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestTrainsOnPublicData(t *testing.T) {
+	model := modeltest.Shared(t, "models/distilbert-minilm-l3-v8k-fp16")
+	for name, classes := range map[string]int{"sst2_train.tsv": 2, "ag_news_7600.csv": 4, "trec6_train_5452.csv": 6} {
+		cfg := train.Defaults()
+		cfg.Method, cfg.Model, cfg.Data, cfg.Sample, cfg.Stratify = "last", model, modeltest.Shared(t, "datasets/"+name), 150, true
+		cfg.MaxSteps, cfg.BatchSize, cfg.MaxLength, cfg.AMP, cfg.NoTrainEval = 3, 8, 24, "none", true
+		cfg.Out = filepath.Join(t.TempDir(), "run")
+		sum := mustRun(t, cfg, train.Refuse)
+		const width = 384
+		head := width*width + width + classes*width + classes
+		if !(sum.Accuracy.Test >= 0 && sum.Loss.Test > 0) || sum.Params.Trainable != int64(head) {
+			t.Errorf("%s: %+v, want a head of %d parameters", name, sum, head)
+		}
 	}
 }
 

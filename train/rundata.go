@@ -25,7 +25,7 @@ func (r *run) loadData(ctx context.Context) error {
 	if r.cfg.Task == "causal" {
 		return r.loadCausal(ctx)
 	}
-	splits, err := r.splits(ctx)
+	splits, err := r.cfg.splits(ctx)
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,7 @@ func (r *run) loadData(ctx context.Context) error {
 	}
 	go func() {
 		d.ready <- func() error {
+			d.hash = splitsHash(splits)
 			for _, p := range []struct {
 				set  *data.Set
 				part **Part
@@ -55,7 +56,6 @@ func (r *run) loadData(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
-				d.hash += p.set.Hash()
 				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, threads(r.cfg.Threads))
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
@@ -70,26 +70,68 @@ func (r *run) loadData(ctx context.Context) error {
 
 // splits reads the data with its labels in the order of the head that training starts from, where that head
 // has the same ones: that of --adapter-init, which must, or the model's own.
-func (r *run) splits(ctx context.Context) (*data.Splits, error) {
-	facts, err := model.ReadFacts(r.cfg.folder())
+func (c Config) splits(ctx context.Context) (*data.Splits, error) {
+	if c.Method == Features {
+		return LoadSplits(ctx, c, nil)
+	}
+	facts, err := model.ReadFacts(c.folder())
 	if err != nil {
 		return nil, err
 	}
 	base := facts.Labels
-	if r.cfg.AdapterInit != "" {
-		info, err := peft.Probe(r.cfg.AdapterInit)
+	if c.AdapterInit != "" {
+		info, err := peft.Probe(c.AdapterInit)
 		if err != nil {
 			return nil, err
 		}
 		if labels := info.HeadLabels(base); len(labels) > 0 {
-			return LoadSplits(ctx, r.cfg, labels)
+			return LoadSplits(ctx, c, labels)
 		}
 	}
-	splits, err := LoadSplits(ctx, r.cfg, nil)
+	splits, err := LoadSplits(ctx, c, nil)
 	if err == nil && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
-		return LoadSplits(ctx, r.cfg, base)
+		return LoadSplits(ctx, c, base)
 	}
 	return splits, err
+}
+
+// causalSplits reads the data of a language model.
+func (c Config) causalSplits(ctx context.Context) (*data.CausalSplits, error) {
+	return data.LoadCausalSplits(ctx, c.sources(),
+		data.CausalOptions{Template: c.Template, TextColumn: c.TextColumn, SkipBadRows: c.SkipBadRows, Limit: c.Limit,
+			Sample: c.Sample, Seed: c.Seed})
+}
+
+// dataHash reads the data and identifies it: the hashes of its parts.
+func (c Config) dataHash(ctx context.Context) (string, error) {
+	if c.Task == "causal" {
+		splits, err := c.causalSplits(ctx)
+		if err != nil {
+			return "", err
+		}
+		hash := ""
+		for _, set := range []*data.CausalSet{splits.Train, splits.Val, splits.Test} {
+			if set != nil && len(set.Examples) > 0 {
+				hash += set.Hash()
+			}
+		}
+		return hash, nil
+	}
+	splits, err := c.splits(ctx)
+	if err != nil {
+		return "", err
+	}
+	return splitsHash(splits), nil
+}
+
+// splitsHash is the hashes of the parts there are.
+func splitsHash(splits *data.Splits) (hash string) {
+	for _, set := range []*data.Set{splits.Train, splits.Val, splits.Test} {
+		if set != nil && len(set.Examples) > 0 {
+			hash += set.Hash()
+		}
+	}
+	return hash
 }
 
 // wait returns when every text is tokenized.
@@ -127,9 +169,12 @@ func (c Config) sources() data.Sources {
 
 // LoadSplits reads a configuration's data; labels, when not nil, are the only ones accepted.
 func LoadSplits(ctx context.Context, cfg Config, labels []string) (*data.Splits, error) {
-	return data.LoadSplits(ctx, cfg.sources(),
-		data.LoadOptions{TextColumn: cfg.TextColumn, LabelColumn: cfg.LabelColumn, Labels: labels, SkipBadRows: cfg.SkipBadRows,
-			Limit: cfg.Limit, Sample: cfg.Sample, Seed: cfg.Seed})
+	return data.LoadSplits(ctx, cfg.sources(), cfg.loadOptions(labels))
+}
+
+func (c Config) loadOptions(labels []string) data.LoadOptions {
+	return data.LoadOptions{TextColumn: c.TextColumn, LabelColumn: c.LabelColumn, Labels: labels, SkipBadRows: c.SkipBadRows,
+		Limit: c.Limit, Sample: c.Sample, Seed: c.Seed}
 }
 
 // padID is what fills rows up; attention never sees it.

@@ -63,6 +63,7 @@ type Summary struct {
 	PeakRSSMB   Number `json:"peak_rss_mb"`
 	PeakCUDAMB  Number `json:"peak_cuda_mb"`
 	BestEpoch   int    `json:"best_epoch"`
+	Fingerprint string `json:"fingerprint,omitempty"` // of the settings and the data
 }
 
 // Result is the summary's line in a comparison.
