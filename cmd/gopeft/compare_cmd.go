@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -46,7 +46,9 @@ func compareCommand() *cli.Command {
 
 func printCompare(c *cli.Context, results []report.Result) error {
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, results)
+		return printJSON(c.App.Writer, struct {
+			Results []report.Result `json:"results"`
+		}{results})
 	}
 	return report.WriteTable(c.App.Writer, results)
 }
@@ -108,39 +110,40 @@ func trainElsewhere(c *cli.Context) func(context.Context, train.Config, train.Ou
 		case train.Resume:
 			args = append(args, "--resume")
 		}
-		if c.Bool("quiet") {
-			args = append(args, "--quiet")
+		for _, flag := range []string{"quiet", "debug"} {
+			if c.Bool(flag) {
+				args = append(args, "--"+flag)
+			}
 		}
+		failure := file.Name() + ".error"
+		defer os.Remove(failure)
 		var out bytes.Buffer
-		var tail lastLine
-		cmd := exec.CommandContext(ctx, self, args...)
-		cmd.Stdout = &out
-		if f, ok := c.App.ErrWriter.(*os.File); ok {
-			cmd.Stderr = f // a terminal stays one, for the progress bar
-		} else {
-			cmd.Stderr = io.MultiWriter(&tail, c.App.ErrWriter)
-		}
+		cmd := exec.CommandContext(ctx, self, append(args, "--error-file", failure)...)
+		cmd.Stdout, cmd.Stderr = &out, c.App.ErrWriter // a terminal stays one, for the progress bar
 		// Told to stop, it writes its checkpoint and ends by itself.
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
-		// In a group of its own a terminal's Ctrl-C does not reach it a second time, which would end it at once.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		// In a group of its own a terminal's Ctrl-C does not reach it a second time, which would end it at once. It
+		// is told to stop when this process is killed, too; Linux takes the end of the thread for that.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		cmd.WaitDelay = 2 * time.Minute
 		if err := cmd.Run(); err != nil {
-			if tail.text != "" {
-				return sum, errors.New(tail.text)
-			}
-			return sum, fmt.Errorf("its run failed (%w)", err)
+			return sum, childError(err, failure)
 		}
 		return sum, json.Unmarshal(out.Bytes(), &sum)
 	}
 }
 
-// lastLine keeps the last line written to it.
-type lastLine struct{ text string }
-
-func (l *lastLine) Write(p []byte) (int, error) {
-	if lines := strings.Split(strings.TrimSpace(string(p)), "\n"); lines[len(lines)-1] != "" {
-		l.text = strings.TrimPrefix(lines[len(lines)-1], "gopeft: ")
+// childError is why a run in a process of its own failed: what it has left in a file, or how it ended.
+func childError(err error, file string) error {
+	line, readErr := os.ReadFile(file)
+	if readErr != nil || len(line) == 0 {
+		return fmt.Errorf("its run failed (%w)", err)
 	}
-	return len(p), nil
+	failed := errors.New(string(line))
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == exitUsage {
+		return &train.UsageError{Err: failed}
+	}
+	return failed
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,7 +11,7 @@ import (
 // TestMain lets a test run the program in a process of its own.
 func TestMain(m *testing.M) {
 	if os.Getenv("GOPEFT_TEST_PROGRAM") != "" {
-		os.Exit(run(context.Background(), append([]string{"gopeft"}, os.Args[1:]...), os.Stdin, os.Stdout, os.Stderr))
+		main()
 	}
 	os.Exit(m.Run())
 }

@@ -44,6 +44,7 @@ func embed(c *cli.Context) error {
 	src.Classifier = ""
 	u := newUI(c)
 	var x classic.Matrix
+	skipped := 0
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
 		e, err := train.OpenEmbedder(s, src, train.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"),
 			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
@@ -51,9 +52,11 @@ func embed(c *cli.Context) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, e.Close()) }()
-		length := e.MaxLength
-		if n := c.Int("max-length"); n > 0 {
-			length = min(n, length)
+		for _, note := range e.Notes() {
+			u.Note("%s", note)
+		}
+		if err := limitLength(c, e); err != nil {
+			return err
 		}
 		rows, err := openExamples(c, nil)
 		if err != nil {
@@ -62,7 +65,7 @@ func embed(c *cli.Context) error {
 		defer rows.Close()
 		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
 		x.Cols = e.Model().Info().Hidden
-		for part := range e.Stream(c.Context, rows, stretch, length) {
+		for part := range e.Stream(c.Context, rows, stretch, e.MaxLength) {
 			if part.Err != nil {
 				return part.Err
 			}
@@ -74,6 +77,8 @@ func embed(c *cli.Context) error {
 			x.Rows += y.Rows
 			x.Data = append(x.Data, y.Data...)
 		}
+		saySkipped(u, rows)
+		skipped = rows.Stats().Skipped
 		return c.Context.Err()
 	})
 	if err != nil {
@@ -87,10 +92,22 @@ func embed(c *cli.Context) error {
 	} else {
 		err = train.WriteMatrix(out, x)
 	}
-	if err == nil {
-		u.Note("%d vectors of %d in %s", x.Rows, x.Cols, out)
+	if err != nil {
+		return err
 	}
-	return err
+	u.Note("%d vectors of %d in %s", x.Rows, x.Cols, out)
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, embedded{out, x.Rows, x.Cols, skipped})
+	}
+	return nil
+}
+
+// embedded is what embed prints with --json.
+type embedded struct {
+	File    string `json:"file"`
+	Rows    int    `json:"rows"`
+	Columns int    `json:"columns"` // values of a vector
+	Skipped int    `json:"skipped"` // bad rows
 }
 
 // writeNPY writes a matrix in NumPy's format, version 1.0, fp32 in C order.

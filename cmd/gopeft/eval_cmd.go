@@ -37,11 +37,12 @@ func evalCommand() *cli.Command {
 // evaluated is what eval prints.
 type evaluated struct {
 	Rows      int            `json:"rows"`
+	Skipped   int            `json:"skipped"` // bad rows
 	Accuracy  float64        `json:"accuracy"`
 	MacroF1   float64        `json:"macro_f1"`
 	Loss      float64        `json:"loss"`
 	Labels    []string       `json:"labels"`
-	Confusion [][]int        `json:"confusion"` // [label][prediction]
+	Confusion [][]int        `json:"confusion,omitempty"` // [label][prediction], not of very many labels
 	Scores    metrics.Scores `json:"scores"`
 }
 
@@ -120,6 +121,8 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 			}
 			result.Rows += len(predictions)
 		}
+		saySkipped(u, rows)
+		result.Skipped = rows.Stats().Skipped
 		if result.Rows == 0 {
 			return fmt.Errorf("%s holds no rows", c.String("data"))
 		}
@@ -130,19 +133,17 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 		return err
 	}
 	result.Accuracy, result.MacroF1, result.Scores = confusion.Accuracy(), confusion.MacroF1(), confusion.Scores(result.Labels)
-	for i := range result.Labels {
-		row := make([]int, len(result.Labels))
-		for j := range row {
-			row[j] = confusion.At(i, j)
-		}
-		result.Confusion = append(result.Confusion, row)
-	}
+	result.Confusion = confusion.Table()
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, result)
 	}
 	fmt.Fprintf(c.App.Writer, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
 	for i, l := range result.Labels {
-		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f  predicted as %v\n", l, confusion.Class(i).F1, result.Confusion[i])
+		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f", l, confusion.Class(i).F1)
+		if result.Confusion != nil {
+			fmt.Fprintf(c.App.Writer, "  predicted as %v", result.Confusion[i])
+		}
+		fmt.Fprintln(c.App.Writer)
 	}
 	return nil
 }

@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"gopkg.in/yaml.v3"
 
 	"gopeft/train"
 )
@@ -14,8 +16,73 @@ import (
 // configFlags makes a flag of every setting of a run, but for those left out.
 func configFlags(leaveOut ...string) []cli.Flag {
 	defaults := train.Defaults()
-	return append([]cli.Flag{&cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}},
-		settingFlags(reflect.ValueOf(&defaults).Elem(), leaveOut...)...)
+	return append([]cli.Flag{configFlag()}, settingFlags(reflect.ValueOf(&defaults).Elem(), leaveOut...)...)
+}
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}
+}
+
+// flagsFromFile sets the flags that were not given from --config's file, whose keys are flags' names.
+func flagsFromFile(c *cli.Context) error {
+	path := c.String("config")
+	if path == "" {
+		return nil
+	}
+	wrong := func(format string, args ...any) error {
+		return &train.UsageError{Err: fmt.Errorf("%s: "+format, append([]any{path}, args...)...)}
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return &train.UsageError{Err: err}
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return wrong("%w", err)
+	}
+	if len(doc.Content) == 0 { // an empty file
+		return nil
+	}
+	if doc.Content[0].Kind != yaml.MappingNode {
+		return wrong("want lines of the form `flag: value`")
+	}
+	flags := map[string]cli.Flag{}
+	for _, f := range c.Command.Flags {
+		for _, name := range f.Names() {
+			flags[name] = f
+		}
+	}
+	pairs := doc.Content[0].Content
+	for i := 0; i+1 < len(pairs); i += 2 {
+		key, value := pairs[i], pairs[i+1]
+		flag, ok := flags[key.Value]
+		if !ok || key.Value == "config" {
+			return wrong("line %d: %s has no setting %q; `gopeft %s --help` lists them", key.Line, c.Command.Name, key.Value, c.Command.Name)
+		}
+		if c.IsSet(key.Value) {
+			continue
+		}
+		nodes := []*yaml.Node{value}
+		if value.Kind == yaml.SequenceNode {
+			nodes = value.Content
+		}
+		var values []string
+		for _, v := range nodes {
+			if v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+				return wrong("line %d: %s wants a value, or a list of them", v.Line, key.Value)
+			}
+			values = append(values, v.Value)
+		}
+		if _, many := flag.(*cli.StringSliceFlag); !many {
+			values = []string{strings.Join(values, ",")}
+		}
+		for _, v := range values {
+			if err := c.Set(key.Value, v); err != nil {
+				return wrong("line %d: %s is %q: %w", key.Line, key.Value, v, err)
+			}
+		}
+	}
+	return nil
 }
 
 // settingFlags makes a flag of every setting of an addressable struct such as train.Config.

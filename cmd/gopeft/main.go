@@ -67,7 +67,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	for _, command := range app.Commands {
 		command.OnUsageError = app.OnUsageError
 		command.HideHelpCommand = true
-		command.Before = refuseArguments(command)
+		own := command.Name == "train" || command.Name == "compare" // which read their settings, of their kinds, themselves
+		if !own {
+			command.Flags = append(command.Flags, configFlag())
+		}
+		command.Before = func(c *cli.Context) error {
+			if err := refuseArguments(command, c); err != nil {
+				return err
+			}
+			if !own {
+				if err := flagsFromFile(c); err != nil {
+					return err
+				}
+			}
+			return checkCounts(c)
+		}
 	}
 	err := app.RunContext(ctx, nameLast(args))
 	switch usage := (*train.UsageError)(nil); {
@@ -102,11 +116,22 @@ func commands() []*cli.Command {
 
 // refuseArguments rejects what is left over behind a command's flags: the flag parser stops at the first
 // argument and would silently ignore every flag after it.
-func refuseArguments(command *cli.Command) cli.BeforeFunc {
-	return func(c *cli.Context) error {
-		if command.ArgsUsage == "" && c.Args().Present() {
-			return &train.UsageError{Err: fmt.Errorf("%s: unexpected argument %q; settings are given as flags, `gopeft %s --help` lists them", command.Name, c.Args().First(), command.Name)}
-		}
-		return nil
+func refuseArguments(command *cli.Command, c *cli.Context) error {
+	if command.ArgsUsage == "" && c.Args().Present() {
+		return &train.UsageError{Err: fmt.Errorf("%s: unexpected argument %q; settings are given as flags, `gopeft %s --help` lists them", command.Name, c.Args().First(), command.Name)}
 	}
+	return nil
+}
+
+// checkCounts refuses numbers that no command has a use for.
+func checkCounts(c *cli.Context) error {
+	for _, n := range []struct {
+		flag  string
+		least int
+	}{{"threads", 0}, {"batch-size", 1}, {"max-tokens", 0}, {"max-length", 0}, {"limit", 0}, {"sample", 0}} {
+		if v := c.Int(n.flag); c.IsSet(n.flag) && v < n.least {
+			return &train.UsageError{Err: fmt.Errorf("--%s is %d, want at least %d", n.flag, v, n.least)}
+		}
+	}
+	return nil
 }

@@ -76,6 +76,17 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 		{[]string{"train", "--model", tiny, "--method", "magic", "--data", data}, "--method"},
 		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--split", "a,b"}, "--split"},
 		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--overwrite", "--resume"}, "exclude each other"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--amp", "int4"}, "--amp"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--amp", "fp16", "--device", "cpu", "--out", t.TempDir() + "/x"}, "--amp fp16"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--val", data}, "--data"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--split", "0.9,0.3"}, "--split: the ratios sum to 1.2"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--split", "1"}, "--split"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--clip", "NaN"}, "--clip"},
+		{[]string{"train", "--model", tiny, "--method", "lora", "--data", data, "--weight-decay", "nan"}, "--weight-decay"},
+		{[]string{"embed", "--model", tiny, "--data", data, "--out", "x.npy", "--max-length", "100000"}, "--max-length"},
+		{[]string{"predict", "--model", tiny, "--data", data, "--amp", "fp16", "--device", "cpu"}, "--amp"},
+		{[]string{"predict", "--model", tiny, "--data", data, "--batch-size", "0"}, "--batch-size"},
+		{[]string{"prepare", "--data", data, "--out", t.TempDir() + "/x", "--split", "0.5,0.6"}, "--split"},
 		{[]string{"compare", "--model", tiny, "--methods", "lora,nope", "--data", data, "--out", t.TempDir() + "/x"}, "nope"},
 		{[]string{"predict", "--data", data}, "--model is missing"},
 		{[]string{"predict", "--model", tiny}, "--data is missing"},
@@ -128,8 +139,8 @@ func TestTrainPredictEval(t *testing.T) {
 				for _, v := range p.Probs {
 					sum += v
 				}
-				if sum < 0.999 || sum > 1.001 {
-					t.Errorf("probabilities sum to %v", sum)
+				if sum < 0.999 || sum > 1.001 || len(p.Logits) != 3 {
+					t.Errorf("probabilities sum to %v, logits %v", sum, p.Logits)
 				}
 				labels = append(labels, p.Label)
 			}

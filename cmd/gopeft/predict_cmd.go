@@ -59,12 +59,22 @@ func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) 
 	for _, note := range p.Notes() {
 		newUI(c).Note("%s", note)
 	}
-	if n := c.Int("max-length"); n > p.MaxLength {
-		return nil, errors.Join(&train.UsageError{Err: fmt.Errorf("--max-length is %d, the model reads at most %d tokens", n, p.MaxLength)}, p.Close())
-	} else if n > 0 {
-		p.MaxLength = n
+	if err := limitLength(c, p); err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// limitLength sets how many tokens of a text are read to --max-length, where that is given.
+func limitLength(c *cli.Context, p *train.Predictor) error {
+	n := c.Int("max-length")
+	if n > p.MaxLength {
+		return &train.UsageError{Err: fmt.Errorf("--max-length is %d, the model reads at most %d tokens", n, p.MaxLength)}
+	}
+	if n > 0 {
+		p.MaxLength = n
+	}
+	return nil
 }
 
 func openExamples(c *cli.Context, labels []string, extra ...string) (*data.ExampleReader, error) {
@@ -82,6 +92,13 @@ func openExamples(c *cli.Context, labels []string, extra ...string) (*data.Examp
 		return data.NewExampleReader(rows, "standard input", o)
 	}
 	return data.OpenExamples(path, o)
+}
+
+// saySkipped tells how many bad rows --skip-bad-rows has left out.
+func saySkipped(u train.UI, rows *data.ExampleReader) {
+	if s := rows.Stats(); s.Skipped > 0 {
+		u.Note("%d bad rows skipped, the first: %v", s.Skipped, s.FirstSkipped)
+	}
 }
 
 func predictCommand() *cli.Command {
@@ -155,9 +172,7 @@ func predict(c *cli.Context, w io.Writer) error {
 				return err
 			}
 		}
-		if skipped := rows.Stats().Skipped; skipped > 0 {
-			u.Note("%d bad rows skipped, the first: %v", skipped, rows.Stats().FirstSkipped)
-		}
+		saySkipped(u, rows)
 		return c.Context.Err()
 	})
 	return err

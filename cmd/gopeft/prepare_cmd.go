@@ -36,6 +36,9 @@ func prepare(c *cli.Context) error {
 	if err := setSlice(reflect.ValueOf(&ratios).Elem(), c.String("split"), "split"); err != nil {
 		return err
 	}
+	if err := data.CheckRatios(ratios); err != nil {
+		return &train.UsageError{Err: fmt.Errorf("--%w", err)}
+	}
 	p, err := data.Prepare(c.Context, data.PrepareOptions{
 		Input: c.String("data"), Out: c.String("out"), Ratios: ratios, Stratify: c.Bool("stratify"), Replace: c.Bool("overwrite"),
 		Load: data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
@@ -63,7 +66,10 @@ func prepare(c *cli.Context) error {
 		parts = append(parts, part{p.Files[i], len(set.Examples), labels})
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, parts)
+		return printJSON(c.App.Writer, struct {
+			Parts   []part `json:"parts"`
+			Skipped int    `json:"skipped"` // bad rows
+		}{parts, p.Skipped})
 	}
 	for _, part := range parts {
 		fmt.Fprintf(c.App.Writer, "%s: %d rows, %v\n", part.File, part.Rows, part.Labels)

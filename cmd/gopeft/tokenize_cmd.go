@@ -48,6 +48,7 @@ func tokenize(c *cli.Context) error {
 	for c.Context.Err() == nil {
 		example, err := rows.Next()
 		if errors.Is(err, io.EOF) {
+			saySkipped(newUI(c), rows)
 			return out.Flush()
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -16,33 +17,42 @@ import (
 func trainCommand() *cli.Command {
 	return &cli.Command{
 		Name: "train", Usage: "fine-tune a model with one method",
-		Flags: slices.Concat(configFlags(), outFlags(), uiFlags()),
+		Flags: slices.Concat(configFlags(), outFlags(), uiFlags(),
+			[]cli.Flag{&cli.StringFlag{Name: "error-file", Hidden: true, Usage: "of a comparison: where to leave the reason of a failure"}}),
 		Action: func(c *cli.Context) error {
-			mode, err := outMode(c)
-			if err != nil {
-				return err
+			err := trainOne(c)
+			if path := c.String("error-file"); path != "" && err != nil {
+				err = errors.Join(err, os.WriteFile(path, []byte(oneLine(err)), 0o600))
 			}
-			cfg, err := readConfig(c)
-			if mode == train.Resume && !c.IsSet("config") && c.IsSet("out") { // of the run itself
-				cfg, err = resumedConfig(c)
-			}
-			if err != nil {
-				return err
-			}
-			sum, err := train.Run(c.Context, cfg, mode, newUI(c))
-			if err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return printJSON(c.App.Writer, sum)
-			}
-			if err := report.WriteTable(c.App.Writer, []report.Result{sum.Result()}); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(c.App.Writer, "\nresults in %s\n", cfg.OutFolder())
 			return err
 		},
 	}
+}
+
+func trainOne(c *cli.Context) error {
+	mode, err := outMode(c)
+	if err != nil {
+		return err
+	}
+	cfg, err := readConfig(c)
+	if mode == train.Resume && !c.IsSet("config") && c.IsSet("out") { // of the run itself
+		cfg, err = resumedConfig(c)
+	}
+	if err != nil {
+		return err
+	}
+	sum, err := train.Run(c.Context, cfg, mode, newUI(c))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, sum)
+	}
+	if err := report.WriteTable(c.App.Writer, []report.Result{sum.Result()}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "\nresults in %s\n", cfg.OutFolder())
+	return err
 }
 
 // resumedConfig is the settings that the run in --out was started with, under the flags given.
