@@ -193,7 +193,8 @@ func (s *Scope) CrossEntropy(logits, targets Tensor, ignore int64, mean bool) Te
 		if mean {
 			reduction = 1
 		}
-		lib.AtgCrossEntropyLoss(s.prep(), lib.Ctensor(s.To(logits, Float).p), lib.Ctensor(targets.p), nil, reduction, ignore, 0)
+		wide := s.To(logits, Float) // before prep: what it leaves in the output slot would pass for this call's result
+		lib.AtgCrossEntropyLoss(s.prep(), lib.Ctensor(wide.p), lib.Ctensor(targets.p), nil, reduction, ignore, 0)
 		return s.take("cross_entropy", logits, targets)
 	})
 }
