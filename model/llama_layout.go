@@ -64,6 +64,7 @@ func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int
 		l.mask = extendMask(s, in.Mask, virtual)
 	} // Padding on the right needs no mask: a real token never looks at what comes after it.
 	at, longest := b.positions(shape == padAny)
+	longest = max(longest, in.Whole)
 	l.counts = b.counts()
 	s.Run(func(t *bindings.Scope) error {
 		p := in.Positions

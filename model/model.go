@@ -25,6 +25,10 @@ type Input struct {
 	Segments  bindings.Tensor // [B, S] int64, LLaMA only: tokens attend within their segment; none: one per row
 	Train     bool            // dropout on
 	Cache     *Cache          // LLaMA only: earlier tokens, to which this batch is appended; nil: none
+	// Whole is, of a text that a cache is fed in pieces, how many positions its longest row takes when all of it is
+	// there, the method's included: rotary embeddings that stretch with the text need it from the first piece on.
+	// 0: the batch is no piece.
+	Whole int
 	// Pooled says that only Classify follows: a model may leave out of the last block what it does not read.
 	Pooled bool
 	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.

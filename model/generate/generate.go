@@ -29,13 +29,13 @@ func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on f
 	if p := m.Hooks().Prompt; p != nil {
 		r.fixed += p.Len()
 	}
-	if err := r.checkPrompts(prompts); err != nil {
+	fitting, err := r.checkPrompts(prompts)
+	if err != nil {
 		return nil, err
 	}
 	r.device = m.Params().All()[0].T.Device()
-	var err error
 	s.Inference(func() {
-		for _, group := range groups(prompts, cmp.Or(o.Batch, 16)) {
+		for _, group := range groups(prompts, fitting, cmp.Or(o.Batch, 16)) {
 			if err = s.Run(func(s *bindings.Scope) error { return r.batch(s, prompts, group) }); err != nil {
 				return
 			}
@@ -73,34 +73,37 @@ func (r *run) place(prompt int) int {
 	return r.o.Places[prompt]
 }
 
-func (r *run) checkPrompts(prompts [][]int64) error {
+// checkPrompts gives the prompts to continue: all, or with SkipLong those that leave room. The others' results are
+// written.
+func (r *run) checkPrompts(prompts [][]int64) (fitting []int, err error) {
 	if r.o.Places != nil && len(r.o.Places) != len(prompts) {
-		return fmt.Errorf("generate: %d places for %d prompts", len(r.o.Places), len(prompts))
+		return nil, fmt.Errorf("generate: %d places for %d prompts", len(r.o.Places), len(prompts))
 	}
 	vocab := int64(r.m.Info().Vocab)
 	for i, p := range prompts {
 		if len(p) == 0 {
-			return &PromptError{i, errors.New("is empty: give it at least one token, such as the tokenizer's <s>")}
+			return nil, &PromptError{i, errors.New("is empty: give it at least one token, such as the tokenizer's <s>")}
 		}
 		if len(p)+r.fixed >= r.limit {
-			return &PromptError{i, fmt.Errorf("has %d tokens, the model holds %d positions (%d of them the method's): shorten it to leave room for an answer", len(p), r.limit, r.fixed)}
+			if r.o.SkipLong {
+				r.results[i].Reason = Context
+				continue
+			}
+			return nil, &PromptError{i, fmt.Errorf("has %d tokens, the model holds %d positions (%d of them the method's): shorten it to leave room for an answer", len(p), r.limit, r.fixed)}
 		}
 		for _, id := range p {
 			if id < 0 || id >= vocab {
-				return &PromptError{i, fmt.Errorf("holds token %d, the model's vocabulary has %d", id, vocab)}
+				return nil, &PromptError{i, fmt.Errorf("holds token %d, the model's vocabulary has %d", id, vocab)}
 			}
 		}
+		fitting = append(fitting, i)
 	}
-	return nil
+	return fitting, nil
 }
 
-// groups puts prompts of like length together, the longest first: padding never takes more than about a fifth
-// of a batch.
-func groups(prompts [][]int64, most int) [][]int {
-	order := make([]int, len(prompts))
-	for i := range order {
-		order[i] = i
-	}
+// groups puts prompts of like length together, those in order, the longest first: padding never takes more than
+// about a fifth of a batch.
+func groups(prompts [][]int64, order []int, most int) [][]int {
 	slices.SortStableFunc(order, func(a, b int) int { return len(prompts[b]) - len(prompts[a]) })
 	var out [][]int
 	for len(order) > 0 {
@@ -183,10 +186,9 @@ func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
 
 // input is all tokens of the rows, padded on the left.
 func (r *run) input(s *bindings.Scope, rows []*row) model.Input {
-	width, padded := 0, false
+	width, padded := longest(rows), false
 	for _, w := range rows {
-		padded = padded || len(w.ids) != len(rows[0].ids)
-		width = max(width, len(w.ids))
+		padded = padded || len(w.ids) != width
 	}
 	if width == 0 {
 		return model.Input{}
@@ -220,24 +222,40 @@ func (r *run) upload(s *bindings.Scope, v []int64, rows, width int) bindings.Ten
 	})
 }
 
-// prefillPiece bounds the tokens of a padded prompt computed at once: the mask of a piece is piece × prompt.
-const prefillPiece = 512
+// Prompts are computed in pieces where all at once would take too much memory: activations grow with the tokens of
+// a pass, and the mask of a padded piece, or of one that follows others, is piece × prompt.
+const (
+	prefillTokens = 8192 // of all rows
+	prefillPiece  = 512  // of a row
+)
+
+// pieceOf is how many tokens of prompts [rows, width] are computed at once.
+func pieceOf(rows, width int64, padded bool) int64 {
+	if rows*width <= prefillTokens && (!padded || width <= prefillPiece) {
+		return width
+	}
+	return min(prefillPiece, max(prefillTokens/rows, 16))
+}
 
 // step computes the next token of every row.
 func (r *run) step(s *bindings.Scope, rows []*row, in model.Input, cache *model.Cache) ([]int64, error) {
 	in.Cache = cache
-	if n := in.IDs.Size(1); cache != nil && in.Mask.Defined() && n > prefillPiece {
-		for from := int64(0); from < n; from += prefillPiece {
-			length := min(prefillPiece, n-from)
-			if from+length == n {
-				in = piece(s, in, from, length)
-				break
+	if n := in.IDs.Size(1); cache != nil && n > 1 {
+		width := pieceOf(in.IDs.Size(0), n, in.Mask.Defined())
+		if width < n {
+			in.Whole = r.fixed + longest(rows)
+		}
+		from := int64(0)
+		for ; n-from > width; from += width {
+			if err := s.Context().Err(); err != nil {
+				return nil, err
 			}
 			_ = s.Run(func(s *bindings.Scope) error {
-				r.m.Forward(s, piece(s, in, from, length))
+				r.m.Forward(s, piece(s, in, from, width))
 				return nil
 			})
 		}
+		in = piece(s, in, from, n-from)
 	}
 	h := r.m.Forward(s, in).Hidden
 	logits := r.m.Logits(s, s.Select(h, 1, h.Size(1)-1))
@@ -264,8 +282,20 @@ func (r *run) step(s *bindings.Scope, rows []*row, in model.Input, cache *model.
 }
 
 func piece(s *bindings.Scope, in model.Input, from, length int64) model.Input {
-	in.IDs, in.Mask = s.Narrow(in.IDs, 1, from, length), s.Narrow(in.Mask, 1, from, length)
+	in.IDs = s.Narrow(in.IDs, 1, from, length)
+	if in.Mask.Defined() {
+		in.Mask = s.Narrow(in.Mask, 1, from, length)
+	}
 	return in
+}
+
+// longest is the length of the longest row.
+func longest(rows []*row) int {
+	n := 0
+	for _, w := range rows {
+		n = max(n, len(w.ids))
+	}
+	return n
 }
 
 func (r *run) notFinite(w *row) error {

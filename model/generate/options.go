@@ -24,6 +24,8 @@ type Options struct {
 	Context int                          // positions at most; 0: the model's
 	Decode  func(prompt []int64) Decoder // makes a decoder for a prompt's continuation; nil: ids only
 	NoCache bool                         // compute all tokens anew at every step
+	// SkipLong gives a prompt that leaves no room for an answer none, for reason Context, where else it fails the run.
+	SkipLong bool
 }
 
 // Decoder turns a continuation's ids into text bit by bit, holding back what is not certain yet.

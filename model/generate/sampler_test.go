@@ -143,7 +143,7 @@ func TestGroupsHaveLikeLengths(t *testing.T) {
 	for _, n := range []int{5, 100, 6, 97, 3, 40, 5} {
 		prompts = append(prompts, make([]int64, n))
 	}
-	if diff := cmp.Diff([][]int{{1, 3}, {5}, {2, 0, 6}, {4}}, groups(prompts, 3)); diff != "" {
+	if diff := cmp.Diff([][]int{{1, 3}, {5}, {2, 0, 6}, {4}}, groups(prompts, []int{0, 1, 2, 3, 4, 5, 6}, 3)); diff != "" {
 		t.Error(diff)
 	}
 }

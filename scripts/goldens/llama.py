@@ -126,10 +126,10 @@ def greedy(model, batch, tokens, **kw):
     return new, margin
 
 
-def decodings(model, rows=("full", "left"), tokens=24):
+def decodings(model, rows=("full", "left"), tokens=24, extra=()):
     out = {}
     for name in rows:
-        ids, margin = greedy(model, batches()[name], tokens)
+        ids, margin = greedy(model, (batches() | dict(extra))[name], tokens)
         if ids.shape[1] != tokens or (ids == 2).any():
             raise ValueError(f"{name}: greedy decoding stopped early; change the seed")
         if margin < 2e-4:
@@ -180,6 +180,8 @@ def write_variants():
         out = observe(model, extra)
         if name in ("gqa", "mistral"):
             out |= decodings(model)
+        if name == "rope-dynamic":  # "short" grows past the original length, "full" starts beyond it
+            out |= decodings(model, ("short", "full"), 24, extra)
         tiny.store(d / "golden.safetensors", out)
 
 
