@@ -11,7 +11,8 @@ import (
 
 // Facts is what a model says about itself before its weights are read.
 type Facts struct {
-	Room   int      // positions it has
+	Room   int      // positions it has, as Info's MaxPositions
+	Vocab  int      // token ids it knows
 	Labels []string // of its classification head: its own names, or LABEL_0, …
 	Pad    int64    // the padding token; 0 if it names none
 }
@@ -25,18 +26,22 @@ func ReadFacts(path string) (Facts, error) {
 	where := func(err error) error { return fmt.Errorf("%s: config: %w", path, err) }
 	c := struct {
 		MaxPositions int    `json:"max_position_embeddings"`
+		Vocab        int    `json:"vocab_size"`
 		Pad          *int64 `json:"pad_token_id"`
-	}{MaxPositions: 512} // transformers' default for DistilBERT and BERT
-	if t := hf.ModelType(raw); t != "distilbert" && t != "bert" {
-		c.MaxPositions = 2048 // and for LLaMA
-	}
+	}{MaxPositions: 512, Vocab: 30522} // transformers' defaults for DistilBERT and BERT
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return Facts{}, where(err)
 	}
-	if err := checkDims(dim{"max_position_embeddings", c.MaxPositions}); err != nil {
+	if isDecoder(hf.ModelType(raw)) {
+		l, err := llamaConfig(raw)
+		if err != nil {
+			return Facts{}, where(err)
+		}
+		c.MaxPositions, c.Vocab = l.Rope.reach(l.MaxPositions), l.Vocab
+	} else if err := checkDims(dim{"max_position_embeddings", c.MaxPositions}, dim{"vocab_size", c.Vocab}); err != nil {
 		return Facts{}, where(err)
 	}
-	f := Facts{Room: c.MaxPositions}
+	f := Facts{Room: c.MaxPositions, Vocab: c.Vocab}
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad
 	}

@@ -53,8 +53,13 @@ func ggufConfig(g *files.GGUF) ([]byte, error) {
 	c["vocab_size"] = words.Shape[0]
 	_, head := g.Lookup("output.weight")
 	c["tie_word_embeddings"] = !head
-	_, c["attention_bias"] = g.Lookup("blk.0.attn_q.bias")
+	_, qkvBias := g.Lookup("blk.0.attn_q.bias")
+	_, outBias := g.Lookup("blk.0.attn_output.bias")
+	c["attention_bias"] = qkvBias
 	_, c["mlp_bias"] = g.Lookup("blk.0.ffn_up.bias")
+	if arch == "llama" && qkvBias && !outBias {
+		c["model_type"] = "qwen2" // a LLaMA with biases on queries, keys and values alone is what that type means
+	}
 	for key, name := range map[string]string{"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"} {
 		if id, err := g.Int("tokenizer.ggml." + key); err == nil {
 			c[name] = id

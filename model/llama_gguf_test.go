@@ -54,7 +54,7 @@ func (g *ggufFile) key(name string, v any) {
 	}
 }
 
-func (g *ggufFile) write(t *testing.T, path string) {
+func (g *ggufFile) write(t testing.TB, path string) {
 	t.Helper()
 	var head, data bytes.Buffer
 	put(&head, []byte("GGUF"), uint32(3), uint64(len(g.tensors)), g.n)
@@ -164,6 +164,7 @@ func TestGGUFGivesTheSameModel(t *testing.T) {
 		{"linear", strings.Replace(wideLLaMA, "{", `{"rope_scaling": {"type": "linear", "factor": 2}, `, 1), "llama", 0, 0,
 			map[string]any{"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": float32(2)}},
 		{"qwen2", qwen, "qwen2", 0, 0, nil},
+		{"biases on queries, keys and values alone", qwen, "llama", 0, 0, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bindingstest.Do(t, func(s *bindings.Scope) error {
@@ -184,7 +185,7 @@ func TestGGUFGivesTheSameModel(t *testing.T) {
 				in := model.Input{IDs: s.FromInt64s([]int64{1, 5, 9, 33, 63, 2, 7}, 1, 7)}
 				got, want := back.Logits(s, back.Forward(s, in).Hidden), m.Logits(s, m.Forward(s, in).Hidden)
 				modeltest.Close(t, "logits", got, want, c.tolerance)
-				if len(back.Fresh()) != 0 || back.Config()["model_type"] != c.arch {
+				if len(back.Fresh()) != 0 || back.Config()["model_type"] != m.Config()["model_type"] {
 					t.Errorf("fresh %v, config %v", back.Fresh(), back.Config())
 				}
 				dir := t.TempDir() // a GGUF model is saved as a HuggingFace folder
@@ -242,4 +243,53 @@ func TestBadGGUFModelsAreNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzGGUFConfig checks that the metadata of any GGUF file are refused or describe a model.
+func FuzzGGUFConfig(f *testing.F) {
+	for _, arch := range []string{"llama", "qwen2"} {
+		for _, more := range []map[string]any{
+			nil, {arch + ".rope.scaling.type": "linear", arch + ".rope.scaling.factor": float32(2)}, {arch + ".attention.key_length": 3},
+			{"tokenizer.ggml.eos_token_id": 7, arch + ".rope.freq_base": float32(-1)},
+		} {
+			g := &ggufFile{}
+			g.key("general.architecture", arch)
+			for k, v := range map[string]any{"embedding_length": 8, "feed_forward_length": 4, "block_count": 1, "attention.head_count": 2, "context_length": 16} {
+				g.key(arch+"."+k, v)
+			}
+			for k, v := range more {
+				g.key(k, v)
+			}
+			for name, shape := range map[string][]int64{"token_embd.weight": {3, 8}, "blk.0.attn_q.bias": {8}, "rope_freqs.weight": {2}} {
+				n := shape[0]
+				if len(shape) > 1 {
+					n *= shape[1]
+				}
+				g.tensors = append(g.tensors, ggufTensor{name, shape, 0, make([]byte, 4*n)})
+			}
+			path := filepath.Join(f.TempDir(), "seed.gguf")
+			g.write(f, path)
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(raw)
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		path := filepath.Join(t.TempDir(), "x.gguf")
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		facts, err := model.ReadFacts(path)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one line: %v", err)
+			}
+			return
+		}
+		if facts.Room < 1 || facts.Vocab < 1 || facts.Pad < 0 {
+			t.Errorf("accepted %+v", facts)
+		}
+	})
 }

@@ -53,12 +53,16 @@ func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
 		return loadDistilBERT(s, c, o)
 	case "bert":
 		return loadBERT(s, c, o)
-	case "llama", "mistral", "qwen2":
-		return loadLLaMA(s, c, o)
 	default:
+		if isDecoder(t) {
+			return loadLLaMA(s, c, o)
+		}
 		return nil, fmt.Errorf("model %s: model_type %q is not supported (distilbert, bert, llama, mistral, qwen2)", c.Path, t)
 	}
 }
+
+// isDecoder reports whether a model_type is of the LLaMA family.
+func isDecoder(t string) bool { return t == "llama" || t == "mistral" || t == "qwen2" }
 
 // headLabels decides a classification head's labels and whether the checkpoint's head cannot serve.
 func headLabels(raw []byte, o Options) (labels []string, fresh bool, err error) {

@@ -318,6 +318,34 @@ func FuzzTokenizerModel(f *testing.F) {
 	})
 }
 
+// FuzzFromGGUF reads a tokenizer from made-up metadata: tokens and merges stand one to a line.
+func FuzzFromGGUF(f *testing.F) {
+	f.Add("llama", "", "<unk>\n<s>\n</s>\n▁\na\n▁a\n<0x41>", "", []byte{2, 3, 3, 1, 1, 1, 6}, []byte{0, 0, 0, 1, 2, 3, 4}, int64(1), int64(2), int64(0), "a aé")
+	f.Add("gpt2", "llama-bpe", "a\nb\nab\nĠ\nĠa\n<|end|>", "a b\nĠ a", []byte{1, 1, 1, 1, 1, 3}, []byte{}, int64(-1), int64(5), int64(-1), "ab a<|end|>")
+	f.Add("gpt2", "qwen2", "a\nb", "a c", []byte{4, 1}, []byte{}, int64(0), int64(9), int64(-1), "b")
+	f.Add("bert", "", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n▁a\nb", "", []byte{}, []byte{}, int64(-1), int64(-1), int64(1), "ab É")
+	f.Fuzz(func(t *testing.T, model, pre, tokens, merges string, types, scores []byte, bos, eos, unk int64, text string) {
+		g := GGUF{Model: model, Pre: pre, Tokens: strings.Split(tokens, "\n"), BOS: bos, EOS: eos, UNK: unk, PAD: -1, SEP: bos, CLS: eos}
+		if merges != "" {
+			g.Merges = strings.Split(merges, "\n")
+		}
+		for _, v := range types {
+			g.Types = append(g.Types, int32(v))
+		}
+		for _, v := range scores {
+			g.Scores = append(g.Scores, float32(int8(v)))
+		}
+		tok, err := FromGGUF(g)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Fatalf("more than one line: %v", err)
+			}
+			return
+		}
+		fuzzUse(t, tok, text)
+	})
+}
+
 // fuzzLoaded reads a tokenizer and, if that works, uses it: nothing may panic.
 func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *folderConfig) (*spec, error)) {
 	c := &folderConfig{roles: map[string]string{}}
@@ -329,6 +357,11 @@ func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *fold
 	if err != nil {
 		return
 	}
+	fuzzUse(t, tok, text)
+}
+
+// fuzzUse encodes and decodes a text, and writes the tokenizer: nothing may panic.
+func fuzzUse(t *testing.T, tok *Tokenizer, text string) {
 	e, err := tok.Encode(text, Options{AddSpecial: true})
 	if err != nil {
 		return
@@ -344,7 +377,7 @@ func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *fold
 			t.Fatalf("range %v", at)
 		}
 	}
-	if _, err := s.json(); err != nil {
+	if _, err := tok.spec.json(); err != nil {
 		t.Fatalf("writing what was read: %v", err)
 	}
 }
