@@ -8,6 +8,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model"
+	"gopeft/model/generate"
 	"gopeft/model/tokenizer"
 	"gopeft/train/data"
 )
@@ -42,16 +43,46 @@ func (Causal) loss(s *bindings.Scope, m model.CausalLM, out model.Output, b data
 	flat := s.Reshape(out.Hidden, -1, out.Hidden.Size(-1))
 	h := s.IndexSelect(flat, 0, s.ToDevice(s.FromInt64s(rows, n), bindings.Int64, dev))
 	want := s.ToDevice(s.FromInt64s(targets, n), bindings.Int64, dev)
-	if m.Hooks().Unembed != nil { // a method trains the head's map: its logits exist whole
-		return s.CrossEntropy(s.To(m.Logits(s, h), bindings.Float), want, data.IgnoreTarget, false), int(n)
+	if m.Hooks().Unembed != nil { // a method's map stands in for the head
+		return mappedLoss(s, m, h, want), int(n)
 	}
 	return s.LMCrossEntropy(h, m.LMWeight(), want, data.IgnoreTarget, false, 0), int(n)
+}
+
+// chunkBytes bounds the fp32 logits of mappedLoss that exist at once.
+const chunkBytes = 64 << 20
+
+// mappedLoss is the summed cross-entropy of states h [n, hidden] whose logits a method's map computes, for targets
+// want [n]. Where the logits are many they exist for a chunk of tokens at a time: the backward pass computes each
+// chunk's again.
+func mappedLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
+	loss := func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
+		return s.CrossEntropy(s.To(m.Logits(s, ts[0]), bindings.Float), ts[1], data.IgnoreTarget, false)
+	}
+	n, chunk := h.Size(0), max(1, chunkBytes/(4*int64(m.Info().Vocab)))
+	if n <= chunk {
+		return loss(s, []bindings.Tensor{h, want})
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		var sum bindings.Tensor
+		for from := int64(0); from < n; from += chunk {
+			k := min(chunk, n-from)
+			part := s.Checkpoint([]bindings.Tensor{s.Narrow(h, 0, from, k), s.Narrow(want, 0, from, k)}, loss)
+			if sum.Defined() {
+				part = s.Add(sum, part)
+			}
+			sum = part
+		}
+		return sum
+	})
 }
 
 // CausalEncoder turns examples into token sequences.
 type CausalEncoder struct {
 	Tokenizer   *tokenizer.Tokenizer
-	Missing     error // why there is no Tokenizer
+	Missing     error   // why there is no Tokenizer
+	EOS         []int64 // the model's end tokens: the first ends answers where the tokenizer names none
+	Vocab       int     // token ids the model knows; 0: not checked
 	MaxLength   int
 	TrainPrompt bool // learn the prompt too
 	// Chat renders a chat up to and including message n; with open the assistant's turn is begun.
@@ -59,8 +90,29 @@ type CausalEncoder struct {
 }
 
 // Encode tokenizes one example: the prompt and its answer as one text, an end token behind it, targets on the
-// answer alone.
+// answer alone. Ids that the model does not know are an error.
 func (e CausalEncoder) Encode(x data.CausalExample) (data.Sequence, error) {
+	seq, err := e.encode(x)
+	if err != nil {
+		return seq, err
+	}
+	if err := checkVocab("input_ids", seq.IDs, e.Vocab); err != nil {
+		return seq, err
+	}
+	return seq, checkVocab("labels", seq.Targets, e.Vocab)
+}
+
+// checkVocab refuses the first of some token ids that a model with so many (0: not known) has not.
+func checkVocab(what string, ids []int64, vocab int) error {
+	for i, id := range ids {
+		if vocab > 0 && (id < 0 || id >= int64(vocab)) && id != data.IgnoreTarget {
+			return fmt.Errorf("token %d of %s is %d, the model's vocabulary has %d", i+1, what, id, vocab)
+		}
+	}
+	return nil
+}
+
+func (e CausalEncoder) encode(x data.CausalExample) (data.Sequence, error) {
 	switch {
 	case x.IDs != nil:
 		targets := x.Targets
@@ -85,7 +137,7 @@ func (e CausalEncoder) Encode(x data.CausalExample) (data.Sequence, error) {
 		}
 		shared = commonPrefix(ids, prompt)
 	}
-	if eos, ok := e.Tokenizer.EOSID(); ok && (len(ids) == 0 || ids[len(ids)-1] != eos) {
+	if eos, ok := e.end(); ok && (len(ids) == 0 || ids[len(ids)-1] != eos) {
 		ids = append(ids, eos)
 	}
 	return data.NewSequence(ids[:shared], ids[shared:], e.MaxLength, e.TrainPrompt), nil
@@ -139,10 +191,18 @@ func (e CausalEncoder) chat(messages []data.Message) (data.Sequence, error) {
 // ids tokenizes with the tokenizer's begin token; an end token of its template is taken off.
 func (e CausalEncoder) ids(text string) ([]int64, error) {
 	ids, err := e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{AddSpecial: true})
-	if eos, ok := e.Tokenizer.EOSID(); ok && err == nil && len(ids) > 0 && ids[len(ids)-1] == eos {
+	if eos, ok := e.end(); ok && err == nil && len(ids) > 0 && ids[len(ids)-1] == eos {
 		ids = ids[:len(ids)-1]
 	}
 	return ids, err
+}
+
+// end is the token that ends an answer.
+func (e CausalEncoder) end() (int64, bool) {
+	if id, ok := e.Tokenizer.EOSID(); ok || len(e.EOS) == 0 {
+		return id, ok
+	}
+	return e.EOS[0], true
 }
 
 // plainIDs tokenizes a rendered chat, which holds its special tokens as text.
@@ -227,7 +287,14 @@ func (r *run) loadCausal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	enc := CausalEncoder{Tokenizer: r.tok, Missing: r.noTok, MaxLength: length, TrainPrompt: !cfg.MaskPrompt, Chat: chatRenderer(r.tok)}
+	facts, err := model.ReadFacts(cfg.folder())
+	if err != nil {
+		return err
+	}
+	enc := CausalEncoder{Tokenizer: r.tok, Missing: r.noTok, Vocab: facts.Vocab, MaxLength: length, TrainPrompt: !cfg.MaskPrompt, Chat: chatRenderer(r.tok)}
+	if err := r.endToken(&enc); err != nil {
+		return err
+	}
 	pad, err := r.padID()
 	if err != nil {
 		return err
@@ -251,16 +318,55 @@ func (r *run) loadCausal(ctx context.Context) error {
 				}
 				width := 0
 				if p.pack {
-					width = length
+					width = packWidth(seqs, cfg.MaxLength, length)
 				}
 				if *p.part, err = CausalPart(seqs, pad, width); err != nil {
 					return err
+				}
+				if p.pack {
+					d.notes = append(d.notes, fmt.Sprintf("%s examples packed into %s rows of up to %s tokens",
+						Commas(int64(len(seqs))), Commas(int64(len((*p.part).Lengths))), Commas(int64(width))))
 				}
 			}
 			return nil
 		}()
 	}()
 	return nil
+}
+
+// endToken tells an encoder of texts whose tokenizer names no end token which the model ends its texts with.
+func (r *run) endToken(e *CausalEncoder) error {
+	if r.tok == nil {
+		return nil
+	}
+	if _, ok := r.tok.EOSID(); ok {
+		return nil
+	}
+	o, err := generate.Defaults(r.cfg.folder())
+	if err != nil && !errors.Is(err, generate.ErrSampling) {
+		return err
+	}
+	if e.EOS = o.EOS; len(e.EOS) == 0 {
+		r.ui.Note("neither the tokenizer nor the model names an end token: answers are learned without one, so the model will not learn to stop")
+	}
+	return nil
+}
+
+// packedRow is how wide packed rows are unless --max-length says or an example is longer: attention's mask grows
+// with the square of it.
+const packedRow = 2048
+
+// packWidth is how many tokens a packed row holds: what was asked for, else what the model reads, but no more than
+// the longest example or packedRow.
+func packWidth(seqs []data.Sequence, asked, room int) int {
+	if asked > 0 {
+		return room
+	}
+	longest := 0
+	for _, s := range seqs {
+		longest = max(longest, len(s.IDs))
+	}
+	return min(room, max(longest, packedRow))
 }
 
 // encodeCausal tokenizes a set on several goroutines. An example whose answer was cut off whole teaches

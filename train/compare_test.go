@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model/modeltest"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/report"
@@ -121,5 +123,28 @@ func TestABadRowEndsAComparisonBeforeItsRuns(t *testing.T) {
 	}
 	if _, err := os.Stat(c.Base.Out); err == nil {
 		t.Error("the folder was made")
+	}
+}
+
+func TestCompareOnALanguageModelsClassifier(t *testing.T) {
+	c := tinyComparison(t, "logreg", "forest", "full", "last", "lora", "prompt", "llama-adapter-v2")
+	raw, err := os.ReadFile(c.Base.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The model knows 48 tokens: those that tell the classes apart stay as they are.
+	small := regexp.MustCompile(`\b[2-6][0-9]\b`).ReplaceAllStringFunc(string(raw), func(id string) string { return "2" + id[1:] })
+	if err := os.WriteFile(c.Base.Data, []byte(small), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Base.Model, c.Base.MaxSteps = modeltest.Testdata(t, "llama/seqcls"), 4
+	results, err := train.Compare(context.Background(), c, train.Refuse, train.Quiet{}, (&runs{}).each)
+	if err != nil || len(results) != len(c.Methods) {
+		t.Fatalf("%d results of %d methods, %v", len(results), len(c.Methods), err)
+	}
+	for _, r := range results {
+		if !(r.TestAcc >= 0 && r.TestAcc <= 1) || r.Total == 0 {
+			t.Errorf("%+v", r)
+		}
 	}
 }

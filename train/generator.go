@@ -25,6 +25,7 @@ type GeneratorOptions struct {
 type Generator struct {
 	Tokenizer *tokenizer.Tokenizer // nil where the model has none
 	Defaults  generate.Options     // what the model's own files say about generating from it
+	Unusable  error                // what is wrong with what they say about drawing tokens; Defaults then has none of it
 
 	source  Source
 	missing error // why there is no Tokenizer
@@ -67,7 +68,10 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 		return g, errors.Join(fmt.Errorf("%s is a %s model: it reads texts, it does not write them", src.Model, m.Info().Family), m.Close())
 	}
 	g.lm = lm
-	if g.Defaults, err = generate.Defaults(src.Model); err != nil {
+	if g.Defaults, err = generate.Defaults(src.Model); errors.Is(err, generate.ErrSampling) {
+		g.Unusable, err = err, nil
+	}
+	if err != nil {
 		return g, err
 	}
 	if g.Tokenizer, g.missing = OpenTokenizer(src.Model); g.missing == nil {
@@ -134,7 +138,7 @@ func (g *Generator) Prompt(x data.CausalExample, literal bool) ([]int64, error) 
 			return nil, err
 		}
 	}
-	enc := CausalEncoder{Tokenizer: g.Tokenizer}
+	enc := CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS}
 	if x.Messages != nil {
 		return enc.plainIDs(text)
 	}

@@ -25,7 +25,8 @@ func (g *Generator) Encode(x data.CausalExample, maxLength int, withPrompt bool)
 	if g.Tokenizer == nil {
 		missing = errNoTokenizer(g.source.Model, g.missing)
 	}
-	return CausalEncoder{Tokenizer: g.Tokenizer, Missing: missing, MaxLength: length, TrainPrompt: withPrompt, Chat: g.chat}.Encode(x)
+	return CausalEncoder{Tokenizer: g.Tokenizer, Missing: missing, EOS: g.Defaults.EOS, Vocab: g.lm.Info().Vocab, MaxLength: length,
+		TrainPrompt: withPrompt, Chat: g.chat}.Encode(x)
 }
 
 // RowScore is how well a model predicts one sequence.
@@ -162,7 +163,8 @@ func Perplexity(scores []RowScore) (loss, perplexity float64, tokens int) {
 	return loss, math.Exp(loss), tokens
 }
 
-// Answers generates an answer to each question with the adapter attached.
+// Answers generates an answer to each question with the adapter attached; one that fills the model's context gets
+// none.
 func (g *Generator) Answers(s *bindings.Scope, questions []data.CausalExample, o generate.Options, on func(generate.Event) error) ([]generate.Result, error) {
 	ids := make([][]int64, len(questions))
 	for i, q := range questions {
@@ -171,5 +173,6 @@ func (g *Generator) Answers(s *bindings.Scope, questions []data.CausalExample, o
 			return nil, &generate.PromptError{Prompt: i, Err: err}
 		}
 	}
+	o.SkipLong = true
 	return g.Generate(s, ids, nil, o, on)
 }

@@ -210,6 +210,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := r.data.wait(ctx); err != nil {
 		return err
 	}
+	for _, note := range r.data.notes {
+		r.ui.Note("%s", note)
+	}
 	if cfg.EarlyStop > 0 && r.data.val == nil {
 		return usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
 	}

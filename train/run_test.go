@@ -166,6 +166,13 @@ func TestKilledRunResumesToTheSameBits(t *testing.T) {
 	whole := tinyConfig(t, "lora")
 	whole.Epochs, whole.Checkpoints, whole.GradAccum = 4, 2, 2
 	whole.Peft.LoRADropout = 0.1
+	killAndResume(t, whole)
+}
+
+// killAndResume runs a configuration that writes checkpoints to its end, and again in a process that is killed, and
+// compares what the second run leaves once it is resumed.
+func killAndResume(t *testing.T, whole train.Config) {
+	t.Helper()
 	mustRun(t, whole, train.Refuse)
 	want := comparable(t, whole.Out)
 

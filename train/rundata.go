@@ -16,7 +16,8 @@ type runData struct {
 	labels           []string
 	task             Task
 	train, val, test *Part
-	hash             string // of the sets they were made of
+	hash             string   // of the sets they were made of
+	notes            []string // for people, once wait has returned
 	ready            chan error
 }
 
@@ -46,6 +47,10 @@ func (r *run) loadData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	facts, err := model.ReadFacts(r.cfg.folder())
+	if err != nil {
+		return err
+	}
 	go func() {
 		d.ready <- func() error {
 			d.hash = splitsHash(splits)
@@ -59,6 +64,11 @@ func (r *run) loadData(ctx context.Context) error {
 				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, threads(r.cfg.Threads))
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
+				}
+				for i, x := range p.set.Examples {
+					if err := checkVocab("input_ids", ids[i], facts.Vocab); err != nil {
+						return &data.RowError{File: x.File, Line: x.Line, Row: x.Row, Err: err}
+					}
 				}
 				*p.part = ClassificationPart(ids, classes(p.set), pad)
 			}
@@ -186,13 +196,13 @@ func (r *run) padID() (int64, error) {
 	return padID(r.tok), nil
 }
 
-// padID is the tokenizer's padding token, else its end token.
+// padID is the tokenizer's padding token, else its end token, else some token: the model has an embedding to look up.
 func padID(t *tokenizer.Tokenizer) int64 {
 	if id, ok := t.PadID(); ok {
 		return id
 	}
 	id, _ := t.EOSID()
-	return id
+	return max(id, 0)
 }
 
 // Encoder tokenizes for package data, special tokens included. Without a Tokenizer, a row of text fails with

@@ -111,6 +111,7 @@ type textEval struct {
 	scores  []train.RowScore
 	tokens  int
 	matched int
+	long    int           // questions that left no room for an answer
 	took    time.Duration // of scoring
 }
 
@@ -147,6 +148,9 @@ func (e *textEval) run(s *bindings.Scope, g *train.Generator) error {
 	}
 	if stats := e.rows.Stats(); stats.Skipped > 0 {
 		e.u.Note("%d bad rows skipped, the first: %v", stats.Skipped, stats.FirstSkipped)
+	}
+	if e.long > 0 {
+		e.u.Note("%d questions are as long as the model's context or longer: they have no answer, which counts as no match", e.long)
 	}
 	return nil
 }
@@ -193,6 +197,9 @@ func (e *textEval) answer(s *bindings.Scope, g *train.Generator, xs []data.Causa
 		}
 	}
 	o := g.Defaults
+	if g.Unusable != nil && len(e.scores) == len(xs) {
+		e.u.Note("not used for the answers: %v", g.Unusable)
+	}
 	o.Temperature, o.MaxNew, o.Batch, o.Stop = 0, e.c.Int("max-new-tokens"), e.c.Int("batch-size"), unescape(e.c.StringSlice("stop"))
 	done := 0
 	results, err := g.Answers(s, questions, o, func(ev generate.Event) error {
@@ -208,7 +215,13 @@ func (e *textEval) answer(s *bindings.Scope, g *train.Generator, xs []data.Causa
 	if err != nil {
 		return err
 	}
+	if done < len(xs) {
+		e.u.Progress("answer", len(xs), len(xs), "")
+	}
 	for i, r := range results {
+		if len(r.IDs) == 0 {
+			e.long++
+		}
 		got, ok := e.matcher.Find(r.Text)
 		same := ok && e.matcher.Same(got, wanted[i])
 		if same {

@@ -114,3 +114,48 @@ func TestEvalRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestEvalCountsQuestionsWithoutRoomAsUnmatched(t *testing.T) {
+	base := modeltest.Shared(t, "models/llama-stories260k")
+	file := writeText(t, "qa.csv", "q,a\nWhat is it?,#### 7\n"+strings.Repeat("why ", 2000)+",#### 8\n")
+	args := []string{"eval", "--task", "causal", "--model", base, "--data", file, "--template", "{q} -> {a}", "--match", `#### (-?[0-9,]+)`, "--max-new-tokens", "4"}
+	perRow := filepath.Join(t.TempDir(), "rows.jsonl")
+	stdout, stderr := must(t, "", append(args, "--json", "--per-row", perRow)...)
+	var e evaluatedText
+	if err := json.Unmarshal([]byte(stdout), &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.Rows != 2 || e.Match == nil || *e.Match != 0 || !strings.Contains(stderr, "1 questions are as long as the model's context") {
+		t.Errorf("%s%s", stdout, stderr)
+	}
+	raw, err := os.ReadFile(perRow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := lines[scoredText](t, string(raw)); len(r) != 2 || r[1].Match == nil || *r[1].Match || *r[1].Answer != "" || *r[0].Answer == "" {
+		t.Errorf("rows %s", raw)
+	}
+}
+
+func TestEvalNeedsNoWaysToDraw(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"config.json", "model.safetensors"} {
+		raw, err := os.ReadFile(filepath.Join(modeltest.Testdata(t, "llama/base"), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "generation_config.json"), []byte(`{"eos_token_id": 2, "do_sample": true, "top_k": -1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := evalJSON(t, "--model", dir, "--data", writeText(t, "ids.jsonl", `{"input_ids": [1, 5, 9]}`)); e.Rows != 1 {
+		t.Errorf("%+v", e)
+	}
+	code, _, stderr := gopeft(t, `{"input_ids": [1]}`, "generate", "--model", dir, "--prompts", "-")
+	if code != exitFailed || !strings.Contains(stderr, "generation_config.json") || !strings.Contains(stderr, "top-k is -1") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}

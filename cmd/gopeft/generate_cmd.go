@@ -123,6 +123,9 @@ func generateTo(c *cli.Context, w io.Writer) error {
 // generateOptions puts the flags given over what the model says of itself.
 func generateOptions(c *cli.Context, g *train.Generator, u train.UI) (generate.Options, error) {
 	o := g.Defaults
+	if g.Unusable != nil {
+		return o, g.Unusable
+	}
 	own := o.Temperature
 	o.MaxNew, o.Batch, o.Seed = c.Int("max-new-tokens"), c.Int("batch-size"), c.Uint64("seed")
 	drawn := false

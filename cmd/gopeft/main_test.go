@@ -47,7 +47,7 @@ func rows(t *testing.T, n int) (path, text string) {
 		label := r.IntN(3)
 		ids := []int{1, 10 + label}
 		for range 3 + r.IntN(8) {
-			ids = append(ids, 20+r.IntN(50))
+			ids = append(ids, 20+r.IntN(25))
 		}
 		raw, err := json.Marshal(ids)
 		if err != nil {
@@ -110,10 +110,13 @@ func TestFailuresExit1(t *testing.T) {
 }
 
 func TestTrainPredictEval(t *testing.T) {
-	tiny := modeltest.Testdata(t, "distilbert/tiny")
 	path, text := rows(t, 150)
-	for _, method := range []string{"full", "lora", "features"} {
-		t.Run(method, func(t *testing.T) {
+	for _, c := range []struct{ model, method string }{
+		{"distilbert/tiny", "full"}, {"distilbert/tiny", "lora"}, {"distilbert/tiny", "features"},
+		{"llama/seqcls", "full"}, {"llama/seqcls", "lora"}, {"llama/seqcls", "features"},
+	} {
+		t.Run(c.model+" "+c.method, func(t *testing.T) {
+			tiny, method := modeltest.Testdata(t, c.model), c.method
 			t.Setenv("GOPEFT_HOME", t.TempDir())
 			out := filepath.Join(t.TempDir(), "run")
 			stdout, _ := must(t, "", "train", "--model", tiny, "--method", method, "--data", path, "--split", "0.6,0.2,0.2", "--out", out,

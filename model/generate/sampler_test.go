@@ -148,6 +148,21 @@ func TestGroupsHaveLikeLengths(t *testing.T) {
 	}
 }
 
+func TestPromptsAreReadInBoundedPieces(t *testing.T) {
+	for _, c := range []struct {
+		rows, width int64
+		padded      bool
+		want        int64
+	}{
+		{1, 8000, false, 8000}, {1, 8000, true, 512}, {1, 512, true, 512}, {1, 9000, false, 512}, {16, 512, true, 512}, {16, 512, false, 512},
+		{16, 600, false, 512}, {64, 600, false, 128}, {64, 200, true, 128}, {10_000, 20, false, 16},
+	} {
+		if got := pieceOf(c.rows, c.width, c.padded); got != c.want {
+			t.Errorf("%d rows of %d, padded %v: %d, want %d", c.rows, c.width, c.padded, got, c.want)
+		}
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
