@@ -22,6 +22,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -379,9 +380,19 @@ char* gp_norm(gp_tensor* ts, int n, double* total) {
 #endif
 }
 
+// all_finite looks at a tensor in pieces: isfinite makes temporaries larger than what it reads.
+static bool all_finite(const Tensor& t) {
+  constexpr int64_t kPiece = 1 << 20;
+  if (!t.is_contiguous() || t.numel() <= kPiece) return at::isfinite(t).all().item<bool>();
+  const Tensor flat = t.view({-1});
+  for (int64_t first = 0; first < flat.numel(); first += kPiece)
+    if (!at::isfinite(flat.narrow(0, first, std::min(kPiece, flat.numel() - first))).all().item<bool>()) return false;
+  return true;
+}
+
 char* gp_first_nonfinite(gp_tensor* ts, int n, int* index) {
   GUARD(c10::NoGradGuard guard; *index = -1; for (int i = 0; i < n && *index < 0; i++) {
-    if (!at::isfinite(T(ts[i])).all().item<bool>()) *index = i;
+    if (!all_finite(T(ts[i]))) *index = i;
   })
 }
 
