@@ -5,6 +5,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model/hf"
+	"gopeft/model/hf/files"
 )
 
 // base is what every architecture keeps: its parameters in definition order with how each starts when no
@@ -20,6 +21,7 @@ type base struct {
 	scope     *bindings.Scope
 	source    *hf.Checkpoint // kept open while weights share its mapping
 	fresh     []string
+	stored    []*files.Entry // by parameter, of a model that is only described
 }
 
 type initKind int
@@ -75,8 +77,18 @@ func (b *base) Close() error {
 // fill gives every parameter its tensor: from the checkpoint when it has weights, else initialised. What
 // r.Wants asks for beyond the parameters is returned, owned by s.
 func (b *base) fill(s *bindings.Scope, c *hf.Checkpoint, r hf.Request, initRange float64) ([]bindings.Tensor, error) {
-	b.scope = s.NewScope()
 	ts := make([]bindings.Tensor, len(r.Wants))
+	if c.Shapes {
+		var err error
+		b.stored, err = c.Plan(r)
+		return ts[len(b.params.list):], err
+	}
+	b.scope = s.NewScope()
+	r.Mapped = func(want int, release func() error) {
+		if want < len(b.params.list) {
+			b.params.list[want].file = release
+		}
+	}
 	if c.Weights != nil {
 		var err error
 		if ts, err = c.Load(s, r); err != nil {

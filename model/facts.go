@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"gopeft/model/hf"
 	"gopeft/model/hf/files"
@@ -15,6 +17,7 @@ type Facts struct {
 	Vocab  int      // token ids it knows
 	Labels []string // of its classification head: its own names, or LABEL_0, …
 	Pad    int64    // the padding token; 0 if it names none
+	Writes bool     // its files are a language model's, with a head that predicts tokens
 }
 
 // ReadFacts reads the config.json of a model's folder, or a GGUF file's metadata.
@@ -25,9 +28,10 @@ func ReadFacts(path string) (Facts, error) {
 	}
 	where := func(err error) error { return fmt.Errorf("%s: config: %w", path, err) }
 	c := struct {
-		MaxPositions int    `json:"max_position_embeddings"`
-		Vocab        int    `json:"vocab_size"`
-		Pad          *int64 `json:"pad_token_id"`
+		MaxPositions int      `json:"max_position_embeddings"`
+		Vocab        int      `json:"vocab_size"`
+		Pad          *int64   `json:"pad_token_id"`
+		Classes      []string `json:"architectures"`
 	}{MaxPositions: 512, Vocab: 30522} // transformers' defaults for DistilBERT and BERT
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return Facts{}, where(err)
@@ -42,6 +46,7 @@ func ReadFacts(path string) (Facts, error) {
 		return Facts{}, where(err)
 	}
 	f := Facts{Room: c.MaxPositions, Vocab: c.Vocab}
+	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool { return strings.HasSuffix(name, "ForCausalLM") })
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -136,9 +137,24 @@ func configMap(raw []byte) (map[string]any, error) {
 
 // Save writes the model as a HuggingFace folder's config.json and weights.
 func Save(s *bindings.Scope, folder string, m Model) error {
+	return saveAs(s, folder, m, 0, m.Config())
+}
+
+// SaveAs is Save with every weight cast to d, one at a time as it is written.
+func SaveAs(s *bindings.Scope, folder string, m Model, d bindings.DType) error {
+	config := maps.Clone(m.Config())
+	config["torch_dtype"] = map[bindings.DType]string{bindings.Float: "float32", bindings.Half: "float16", bindings.BFloat16: "bfloat16"}[d]
+	return saveAs(s, folder, m, d, config)
+}
+
+func saveAs(s *bindings.Scope, folder string, m Model, d bindings.DType, config map[string]any) error {
 	var ts []hf.Named
 	for _, p := range m.Params().All() {
-		ts = append(ts, hf.Named{Name: p.Name, Tensor: p.T})
+		n := hf.Named{Name: p.Name, Tensor: p.T, As: d}
+		if p.low.Defined() {
+			n.Written = p.release // it is the copy that is computed with
+		}
+		ts = append(ts, n)
 	}
-	return hf.SaveModel(s, folder, m.Config(), ts)
+	return hf.SaveModel(s, folder, config, ts)
 }

@@ -14,7 +14,9 @@ type Param struct {
 	T         bindings.Tensor // as stored: what is saved, and trained when Trainable
 	Trainable bool
 
-	low bindings.Tensor // frozen copy in the compute dtype
+	low  bindings.Tensor // frozen copy in the compute dtype
+	file func() error    // gives T's pages back to the file it lies in; nil: it does not, or may have been written to
+	held int64           // bytes of memory that a tensor takes which Replace put aside
 }
 
 // Value is the tensor to compute with.
@@ -31,9 +33,29 @@ func (p *Param) Value() bindings.Tensor {
 // Replace makes p compute with t, which the caller owns, and returns what puts the former tensor back, frozen.
 func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
-	p.T, p.low = t, bindings.Tensor{}
-	return func() { p.T, p.low, p.Trainable = former.T, former.low, false }
+	p.release()
+	p.T, p.low, p.file = t, bindings.Tensor{}, nil
+	if former.file == nil && !t.Same(former.T) {
+		p.held = former.T.Bytes()
+	}
+	return func() {
+		p.T, p.low, p.file, p.held, p.Trainable = former.T, former.low, former.file, former.held, false
+	}
 }
+
+// release gives back the pages of a tensor that lies in its checkpoint's file and is not computed with for now. The
+// file has what they held, and that they stay, should the system refuse, costs memory only.
+func (p *Param) release() {
+	if p.file != nil {
+		_ = p.file()
+	}
+}
+
+// Mapped reports whether the stored tensor lies in its checkpoint's file.
+func (p *Param) Mapped() bool { return p.file != nil }
+
+// Aside is how many bytes of memory are taken by the tensor that Replace put aside; one in a file takes none.
+func (p *Param) Aside() int64 { return p.held }
 
 // Params is an ordered list of parameters with unique names. The order is the model's definition order; it
 // decides the order of optimizer state and files.
@@ -100,6 +122,9 @@ func (ps *Params) Freeze(s *bindings.Scope) {
 // SetTrainable makes autograd track p, or stop.
 func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 	p.Trainable = on
+	if on {
+		p.file = nil // training writes to it
+	}
 	s.SetRequiresGrad(p.T, on)
 	if !on {
 		s.SetGrad(p.T, bindings.Tensor{})
@@ -158,6 +183,7 @@ func Matches(pattern, name string) (bool, error) {
 func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
 	if !p.Trainable && p.T.DType() != d && !p.low.Defined() {
 		p.low = s.To(p.T, d)
+		p.release()
 	}
 }
 

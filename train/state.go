@@ -134,10 +134,11 @@ func loadTensors(s *bindings.Scope, path string, into []hf.Named) error {
 		}
 		err := s.Run(func(s *bindings.Scope) error {
 			t, err := hf.Tensor(s, e)
-			if err == nil {
-				s.Copy(n.Tensor, t)
+			if err != nil {
+				return err
 			}
-			return err
+			s.Copy(n.Tensor, t)
+			return e.Release()
 		})
 		if err != nil {
 			return err

@@ -17,6 +17,7 @@ type Checkpoint struct {
 	Path    string
 	Config  []byte // config.json; nil for a GGUF file
 	Weights files.Archive
+	Shapes  bool // only the names, shapes and dtypes of the weights are wanted, not the weights
 }
 
 // Open opens the folder or file at path.

@@ -32,33 +32,25 @@ type Request struct {
 	Interleaved func(name string) (heads int64)
 	DType       bindings.DType // of the result; fp32 unless set
 	Device      bindings.Device
+	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with what gives its pages
+	// back: they are read from the file again when touched, so it may be called only while they are as they were.
+	Mapped func(want int, release func() error)
 }
 
 // Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none.
 // All missing, unexpected and mis-shaped keys are listed in one error. Tensors are read in file order. One
-// stored in the wanted dtype on the CPU shares the file's mapping (copy-on-write); others are converted one at
-// a time, quantised ones some rows at a time, so that memory never holds more than the result and one tensor
-// as the file stores it.
+// stored in the wanted dtype on the CPU shares the file's mapping (copy-on-write); others are converted some rows
+// at a time, so that memory never holds more than the result and those rows, or one quantised tensor, as the file
+// stores it.
 func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, error) {
 	if r.DType == 0 {
 		r.DType = bindings.Float
 	}
-	entries := c.Weights.Entries()
-	byName := make(map[string]files.Entry, len(entries))
-	for _, e := range entries {
-		name := e.Name
-		if r.Rename != nil {
-			name = r.Rename(name)
-		}
-		if other, twice := byName[name]; twice {
-			return nil, fmt.Errorf("model %s: tensors %q and %q both stand for %s", c.Path, other.Name, e.Name, name)
-		}
-		byName[name] = e
-	}
-	plan, err := c.match(r, byName)
+	plan, err := c.Plan(r)
 	if err != nil {
 		return nil, err
 	}
+	entries := c.Weights.Entries()
 	place := make(map[string]int, len(entries))
 	for i, e := range entries {
 		place[e.Name] = i
@@ -72,11 +64,28 @@ func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, erro
 	slices.SortStableFunc(order, func(a, b int) int { return place[plan[a].Name] - place[plan[b].Name] })
 	ts := make([]bindings.Tensor, len(r.Wants))
 	for _, i := range order {
-		if ts[i], err = c.tensor(s, r, r.Wants[i], *plan[i]); err != nil {
+		if ts[i], err = c.tensor(s, r, i, *plan[i]); err != nil {
 			return nil, err
 		}
 	}
 	return ts, nil
+}
+
+// Plan finds the entry of each want, nil for one that is Fresh, or New and not in the file. Errors are Load's.
+func (c *Checkpoint) Plan(r Request) ([]*files.Entry, error) {
+	entries := c.Weights.Entries()
+	byName := make(map[string]files.Entry, len(entries))
+	for _, e := range entries {
+		name := e.Name
+		if r.Rename != nil {
+			name = r.Rename(name)
+		}
+		if other, twice := byName[name]; twice {
+			return nil, fmt.Errorf("model %s: tensors %q and %q both stand for %s", c.Path, other.Name, e.Name, name)
+		}
+		byName[name] = e
+	}
+	return c.match(r, byName)
 }
 
 // match finds the entry of each want, nil for an absent optional one.
@@ -150,40 +159,75 @@ func Tensor(s *bindings.Scope, e files.Entry) (bindings.Tensor, error) {
 	if !ok {
 		return bindings.Tensor{}, fmt.Errorf("%s: tensor %s has dtype %v, which has no place in a model", e.File, e.Name, e.DType)
 	}
-	if uintptr(unsafe.Pointer(unsafe.SliceData(e.Data)))%uintptr(d.Size()) != 0 || !e.Mapped() {
-		// Unaligned, or in memory that Go's collector may take: copied.
+	if !inPlace(e) {
 		return s.FromRaw(e.Data, d, e.Shape...), nil
 	}
 	return s.OverMemory(e.Data, d, e.Shape...), nil
 }
 
-func (c *Checkpoint) tensor(s *bindings.Scope, r Request, w Want, e files.Entry) (bindings.Tensor, error) {
+// inPlace reports whether a tensor may lie in an entry's own memory. Unaligned elements, and memory that Go's
+// collector may take, are copied.
+func inPlace(e files.Entry) bool { return e.Mapped() && e.Aligned() }
+
+func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entry) (bindings.Tensor, error) {
 	heads := int64(0)
 	if r.Interleaved != nil {
-		heads = r.Interleaved(w.Name)
+		heads = r.Interleaved(r.Wants[want].Name)
 	}
 	if e.DType.Quantised() || heads > 0 {
 		t, err := byRows(s, e, heads, r.DType, r.Device)
 		return t, errors.Join(err, e.Release())
 	}
+	if !e.DType.Float() {
+		return bindings.Tensor{}, notFloat(e)
+	}
+	if r.Device != bindings.CPU || r.DType != dtypes[e.DType] || !inPlace(e) {
+		return converted(s, e, r.DType, r.Device)
+	}
+	t, err := Tensor(s, e)
+	if err == nil && r.Mapped != nil {
+		r.Mapped(want, e.Release)
+	}
+	return t, err
+}
+
+func notFloat(e files.Entry) error {
+	return fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, e.DType)
+}
+
+// converted copies an entry into a tensor of dtype d, some rows at a time, whose pages are given back at once.
+func converted(s *bindings.Scope, e files.Entry, d bindings.DType, dev bindings.Device) (bindings.Tensor, error) {
+	const piece = 4 << 20 // bytes
 	var err error
 	t := s.In(func(s *bindings.Scope) bindings.Tensor {
-		var t bindings.Tensor
-		if t, err = Tensor(s, e); err != nil {
+		if len(e.Shape) == 0 || len(e.Data) <= piece {
+			var t bindings.Tensor
+			if t, err = Tensor(s, e); err != nil {
+				return t
+			}
+			t = s.ToDevice(t, d, dev) // a copy: an entry that needs none does not come here
+			err = e.Release()
 			return t
 		}
-		if !t.DType().Floating() {
-			err = fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, t.DType())
-			return t
+		t := s.Empty(e.Shape, d, dev)
+		rows := e.Shape[0]
+		step := max(1, piece*rows/int64(len(e.Data)))
+		for first := int64(0); first < rows && err == nil; first += step {
+			err = s.Run(func(s *bindings.Scope) error {
+				part, err := e.Rows(first, min(step, rows-first))
+				if err != nil {
+					return err
+				}
+				from, err := Tensor(s, part)
+				if err != nil {
+					return err
+				}
+				s.Copy(s.Narrow(t, 0, first, part.Shape[0]), from)
+				return part.Release()
+			})
 		}
-		return s.ToDevice(t, r.DType, r.Device)
+		return t
 	})
-	if err != nil {
-		return t, err
-	}
-	if r.Device != bindings.CPU || r.DType != dtypes[e.DType] {
-		err = e.Release()
-	}
 	return t, err
 }
 
@@ -194,7 +238,7 @@ func byRows(s *bindings.Scope, e files.Entry, heads int64, d bindings.DType, dev
 		return bindings.Tensor{}, fmt.Errorf("%s: tensor %s of shape %v does not hold the rows of %d heads", e.File, e.Name, e.Shape, heads)
 	}
 	if !e.DType.Quantised() && !e.DType.Float() {
-		return bindings.Tensor{}, fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, e.DType)
+		return bindings.Tensor{}, notFloat(e)
 	}
 	rows, cols := e.Shape[0], int64(1)
 	for _, n := range e.Shape[1:] {

@@ -14,22 +14,30 @@ import (
 
 // Named is a tensor with the name it is saved under.
 type Named struct {
-	Name   string
-	Tensor bindings.Tensor
+	Name    string
+	Tensor  bindings.Tensor
+	As      bindings.DType // to write it in; 0: its own
+	Written func()         // called once the tensor is in the file; nil: nothing to do
 }
 
-// Outgoing describes tensors for package files' writers, which read each when its turn comes. A tensor is
-// written in its own dtype.
+// Outgoing describes tensors for package files' writers, which read each, and cast it, when its turn comes.
 func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
 	out := make([]files.Tensor, len(ts))
 	for i, n := range ts {
-		d, err := fileDType(n.Tensor.DType())
+		as := n.As
+		if as == 0 {
+			as = n.Tensor.DType()
+		}
+		d, err := FileDType(as)
 		if err != nil {
 			return nil, fmt.Errorf("save %s: %w", n.Name, err)
 		}
 		out[i] = files.Tensor{Name: n.Name, DType: d, Shape: n.Tensor.Shape(), Write: func(w io.Writer) error {
 			return s.Run(func(s *bindings.Scope) error {
-				t := s.Contiguous(s.ToDevice(s.Detach(n.Tensor), n.Tensor.DType(), bindings.CPU))
+				t := s.Contiguous(s.ToDevice(s.Detach(n.Tensor), as, bindings.CPU))
+				if n.Written != nil {
+					defer n.Written()
+				}
 				return t.View(func(raw []byte) error { _, err := w.Write(raw); return err })
 			})
 		}}
@@ -37,7 +45,8 @@ func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
 	return out, nil
 }
 
-func fileDType(d bindings.DType) (files.DType, error) {
+// FileDType is how weights files call a dtype.
+func FileDType(d bindings.DType) (files.DType, error) {
 	for f, b := range dtypes {
 		if b == d {
 			return f, nil
