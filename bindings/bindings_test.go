@@ -174,6 +174,36 @@ func TestGuardsRestoreWhatTheyFound(t *testing.T) {
 	})
 }
 
+// TestAutocastSeesNewWeights: libtorch keeps the casts it makes of weights until the outermost guard leaves, also
+// after a guard that switched mixed precision off.
+func TestAutocastSeesNewWeights(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		first func(s *Scope)
+	}{
+		{"alone", func(*Scope) {}},
+		{"after off", func(s *Scope) { s.Autocast(CPU, Float, func() {}) }},
+		{"after off inside on", func(s *Scope) { s.Autocast(CPU, bindings.BFloat16, func() { s.Autocast(CPU, Float, func() {}) }) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bindingstest.Do(t, func(s *Scope) error {
+				x, w := s.Full([]int64{2, 4}, 1, Float, CPU), s.Full([]int64{4, 3}, 1, Float, CPU)
+				s.SetRequiresGrad(w, true)
+				for _, want := range []float64{4, 8} {
+					c.first(s)
+					s.Autocast(CPU, bindings.BFloat16, func() {
+						if got := s.MatMul(x, w).Float64s()[0]; got != want {
+							t.Errorf("got %g, want %g", got, want)
+						}
+					})
+					s.NoGrad(func() { s.MulScalarInPlace(w, 2) })
+				}
+				return nil
+			})
+		})
+	}
+}
+
 func TestRandomStateRoundTrip(t *testing.T) {
 	bindingstest.Do(t, func(s *Scope) error {
 		draw := func() []float32 { return s.Normal([]int64{100}, 0, 1, Float, CPU).Float32s() }

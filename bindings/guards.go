@@ -39,8 +39,8 @@ func (s *Scope) Autocast(dev Device, d DType, fn func()) {
 	var wasOn, wasDType int32
 	csrc.AutocastSet(dev.index(), on, int(d), &wasOn, &wasDType)
 	defer func() {
-		var ignored int32
-		csrc.AutocastSet(dev.index(), wasOn != 0, int(wasDType), &ignored, &ignored)
+		var on, dtype int32 // what fn left, of no interest; apart, as the state is read and written through them
+		csrc.AutocastSet(dev.index(), wasOn != 0, int(wasDType), &on, &dtype)
 	}()
 	fn()
 }
