@@ -162,7 +162,13 @@ func TestGuardsRestoreWhatTheyFound(t *testing.T) {
 			if d := dtype(); d != bindings.BFloat16 {
 				t.Errorf("autocast was not restored: %v", d)
 			}
+			if d, on := s.AutocastDType(CPU); d != bindings.BFloat16 || !on {
+				t.Errorf("autocast is said to be %v (%v)", d, on)
+			}
 		})
+		if _, on := s.AutocastDType(CPU); on {
+			t.Error("autocast is said to be on")
+		}
 		func() {
 			defer func() { _ = recover() }()
 			s.Autocast(CPU, bindings.BFloat16, func() { s.NoGrad(func() { panic("out") }) })

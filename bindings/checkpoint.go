@@ -57,6 +57,6 @@ func again(s *Scope, boxes []unsafe.Pointer, fn func(*Scope, []Tensor) Tensor) (
 
 // AutocastDType is the dtype that autocast computes matrix products in on dev, false when it is off.
 func (s *Scope) AutocastDType(dev Device) (DType, bool) {
-	d := csrc.AutocastDtype(int(dev))
+	d := csrc.AutocastDtype(dev.index())
 	return DType(max(d, 0)), d >= 0
 }
