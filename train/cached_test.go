@@ -1,7 +1,6 @@
 package train_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -52,24 +51,9 @@ func TestCachedFeaturesResume(t *testing.T) {
 	mustRun(t, whole, train.Refuse)
 	cfg := whole
 	cfg.Out = filepath.Join(t.TempDir(), "stopped")
-	ctx, cancel := context.WithCancel(context.Background())
-	if _, err := train.Run(ctx, cfg, train.Refuse, &stopAfter{steps: 5, cancel: cancel}); err == nil {
-		t.Fatal("the run was not stopped")
-	}
+	interrupt(t, cfg, "train", 5)
 	mustRun(t, cfg, train.Resume)
-	for _, path := range []string{"last/state/state.safetensors", "best/state/weights.safetensors"} {
-		got, err := os.ReadFile(filepath.Join(cfg.Out, path))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, err := os.ReadFile(filepath.Join(whole.Out, path))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s differs from the run that was never stopped", path)
-		}
-	}
+	sameRun(t, comparable(t, cfg.Out), comparable(t, whole.Out))
 }
 
 func TestCachedFeaturesNeedAFrozenModel(t *testing.T) {

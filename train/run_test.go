@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -131,16 +132,33 @@ func TestHeadCountsAsTheArticleCounts(t *testing.T) {
 	}
 }
 
-// comparable is what two runs must share to the bit: weights, optimizer state and metrics, but not the time.
+// comparable is what two runs must share to the bit: every file of their checkpoints and metrics, but not the time.
 func comparable(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, name := range []string{"last/state/state.safetensors", "last/adapter_model.safetensors", "best/adapter_model.safetensors"} {
-		raw, err := os.ReadFile(filepath.Join(dir, name))
+	for _, top := range []string{"last", "best"} {
+		weights := 0
+		err := filepath.WalkDir(filepath.Join(dir, top), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || e.Name() == "state.json" { // which holds the seconds
+				return err
+			}
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			out[name] = string(raw)
+			if ext := filepath.Ext(name); ext == ".safetensors" || ext == ".bin" {
+				weights++
+			}
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		out[name] = string(raw)
+		if weights < 2 { // the adapter's or the model's, and those of state/
+			t.Fatalf("%d files of weights in %s", weights, top)
+		}
 	}
 	rows, _, err := report.ReadMetrics(filepath.Join(dir, "metrics.csv"))
 	if err != nil {
@@ -155,6 +173,9 @@ func comparable(t *testing.T, dir string) map[string]string {
 
 func sameRun(t *testing.T, got, want map[string]string) {
 	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%d files, the run that was never stopped has %d", len(got), len(want))
+	}
 	for name := range want {
 		if got[name] != want[name] {
 			t.Errorf("%s differs from the run that was never stopped", name)
@@ -207,41 +228,19 @@ func killAndResume(t *testing.T, whole train.Config) {
 	sameRun(t, comparable(t, killed.Out), want)
 }
 
-// stopAfter cancels a run after some steps.
-type stopAfter struct {
-	train.Quiet
-	steps  int
-	cancel context.CancelFunc
-}
-
-func (u *stopAfter) Progress(phase string, done, _ int, _ string) {
-	if phase == "train" && done == u.steps {
-		u.cancel()
-	}
-}
-
 func TestInterruptedRunsResumeToTheSameBits(t *testing.T) {
 	whole := tinyConfig(t, "houlsby")
 	whole.Dropout = 0.1
 	mustRun(t, whole, train.Refuse)
-	raw := func(dir string) string {
-		b, err := os.ReadFile(filepath.Join(dir, "last", "state", "state.safetensors"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
+	want := comparable(t, whole.Out)
 	for _, steps := range []int{1, 9, 12} { // the middle and the end of an epoch
 		cfg := whole
 		cfg.Out = filepath.Join(t.TempDir(), "stopped")
-		ctx, cancel := context.WithCancel(context.Background())
-		_, err := train.Run(ctx, cfg, train.Refuse, &stopAfter{steps: steps, cancel: cancel})
-		if !errors.Is(err, train.ErrInterrupted) {
-			t.Fatalf("stopped after %d: %v", steps, err)
-		}
+		interrupt(t, cfg, "train", steps)
 		mustRun(t, cfg, train.Resume)
-		if raw(cfg.Out) != raw(whole.Out) {
-			t.Errorf("stopped after step %d: the state differs from that of the run that was never stopped", steps)
+		sameRun(t, comparable(t, cfg.Out), want)
+		if t.Failed() {
+			t.Fatalf("when stopped after step %d", steps)
 		}
 	}
 }

@@ -23,7 +23,8 @@ type Progress struct {
 	Seconds   float64  `json:"seconds"` // of training, over all sessions
 	Counts    []int    `json:"adam_steps,omitempty"`
 	SGDBegun  bool     `json:"sgd_begun,omitempty"`
-	Config    string   `json:"config"` // fingerprint of the settings and data a resumed run must share
+	Checked   bool     `json:"checked"` // the gradients of the first step taken were
+	Config    string   `json:"config"`  // fingerprint of the settings and data a resumed run must share
 }
 
 const (
@@ -40,7 +41,7 @@ const (
 // optimizer's and the scaler's state, the random generators', and p.
 func (t *Trainer) SaveState(s *bindings.Scope, dir string, p Progress) error {
 	return s.Run(func(s *bindings.Scope) error {
-		p.Position, p.Counts, p.SGDBegun = t.At, t.Opt.count, !t.Opt.fresh
+		p.Position, p.Counts, p.SGDBegun, p.Checked = t.At, t.Opt.count, !t.Opt.fresh, t.checked
 		ts := t.Opt.state()
 		for _, param := range t.Params {
 			ts = append(ts, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
@@ -98,7 +99,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir, fingerprint string) (Progres
 			return p, err
 		}
 	}
-	t.At, t.checked = p.Position, p.Step > 0
+	t.At, t.checked = p.Position, p.Checked
 	copy(t.Opt.count, p.Counts)
 	t.Opt.fresh = !p.SGDBegun
 	return p, nil

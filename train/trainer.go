@@ -42,7 +42,7 @@ type Trainer struct {
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
-	checked bool // the first gradients were
+	checked bool // the gradients of the first step taken were
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
@@ -306,18 +306,21 @@ func weightOf(b data.Batch) int {
 
 // update clips and applies the gradients of rows that held something to learn from, or not.
 func (t *Trainer) update(s *bindings.Scope, learns bool) error {
-	grads, names := t.Opt.Gradients(s)
-	if !t.checked && learns {
-		if err := t.checkFirst(s, grads, names); err != nil {
-			return err
-		}
-		t.checked = true
+	if len(t.Params) == 0 {
+		return errors.New("nothing is trainable")
 	}
+	grads, names := t.Opt.Gradients(s)
 	if !t.Scaler.Unscale(s, grads) {
 		t.At.Skipped++
 		t.Opt.ZeroGrad(s)
 		t.Scaler.Update(s)
 		return nil
+	}
+	if !t.checked && learns {
+		if err := t.checkFirst(s, grads, names); err != nil {
+			return err
+		}
+		t.checked = true
 	}
 	if t.Config.Clip > 0 {
 		norm := s.Norm(grads)
@@ -335,11 +338,9 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 }
 
 // checkFirst refuses to train when the first step gives a trainable tensor no gradient, a zero one that is not
-// so by construction, or one that is not finite: a run that trains nothing never passes silently.
+// so by construction, or one that is not finite: a run that trains nothing never passes silently. With a loss
+// scaler that is the first step it does not skip.
 func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names []string) error {
-	if len(t.Params) == 0 {
-		return errors.New("nothing is trainable")
-	}
 	norms := map[string]float64{}
 	for i, n := range names {
 		norms[n] = s.Norm(grads[i : i+1])
@@ -350,7 +351,6 @@ func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names [
 		switch {
 		case !ok:
 			none = append(none, p.Name)
-		case t.Scaler != nil: // an overflow on the first step is the scaler's to handle
 		case math.IsNaN(norm) || math.IsInf(norm, 0):
 			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + p.Name}
 		case norm == 0 && (t.Silent == nil || !t.Silent(p.Name)):
