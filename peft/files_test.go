@@ -40,7 +40,13 @@ func copyFolder(t *testing.T, from string) string {
 // rewrite changes the tensors of a safetensors file.
 func rewrite(t *testing.T, path string, change func([]files.Tensor) []files.Tensor) {
 	t.Helper()
-	a, err := files.OpenSafetensors(path)
+	rewriteAs(t, path, path, change)
+}
+
+// rewriteAs writes the tensors of a weights file, changed, to a safetensors file.
+func rewriteAs(t *testing.T, path, to string, change func([]files.Tensor) []files.Tensor) {
+	t.Helper()
+	a, err := files.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +57,7 @@ func rewrite(t *testing.T, path string, change func([]files.Tensor) []files.Tens
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := files.WriteSafetensors(path, change(ts), nil); err != nil {
+	if err := files.WriteSafetensors(to, change(ts), nil); err != nil {
 		t.Fatal(err)
 	}
 }

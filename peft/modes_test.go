@@ -33,32 +33,46 @@ func gradients(s *bindings.Scope, ps []*model.Param, m model.Model, in model.Inp
 	return out
 }
 
-// TestRecomputedActivationsGiveTheSameGradients: checkpointing changes memory and time, nothing else.
+// TestRecomputedActivationsGiveTheSameGradients: checkpointing changes memory and time, nothing else. With dropout
+// in the base and in the method, what was dropped is dropped again.
 func TestRecomputedActivationsGiveTheSameGradients(t *testing.T) {
-	for _, f := range families[:4] {
+	for _, f := range families {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
 		for _, v := range ways {
-			t.Run(fmt.Sprintf("%s/%s-%v", f.name, v.method, v.o.PrefixProjection), func(t *testing.T) {
-				bindingstest.Do(t, func(s *bindings.Scope) error {
-					m := f.load(t, s)
-					defer m.Close()
-					method := shaken(t, s, v.method, v.o, m, 0.1)
-					defer method.Close()
-					in, labels := f.input(g, s), g.Tensor(s, f.batch+".labels")
-					ps := method.Trainable(m)
-					want := gradients(s, ps, m, in, labels)
-					in.CheckpointActivations, in.Train = true, true
-					got := gradients(s, ps, m, in, labels)
-					for i, p := range ps {
-						if !got[i].Defined() {
-							t.Errorf("%s has no gradient", p.Name)
-							continue
+			for _, rate := range []float64{0, 0.3} {
+				t.Run(fmt.Sprintf("%s/%s-%v-%v", f.name, v.method, v.o.PrefixProjection, rate), func(t *testing.T) {
+					v.o.LoRADropout = rate
+					bindingstest.Do(t, func(s *bindings.Scope) error {
+						m := f.loadWith(t, s, model.Options{Dropout: &rate})
+						defer m.Close()
+						method := shaken(t, s, v.method, v.o, m, 0.1)
+						defer method.Close()
+						in, labels := f.input(g, s), g.Tensor(s, f.batch+".labels")
+						in.Train = true
+						ps := method.Trainable(m)
+						run := func(seed uint64) []bindings.Tensor {
+							s.Seed(seed)
+							return gradients(s, ps, m, in, labels)
 						}
-						closeTo(t, s, 1e-6, "gradient of "+p.Name, got[i], want[i])
-					}
-					return nil
+						want, other := run(5), run(6)
+						in.CheckpointActivations = true
+						got := run(5)
+						differ := false
+						for i, p := range ps {
+							if !got[i].Defined() {
+								t.Errorf("%s has no gradient", p.Name)
+								continue
+							}
+							closeTo(t, s, 1e-6, "gradient of "+p.Name, got[i], want[i])
+							differ = differ || modeltest.MaxDiff(other[i], want[i]) > 1e-3
+						}
+						if differ != (rate > 0) {
+							t.Errorf("another seed gives other gradients: %v", differ)
+						}
+						return nil
+					})
 				})
-			})
+			}
 		}
 	}
 }
@@ -66,25 +80,19 @@ func TestRecomputedActivationsGiveTheSameGradients(t *testing.T) {
 // TestMixedPrecision trains under autocast and over a bf16 base: gradients are finite, near those of fp32, and
 // adapters and heads stay in fp32.
 func TestMixedPrecision(t *testing.T) {
-	for _, f := range families[:4] {
+	for _, f := range families {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
 		for _, v := range ways {
 			t.Run(fmt.Sprintf("%s/%s-%v", f.name, v.method, v.o.PrefixProjection), func(t *testing.T) {
 				var want []float64
 				for _, mode := range []string{"fp32", "autocast", "cast", "bf16"} {
-					if mode == "bf16" && v.method == "full" {
-						continue // trains in its own dtype
-					}
 					bindingstest.Do(t, func(s *bindings.Scope) error {
 						zero := 0.0
-						o := model.Options{Classify: f.classify, Dropout: &zero}
+						o := model.Options{Dropout: &zero}
 						if mode == "bf16" {
 							o.DType = bindings.BFloat16
 						}
-						m, err := model.Load(s, modeltest.Testdata(t, f.folder), o)
-						if err != nil {
-							return err
-						}
+						m := f.loadWith(t, s, o)
 						defer m.Close()
 						s.Seed(2)
 						method := shaken(t, s, v.method, v.o, m, 0.1)
@@ -188,7 +196,7 @@ func greedyUncached(s *bindings.Scope, m model.Model, in model.Input, n int) []i
 	return out
 }
 
-// TestPackedRows: two texts in one row give the logits that each gives alone.
+// TestPackedRows: two texts in one row give the logits that each gives alone, and the gradients of both.
 func TestPackedRows(t *testing.T) {
 	for _, f := range families[2:] {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
@@ -201,12 +209,26 @@ func TestPackedRows(t *testing.T) {
 				defer method.Close()
 				ids := g.Tensor(s, "full.input_ids")
 				a, b := s.Narrow(ids, 0, 0, 1), s.Narrow(s.Narrow(ids, 0, 1, 1), 1, 0, 6)
-				alone := func(ids bindings.Tensor) bindings.Tensor {
-					return logits(s, m, model.Input{IDs: ids, Mask: s.Full(ids.Shape(), 1, bindings.Int64, bindings.CPU)})
+				row := func(ids bindings.Tensor) model.Input {
+					return model.Input{IDs: ids, Mask: s.Full(ids.Shape(), 1, bindings.Int64, bindings.CPU)}
 				}
-				segments := s.Cat(1, s.Full(a.Shape(), 0, bindings.Int64, bindings.CPU), s.Full(b.Shape(), 1, bindings.Int64, bindings.CPU))
-				packed := model.Input{IDs: s.Cat(1, a, b), Segments: segments, Mask: s.Full(segments.Shape(), 1, bindings.Int64, bindings.CPU)}
-				closeTo(t, s, 1e-5, f.name+" "+v.method, logits(s, m, packed), s.Cat(1, alone(a), alone(b)))
+				packed := row(s.Cat(1, a, b))
+				packed.Segments = s.Cat(1, s.Full(a.Shape(), 0, bindings.Int64, bindings.CPU), s.Full(b.Shape(), 1, bindings.Int64, bindings.CPU))
+				closeTo(t, s, 1e-5, f.name+" "+v.method, logits(s, m, packed), s.Cat(1, logits(s, m, row(a)), logits(s, m, row(b))))
+
+				// A text's first token has no target: nothing of its own row predicts it.
+				targets := func(ids bindings.Tensor) bindings.Tensor {
+					none := s.Full([]int64{1, 1}, -100, bindings.Int64, bindings.CPU)
+					return s.Cat(1, none, s.Narrow(ids, 1, 1, ids.Size(1)-1))
+				}
+				ps := method.Trainable(m)
+				together := gradients(s, ps, m, packed, s.Cat(1, targets(a), targets(b)))
+				ofA, ofB := gradients(s, ps, m, row(a), targets(a)), gradients(s, ps, m, row(b), targets(b))
+				na, nb := float64(a.Size(1)-1), float64(b.Size(1)-1) // losses are means over targets
+				for i, p := range ps {
+					want := s.Add(s.MulScalar(ofA[i], na/(na+nb)), s.MulScalar(ofB[i], nb/(na+nb)))
+					closeTo(t, s, 1e-5, fmt.Sprintf("%s %s: gradient of %s", f.name, v.method, p.Name), together[i], want)
+				}
 				return nil
 			})
 		}

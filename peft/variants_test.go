@@ -1,0 +1,264 @@
+package peft_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"gopeft/model"
+	"gopeft/peft"
+)
+
+// variant is a method with options worth a proof of its own.
+type variant struct {
+	name    string
+	method  string
+	o       peft.Options
+	neutral bool // logits at the start equal the base model's
+	// own are the names of the method's own parameters in order, count is how many numbers they hold by formula; nil
+	// for none. tuned is how many numbers of the model, its head apart, it trains; nil where it trains none, or what
+	// checkNames lists.
+	own          func(f family, i model.Info) []string
+	count, tuned func(f family, i model.Info) int
+}
+
+// maps are the linear maps of a block by slot, in the model's order.
+func maps(i model.Info) (slots, names []string) {
+	if i.Family == "distilbert" {
+		return strings.Fields("q k v o up down"), strings.Fields("attention.q_lin attention.k_lin attention.v_lin attention.out_lin ffn.lin1 ffn.lin2")
+	}
+	return strings.Fields("q k v o gate up down"), strings.Fields("self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj")
+}
+
+const allSlots = "q k v o gate up down"
+
+// widths adds in and out widths over the maps of a block.
+func widths(i model.Info, slots string) (in, out int) {
+	q, kv := i.Heads*i.HeadDim, i.KVHeads*i.HeadDim
+	has, _ := maps(i)
+	for _, slot := range strings.Fields(slots) {
+		if !slices.Contains(has, slot) {
+			continue
+		}
+		w := map[string][2]int{"q": {i.Hidden, q}, "k": {i.Hidden, kv}, "v": {i.Hidden, kv}, "o": {q, i.Hidden}, "up": {i.Hidden, i.FFN}, "gate": {i.Hidden, i.FFN}, "down": {i.FFN, i.Hidden}}[slot]
+		in, out = in+w[0], out+w[1]
+	}
+	return in, out
+}
+
+// inBlocks names parts of every block from a layer on.
+func inBlocks(i model.Info, from int, parts ...string) (names []string) {
+	prefix := map[string]string{"distilbert": "distilbert.transformer.layer", "llama": "model.layers"}[i.Family]
+	for layer := from; layer < i.Layers; layer++ {
+		for _, part := range parts {
+			names = append(names, fmt.Sprintf("%s.%d.%s", prefix, layer, part))
+		}
+	}
+	return names
+}
+
+// onMaps names parts of the maps in slots of every block.
+func onMaps(slots string, parts ...string) func(family, model.Info) []string {
+	return func(_ family, i model.Info) []string {
+		var of []string
+		has, names := maps(i)
+		for n, slot := range has {
+			for _, part := range parts {
+				if slices.Contains(strings.Fields(slots), slot) {
+					of = append(of, names[n]+"."+part)
+				}
+			}
+		}
+		return inBlocks(i, 0, of...)
+	}
+}
+
+// bottlenecks names the adapters at sites of every block.
+func bottlenecks(sites ...string) func(family, model.Info) []string {
+	return func(_ family, i model.Info) []string {
+		var of []string
+		for _, site := range sites {
+			for _, part := range []string{"adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias"} {
+				of = append(of, site+"."+part)
+			}
+		}
+		return inBlocks(i, 0, of...)
+	}
+}
+
+// prompts names adaption prompts and gates from a layer on; counted from the top where it is negative.
+func prompts(from int) func(family, model.Info) []string {
+	return func(_ family, i model.Info) []string {
+		attention := map[string]string{"distilbert": "attention", "llama": "self_attn"}[i.Family]
+		return inBlocks(i, (from+i.Layers)%i.Layers, attention+".adaption_prompt", attention+".adaption_gate")
+	}
+}
+
+func these(names ...string) func(family, model.Info) []string {
+	return func(family, model.Info) []string { return names }
+}
+
+func bottleneckCount(sites int) func(family, model.Info) int {
+	return func(_ family, i model.Info) int { return sites * i.Layers * (2*4*i.Hidden + 4 + i.Hidden) }
+}
+
+// blockNorms are the numbers in the norms of the blocks: scale and shift in DistilBERT, scale alone in LLaMA.
+func blockNorms(_ family, i model.Info) int {
+	return 2 * i.Layers * i.Hidden * map[string]int{"distilbert": 2, "llama": 1}[i.Family]
+}
+
+var variants = []variant{
+	{name: "full", method: "full", neutral: true},
+	{name: "full-unfreeze", method: "full", o: peft.Options{Unfreeze: []string{"*.1.*"}}, neutral: true},
+	{name: "last", method: "last", neutral: true},
+	{name: "last-unfreeze", method: "last", o: peft.Options{Unfreeze: []string{"*.1.*"}}, neutral: true},
+	{name: "lora", method: "lora", o: peft.Options{Rank: 4}, neutral: true, own: onMaps("q v", "lora_A.weight", "lora_B.weight"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, "q v")
+		return i.Layers * 4 * (in + out)
+	}},
+	{name: "lora-all", method: "lora", o: peft.Options{Rank: 2, RSLoRA: true, Targets: []string{"all"}, LoRADropout: 0.5}, neutral: true, own: onMaps(allSlots, "lora_A.weight", "lora_B.weight"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, allSlots)
+		return i.Layers * 2 * (in + out)
+	}},
+	{name: "dora", method: "dora", o: peft.Options{Rank: 4, Targets: []string{"q", "down"}}, neutral: true, own: onMaps("q down", "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, "q down")
+		return i.Layers * (4*(in+out) + out)
+	}},
+	{name: "ia3", method: "ia3", neutral: true, own: onMaps("k v down", "ia3_l"), count: func(_ family, i model.Info) int {
+		_, kv := widths(i, "k v")
+		return i.Layers * (kv + i.FFN)
+	}},
+	{name: "bitfit", method: "bitfit", neutral: true, own: func(f family, i model.Info) []string {
+		if f.biased {
+			return nil
+		}
+		return onMaps(allSlots, "bias")(f, i)
+	}, count: func(f family, i model.Info) int { return i.Layers * biases(i) * toInt(!f.biased) }, tuned: func(f family, i model.Info) int {
+		n := i.Layers * biases(i) * toInt(f.biased)
+		if i.Family == "distilbert" {
+			n += blockNorms(f, i)/2 + i.Hidden // with the embeddings' norm
+		}
+		return n
+	}},
+	{name: "prompt", method: "prompt", o: peft.Options{VirtualTokens: 5}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
+	{name: "prefix", method: "prefix", o: peft.Options{VirtualTokens: 5}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * 2 * i.Layers * i.KVHeads * i.HeadDim }},
+	{name: "prefix-projection", method: "prefix", o: peft.Options{VirtualTokens: 5, PrefixProjection: true, PrefixHidden: 6}, own: func(_ family, i model.Info) []string {
+		names := []string{"embedding.weight", "transform.0.weight", "transform.0.bias"}
+		for layer := range i.Layers {
+			names = append(names, fmt.Sprintf("transform.2.%d.weight", layer), fmt.Sprintf("transform.2.%d.bias", layer))
+		}
+		return names
+	}, count: func(_ family, i model.Info) int {
+		w := i.KVHeads * i.HeadDim
+		return 5*w + 6*w + 6 + 2*i.Layers*w*(6+1)
+	}},
+	{name: "houlsby", method: "houlsby", o: peft.Options{Bottleneck: 4}, own: bottlenecks("attention_adapters", "output_adapters"), count: bottleneckCount(2)},
+	{name: "houlsby-norms", method: "houlsby", o: peft.Options{Bottleneck: 4, TrainLayerNorm: true}, own: bottlenecks("attention_adapters", "output_adapters"), count: bottleneckCount(2), tuned: blockNorms},
+	{name: "pfeiffer", method: "pfeiffer", o: peft.Options{Bottleneck: 4}, own: bottlenecks("output_adapters"), count: bottleneckCount(1)},
+	{name: "llama-adapter", method: "llama-adapter", o: peft.Options{AdapterLength: 4}, neutral: true, own: prompts(0), count: func(_ family, i model.Info) int { return i.Layers * (4*i.Hidden + i.Heads) }},
+	{name: "llama-adapter-tanh", method: "llama-adapter", o: peft.Options{AdapterLength: 4, AdapterLayers: 1, Gate: "layer", GateTanh: true}, neutral: true, own: prompts(-1), count: func(_ family, i model.Info) int { return 4*i.Hidden + 1 }},
+	{name: "llama-adapter-v2", method: "llama-adapter-v2", o: peft.Options{AdapterLength: 4}, neutral: true, own: func(f family, i model.Info) []string {
+		names := slices.Concat(prompts(0)(f, i), onMaps(allSlots, "adapter_bias", "adapter_scale")(f, i))
+		if !f.classify {
+			names = append(names, "lm_head.adapter_bias", "lm_head.adapter_scale")
+		}
+		return names
+	}, count: func(f family, i model.Info) int {
+		_, out := widths(i, allSlots)
+		return i.Layers*(4*i.Hidden+i.Heads+2*out) + 2*i.Vocab*toInt(!f.classify)
+	}, tuned: func(f family, i model.Info) int { return blockNorms(f, i) * (2*i.Layers + 1) / (2 * i.Layers) }},
+}
+
+// biases are the numbers in the biases of a block's maps.
+func biases(i model.Info) int {
+	_, out := widths(i, allSlots)
+	return out
+}
+
+func toInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func checkCount(t *testing.T, f family, v variant, m model.Model, method peft.Method) {
+	t.Helper()
+	_, own := method.Params().Count()
+	want := 0
+	if v.count != nil {
+		want = v.count(f, m.Info())
+	}
+	if own != int64(want) {
+		t.Errorf("%d parameters of its own, want %d", own, want)
+	}
+	if v.tuned != nil {
+		tuned := int64(0)
+		for _, p := range m.Params().Trainable() {
+			if !ofHead(m, p) {
+				tuned += p.T.Numel()
+			}
+		}
+		if want := v.tuned(f, m.Info()); tuned != int64(want) {
+			t.Errorf("%d of the model's parameters are trained beside the head, want %d", tuned, want)
+		}
+	}
+	if v.method == "bitfit" || v.method == "llama-adapter-v2" && len(m.Labels()) > 0 {
+		return // Count knows the model's shape alone
+	}
+	n, err := peft.Count(v.method, v.o, m.Info())
+	if err != nil || n != own {
+		t.Errorf("Count says %d (%v), there are %d", n, err, own)
+	}
+}
+
+func ofHead(m model.Model, p *model.Param) bool {
+	return slices.ContainsFunc(m.HeadNames(), func(h string) bool { return strings.HasPrefix(p.Name, h+".") })
+}
+
+// checkNames checks the names of what is trained: all of the method's own, the head, and nothing of the model beyond
+// what the method trains.
+func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Method, trainable []*model.Param) {
+	t.Helper()
+	if len(trainable) == 0 {
+		t.Error("nothing is trainable")
+	}
+	var names, want []string
+	for i, p := range method.Params().All() {
+		names = append(names, p.Name)
+		if !trainable[i].Trainable || trainable[i] != p {
+			t.Errorf("%s is not trainable", p.Name)
+		}
+	}
+	if v.own != nil {
+		want = v.own(f, m.Info())
+	}
+	slices.Sort(names)
+	slices.Sort(want)
+	if !slices.Equal(names, want) {
+		t.Errorf("the method's parameters are %v, want %v", names, want)
+	}
+	for _, p := range m.Params().All() {
+		want := ofHead(m, p)
+		norm := strings.Contains(strings.ToLower(p.Name), "norm")
+		switch v.name {
+		case "full":
+			want = true
+		case "full-unfreeze", "last-unfreeze":
+			want = want || strings.Contains(p.Name, ".1.")
+		case "bitfit":
+			want = want || strings.HasSuffix(p.Name, ".bias")
+		case "houlsby-norms":
+			want = want || norm && (strings.Contains(p.Name, "layer.") || strings.Contains(p.Name, "layers."))
+		case "llama-adapter-v2":
+			want = want || norm
+		}
+		if v.method == "last" && !f.classify {
+			want = want || p.Name == "lm_head.weight" || p.Name == "model.norm.weight"
+		}
+		if p.Trainable != want {
+			t.Errorf("%s: trainable is %v, want %v", p.Name, p.Trainable, want)
+		}
+	}
+}
