@@ -127,29 +127,7 @@ func compareWithPython(t *testing.T, fixture, file string) {
 				return err
 			}
 		}
-		batches := []string{}
-		for _, b := range []string{"full", "padded", "right", "left"} {
-			if g.Has(b + ".input_ids") {
-				batches = append(batches, b)
-			}
-		}
-		train := batches[len(batches)-1]
-		if g.Has("right.input_ids") {
-			train = "right"
-		}
-		for _, b := range batches {
-			f.batch = b
-			in := f.input(g, s)
-			closeTo(t, s, 1e-5, b+" logits", logits(s, m, in), g.Tensor(s, b+".logits"))
-			closeTo(t, s, 1e-5, b+" loss", loss(s, m, in, g.Tensor(s, b+".labels")), g.Tensor(s, b+".loss"))
-			if g.Has("generate." + b + ".new_ids") {
-				want := g.Tensor(s, "generate."+b+".new_ids")
-				got := greedy(s, m, in, int(want.Size(1)))
-				if !slices.Equal(got, want.Int64s()) {
-					t.Errorf("%s: generated %v, want %v", b, got, want.Int64s())
-				}
-			}
-		}
+		sameOutputs(t, s, g, f, m)
 		if !g.Has("loss.0") {
 			return nil
 		}
@@ -159,33 +137,68 @@ func compareWithPython(t *testing.T, fixture, file string) {
 				return err
 			}
 		}
-		f.batch = train
-		in, labels := f.input(g, s), g.Tensor(s, train+".labels")
 		ps := method.Trainable(m)
 		if fixture == "peft/llama-seqcls-adaption" {
 			ps = method.Params().All() // peft trains no head there
 		}
-		tr := newTrainer(s, ps, 1e-2)
-		for step := range 4 {
-			got := tr.backward(s, m, in, labels)
-			modeltest.Close(t, fmt.Sprintf("loss %d", step), s.Scalar(got, bindings.Float, bindings.CPU), g.Tensor(s, fmt.Sprintf("loss.%d", step)), 1e-5)
-			if step == 0 {
-				for i, p := range ps {
-					closeTo(t, s, 2e-5, "gradient of "+p.Name, tr.g[i], golden(t, s, g, fixture, "grad", p))
-				}
-			}
-			if step < 3 {
-				tr.step(s)
-			}
-		}
-		for i, p := range ps {
-			if s.Norm(tr.g[i:i+1]) < 1e-6 {
-				continue // Adam moves it by chance
-			}
-			modeltest.Close(t, p.Name+" after three steps", p.T, golden(t, s, g, fixture, "step3", p), 1e-4)
-		}
+		sameTraining(t, s, g, f, m, ps, func(what string, p *model.Param) bindings.Tensor { return golden(t, s, g, fixture, what, p) })
 		return nil
 	})
+}
+
+// batchesOf are the batches of a fixture, and the one its training steps are taken on.
+func batchesOf(g *modeltest.Golden) (batches []string, train string) {
+	for _, b := range []string{"full", "left", "padded", "right"} {
+		if g.Has(b + ".input_ids") {
+			batches, train = append(batches, b), b
+		}
+	}
+	return batches, train
+}
+
+// sameOutputs compares logits, losses and greedy tokens with a fixture's.
+func sameOutputs(t *testing.T, s *bindings.Scope, g *modeltest.Golden, f family, m model.Model) {
+	t.Helper()
+	batches, _ := batchesOf(g)
+	for _, b := range batches {
+		f.batch = b
+		in := f.input(g, s)
+		closeTo(t, s, 1e-5, b+" logits", logits(s, m, in), g.Tensor(s, b+".logits"))
+		closeTo(t, s, 1e-5, b+" loss", loss(s, m, in, g.Tensor(s, b+".labels")), g.Tensor(s, b+".loss"))
+		if g.Has("generate." + b + ".new_ids") {
+			want := g.Tensor(s, "generate."+b+".new_ids")
+			got := greedy(s, m, in, int(want.Size(1)))
+			if !slices.Equal(got, want.Int64s()) {
+				t.Errorf("%s: generated %v, want %v", b, got, want.Int64s())
+			}
+		}
+	}
+}
+
+// sameTraining compares the gradients of ps and three steps of Adam with a fixture's.
+func sameTraining(t *testing.T, s *bindings.Scope, g *modeltest.Golden, f family, m model.Model, ps []*model.Param, want func(what string, p *model.Param) bindings.Tensor) {
+	t.Helper()
+	_, f.batch = batchesOf(g)
+	in, labels := f.input(g, s), g.Tensor(s, f.batch+".labels")
+	tr := newTrainer(s, ps, 1e-2)
+	for step := range 4 {
+		got := tr.backward(s, m, in, labels)
+		modeltest.Close(t, fmt.Sprintf("loss %d", step), s.Scalar(got, bindings.Float, bindings.CPU), g.Tensor(s, fmt.Sprintf("loss.%d", step)), 1e-5)
+		if step == 0 {
+			for i, p := range ps {
+				closeTo(t, s, 2e-5, "gradient of "+p.Name, tr.g[i], want("grad", p))
+			}
+		}
+		if step < 3 {
+			tr.step(s)
+		}
+	}
+	for i, p := range ps {
+		if s.Norm(tr.g[i:i+1]) < 1e-6 {
+			continue // Adam moves it by chance
+		}
+		modeltest.Close(t, p.Name+" after three steps", p.T, want("step3", p), 1e-4)
+	}
 }
 
 // closeTo allows tol, or tol times the largest number where that is above 1.

@@ -13,6 +13,7 @@ parts=(
     'chat'
     'peft_files'
     'adapterhub'
+    'reference'
     'classic'
     'safetensors_file model/hf/files/testdata'
     'torch_files model/hf/files/testdata'

@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Adapter folders saved by AdapterHub's `adapters` on the tiny DistilBERT, and what it computes with them.
+"""Adapter folders saved by AdapterHub's `adapters` on the tiny models, and what it computes with them.
 
-Writes testdata/adapterhub/distilbert-<method>/ (see testdata/README.md). Every trained number is drawn at random first.
+    adapterhub.py [FOLDER…]
+
+Writes testdata/adapterhub/<model>-<method>/ (see testdata/README.md), all of them or those named. Every trained number is drawn at
+random first.
 """
 import functools
+import sys
 import types
 
 import adapters
 import distilbert
+import llama
 import tiny
 import torch
 from adapters import DistilBertAdapterModel, DoubleSeqBnConfig, PrefixTuningConfig, SeqBnConfig
@@ -23,12 +28,14 @@ METHODS = {
 }
 
 
-def static():
-    """The classifier of transformers with its own head."""
-    model = distilbert.base()
-    model.name_or_path = "distilbert/tiny"
-    adapters.init(model)
-    return model
+def static(make, name):
+    """A model of transformers with its own head; a language model's is not trained."""
+    def made():
+        model = make()
+        model.name_or_path = name
+        adapters.init(model)
+        return model
+    return made
 
 
 def flexible():
@@ -50,35 +57,47 @@ def randomise(model, n):
         p.copy_((0.4 if p.ndim > 1 or p.numel() > 64 else 0.1) * torch.randn(p.shape, generator=g))
 
 
-def write(folder, make, config, n, safetensors=True):
+def write(folder, make, config, n, task="distilbert", safetensors=True):
+    if len(sys.argv) > 1 and folder not in sys.argv[1:]:
+        return
     tiny.seed(n)
     model = make()
     model.add_adapter(NAME, config=config)
     model.train_adapter(NAME)
+    if task == "causal":
+        model.lm_head.requires_grad_(False)
     model.eval()
     randomise(model, n)
     d = tiny.folder("adapterhub", folder)
-    model.save_adapter(str(d), NAME, with_head=True, use_safetensors=safetensors)
+    model.save_adapter(str(d), NAME, with_head=task != "causal", use_safetensors=safetensors)
 
     def forward(b):
-        r = model(**b)
-        return types.SimpleNamespace(logits=r.logits, loss=r.loss)
+        extra = {} if task == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        r = model(**b, **extra)
+        logits = llama.at_real_tokens(r.logits, b["attention_mask"]) if task == "causal" else r.logits
+        return types.SimpleNamespace(logits=logits, loss=r.loss)
 
     out = {}
+    batches = distilbert.batches() if task == "distilbert" else llama.batches(task)
     with torch.no_grad():
-        for name, b in distilbert.batches().items():
+        for name, b in batches.items():
             r = forward(b)
             out |= tiny.named(name, b) | {f"{name}.logits": r.logits, f"{name}.loss": r.loss}
-    padded = distilbert.batches()["padded"]
-    out |= tiny.train(model, padded, OPTIMIZER, every_step=False, loss_of=lambda: forward(padded).loss)
+    b = batches["padded" if task == "distilbert" else "right"]
+    out |= tiny.train(model, b, OPTIMIZER, every_step=False, loss_of=lambda: forward(b).loss)
     tiny.store(d / "golden.safetensors", out)
 
 
 if __name__ == "__main__":
-    tiny.folder("adapterhub")
+    if len(sys.argv) == 1:
+        tiny.folder("adapterhub")
+    bert = static(distilbert.base, "distilbert/tiny")
     for i, (method, config) in enumerate(METHODS.items()):
         # Its prefixes share tensors between layers, which safetensors refuses to write.
-        write(f"distilbert-{method}", static, config, 200 + i, safetensors=not method.startswith("prefix"))
-    write("distilbert-houlsby-bin", static, METHODS["houlsby"], 200, safetensors=False)
+        write(f"distilbert-{method}", bert, config, 200 + i, safetensors=not method.startswith("prefix"))
+    write("distilbert-houlsby-bin", bert, METHODS["houlsby"], 200, safetensors=False)
     write("distilbert-houlsby-flexible-head", flexible, METHODS["houlsby"], 210)
+    for task, decoder in (("causal", static(llama.base, "llama/base")), ("seqcls", static(llama.classifier, "llama/seqcls"))):
+        for i, method in enumerate(("houlsby", "pfeiffer")):
+            write(f"llama-{task}-{method}", decoder, METHODS[method], 220 + i, task)
     tiny.finish(tiny.TESTDATA / "adapterhub")

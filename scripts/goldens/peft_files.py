@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Adapter folders saved by peft on the tiny models, and what peft computes with them.
 
-Writes testdata/peft/<family>-<task>-<method>/ (see testdata/README.md). Every trained number is drawn at random first, so that no
+    peft_files.py [FOLDER…]
+
+Writes testdata/peft/<family>-<task>-<method>/ (see testdata/README.md), all of them or those named. Every trained number is drawn at random first, so that no
 method is at its neutral starting point. Where peft's own treatment of a pooled classifier is not the one wanted (prompt tuning), the
 values of golden.safetensors come from the same weights pooled at the right token, and peft's own from compat.safetensors.
 """
 import functools
 import json
+import sys
 import types
 
 import distilbert
@@ -53,7 +56,7 @@ def methods(family, task):
             "adaption": AdaptionPromptConfig(task_type=t, adapter_len=K, adapter_layers=2 if family == "llama" else 1),
         }
     if family == "gqa":
-        out = {k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3")}
+        out = {k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3", "lora", "dora", "prompt")}
     return out
 
 
@@ -190,9 +193,12 @@ def finish():
 
 
 if __name__ == "__main__":
-    tiny.folder("peft")
+    if len(sys.argv) == 1:
+        tiny.folder("peft")
     for family, task in FAMILIES:
         for method, cfg in methods(family, task).items():
-            print(f"{family}-{task}-{method}", flush=True)
-            write(family, task, method, cfg)
+            folder = f"{family}-{task}-{method}"
+            if len(sys.argv) == 1 or folder in sys.argv[1:]:
+                print(folder, flush=True)
+                write(family, task, method, cfg)
     finish()
