@@ -79,8 +79,8 @@ func openHub(f *folder, raw []byte) error {
 	if len(c.Config) == 0 || string(c.Config) == "null" {
 		return where(errors.New("neither peft_type nor config is in it: not an adapter of the peft or adapters libraries"))
 	}
-	if c.Name == "" || strings.Contains(c.Name, ".") {
-		return where(fmt.Errorf("name is %q", c.Name))
+	if err := checkAdapterName(c.Name); err != nil {
+		return where(err)
 	}
 	f.Dialect = DialectHub
 	f.Options.AdapterName = c.Name
@@ -198,7 +198,7 @@ func (f *folder) hubBottleneck(c hubMethod, archive files.Archive) (technique, e
 	if _, err := activation(c.NonLinearity); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	f.Options.Activation, f.Options.Bottleneck = c.NonLinearity, 0
+	f.Options.Activation, f.Options.Bottleneck = strings.ToLower(c.NonLinearity), 0
 	for _, e := range archive.Entries() {
 		if strings.HasSuffix(e.Name, ".adapter_down.0.weight") && len(e.Shape) == 2 {
 			f.Options.Bottleneck = int(e.Shape[0])

@@ -22,7 +22,7 @@ type Options struct {
 
 	Bottleneck      int     `yaml:"bottleneck" usage:"of houlsby and pfeiffer: bottleneck width (hidden size / reduction-factor)"`
 	ReductionFactor float64 `yaml:"reduction-factor" usage:"of houlsby and pfeiffer: hidden size over bottleneck width (16)"`
-	Activation      string  `yaml:"activation" usage:"of houlsby and pfeiffer: swish, relu, gelu or tanh (houlsby: swish, pfeiffer: relu)"`
+	Activation      string  `yaml:"activation" usage:"of houlsby and pfeiffer: swish (or silu), relu, gelu, gelu_new or tanh (houlsby: swish, pfeiffer: relu)"`
 	TrainLayerNorm  bool    `yaml:"train-layernorm" usage:"of houlsby and pfeiffer: train the blocks' norms too, as the paper does"`
 
 	AdapterLayers int    `yaml:"adapter-layers" usage:"of llama-adapter: blocks with prompts, counted from the top (all but 2; in shallow models all; v2: -1 for none)"`
@@ -137,6 +137,9 @@ func (o *Options) complete(name string) error {
 	if o.AdapterName == "" {
 		o.AdapterName = "default"
 	}
+	if err := checkAdapterName(o.AdapterName); err != nil {
+		return err
+	}
 	if err := choose("gate", &o.Gate, "head", "layer"); err != nil {
 		return err
 	}
@@ -150,9 +153,9 @@ func (o *Options) complete(name string) error {
 			o.Targets = []string{"k", "v", "down"}
 		}
 	case "houlsby":
-		return choose("activation", &o.Activation, "swish", "relu", "gelu", "tanh")
+		return choose("activation", &o.Activation, activationNames("swish")...)
 	case "pfeiffer":
-		return choose("activation", &o.Activation, "relu", "swish", "gelu", "tanh")
+		return choose("activation", &o.Activation, activationNames("relu")...)
 	case "prompt":
 		return choose("init", &o.Init, "vocab", "text", "random")
 	case "prefix":
@@ -160,6 +163,14 @@ func (o *Options) complete(name string) error {
 			return choose("init", &o.Init, "random", "text", "vocab")
 		}
 		return choose("init", &o.Init, "vocab", "text", "random")
+	}
+	return nil
+}
+
+// checkAdapterName refuses what AdapterHub's files cannot hold: there the name is one part of dotted keys.
+func checkAdapterName(name string) error {
+	if name == "" || strings.Contains(name, ".") {
+		return fmt.Errorf("adapter-name is %q, want a name without dots", name)
 	}
 	return nil
 }

@@ -2,6 +2,8 @@ package peft_test
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -26,6 +28,7 @@ func TestOptionsOutOfRangeAreNamed(t *testing.T) {
 		{"prefix", peft.Options{Init: "zeros"}, "init"},
 		{"houlsby", peft.Options{Activation: "glu"}, `activation "glu"`},
 		{"houlsby", peft.Options{ReductionFactor: -2}, "reduction-factor"},
+		{"houlsby", peft.Options{AdapterName: "a.b"}, `adapter-name is "a.b", want a name without dots`},
 		{"llama-adapter", peft.Options{Gate: "block"}, `gate "block"`},
 		{"llama-adapter", peft.Options{AdapterLayers: -1}, "adapter-layers is -1"},
 		{"llama-adapter-v2", peft.Options{AdapterLayers: -2}, "adapter-layers is -2"},
@@ -192,4 +195,40 @@ func TestFirstStepIsChecked(t *testing.T) {
 		s.SetGrad(ps[1].T, bindings.Tensor{})
 		return nil
 	})
+}
+
+// TestEveryActivationIsTakenEverywhere: by New, and in AdapterHub's folders.
+func TestEveryActivationIsTakenEverywhere(t *testing.T) {
+	f := families[0]
+	g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+	for _, name := range []string{"swish", "silu", "relu", "gelu", "gelu_new", "tanh"} {
+		for _, method := range []string{"houlsby", "pfeiffer"} {
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				s.Seed(7)
+				m := f.load(t, s)
+				defer m.Close()
+				a := shaken(t, s, method, peft.Options{Activation: name}, m, 0.3)
+				in := f.input(g, s)
+				want := logits(s, m, in)
+				dir := filepath.Join(t.TempDir(), "adapter")
+				if err := a.Save(s, dir, m); err != nil {
+					return err
+				}
+				a.Close()
+				if err := os.Remove(filepath.Join(dir, "gopeft.yaml")); err != nil { // as if others had written it
+					return err
+				}
+				edit(t, filepath.Join(dir, "adapter_config.json"), func(c map[string]any) {
+					c["config"].(map[string]any)["non_linearity"] = strings.ToUpper(name)
+				})
+				a, err := peft.Load(s, dir, m)
+				if err != nil {
+					return err
+				}
+				defer a.Close()
+				modeltest.Close(t, method+" "+name, logits(s, m, in), want, 1e-6)
+				return nil
+			})
+		}
+	}
 }
