@@ -18,6 +18,7 @@ type base struct {
 	labels    []string
 	headNames []string
 	config    map[string]any
+	path      string // of the checkpoint
 	scope     *bindings.Scope
 	source    *hf.Checkpoint // kept open while weights share its mapping
 	fresh     []string
@@ -51,6 +52,9 @@ func (b *base) Labels() []string { return b.labels }
 
 // HeadNames implements Model.
 func (b *base) HeadNames() []string { return b.headNames }
+
+// Path implements Model.
+func (b *base) Path() string { return b.path }
 
 // Config implements Model.
 func (b *base) Config() map[string]any { return b.config }
@@ -94,7 +98,7 @@ func (b *base) fill(s *bindings.Scope, c *hf.Checkpoint, r hf.Request, initRange
 		if ts, err = c.Load(s, r); err != nil {
 			return nil, err
 		}
-		b.source = c
+		b.source, b.path = c, c.Path
 	}
 	for i, p := range b.params.list {
 		if p.T = ts[i]; p.T.Defined() {

@@ -55,6 +55,8 @@ type Model interface {
 	Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor
 	// Labels is the classification head's label names; empty without a head.
 	Labels() []string
+	// Path is the folder or file that the model was loaded from; empty for a new one.
+	Path() string
 	// Config is the model's config.json as it is to be saved, label names included.
 	Config() map[string]any
 	// HeadNames lists the top-level names of the head's modules, e.g. "pre_classifier", "classifier".

@@ -259,6 +259,74 @@ func TestAnotherBaseIsSaid(t *testing.T) {
 	})
 }
 
+// TestAnotherBaseOfOthersAdaptersIsSaid: they record a name only, which is compared with what the model is called.
+func TestAnotherBaseOfOthersAdaptersIsSaid(t *testing.T) {
+	cache := filepath.Join(t.TempDir(), "models--Some--Base-7B", "snapshots", "0123abcd")
+	plain := filepath.Join(t.TempDir(), "base-7b")
+	for _, dir := range []string{cache, plain} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(dir, os.DirFS(modeltest.Testdata(t, "llama/base"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	called := func(name string) string {
+		dir := filepath.Join(t.TempDir(), "finetune")
+		if err := os.CopyFS(dir, os.DirFS(plain)); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, filepath.Join(dir, "config.json"), func(c map[string]any) { c["_name_or_path"] = name })
+		return dir
+	}
+	for _, c := range []struct {
+		model, recorded string
+		said            bool
+	}{
+		{plain, "Some/Base-7B", false}, {plain, "base-7B", false}, {plain, "/models/Base-7B/", false}, {plain, "", false},
+		{plain, "Some/Base-13B", true}, {plain, "base-7b/other", true},
+		{cache, "Some/Base-7B", false}, {cache, "Else/Base-7B", false}, {cache, "Some/Base", true},
+		{called("Some/Base-7B"), "Some/Base-7B", false}, {called("Some/Base-7B"), "some/finetune", false}, {called("Some/Base-7B"), "Some/Base-13B", true},
+		{plain, cache, false},
+	} {
+		adapter := copyFolder(t, modeltest.Testdata(t, "peft/llama-causal-lora"))
+		edit(t, filepath.Join(adapter, "adapter_config.json"), func(m map[string]any) { m["base_model_name_or_path"] = c.recorded })
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m, err := model.Load(s, c.model, model.Options{})
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			method, err := peft.Load(s, adapter, m)
+			if err != nil {
+				return err
+			}
+			defer method.Close()
+			n := method.Notes()
+			if c.said != (len(n) == 1) || c.said && !strings.Contains(n[0], "was trained on the base model "+c.recorded+"; this one is "+c.model) {
+				t.Errorf("trained on %q, used on %s: %q", c.recorded, c.model, n)
+			}
+			return nil
+		})
+	}
+	// AdapterHub's folders name it elsewhere.
+	hub := copyFolder(t, modeltest.Testdata(t, "adapterhub/distilbert-houlsby"))
+	edit(t, filepath.Join(hub, "adapter_config.json"), func(m map[string]any) { m["model_name"] = "distilbert-base-uncased" })
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m := families[0].load(t, s)
+		defer m.Close()
+		method, err := peft.Load(s, hub, m)
+		if err != nil {
+			return err
+		}
+		defer method.Close()
+		if n := method.Notes(); len(n) != 1 || !strings.Contains(n[0], "distilbert-base-uncased") {
+			t.Errorf("notes: %q", n)
+		}
+		return nil
+	})
+}
+
 func TestLabelsOfAnAdapterMayDiffer(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "adapter")
 	f := families[0]

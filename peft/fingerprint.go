@@ -3,6 +3,10 @@ package peft
 import (
 	"fmt"
 	"math"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -74,4 +78,36 @@ func (f *fingerprint) sameWeights(o *fingerprint) bool {
 		}
 	}
 	return true
+}
+
+// otherBase compares the base model's name that others' files record with what m is called, by the folder it was
+// loaded from or by its config, and gives m's name if they differ. Where either has no name there is nothing to
+// say.
+func otherBase(recorded string, m model.Model) string {
+	var names []string
+	if of, _ := m.Config()["_name_or_path"].(string); shortName(of) != "" {
+		names = append(names, of)
+	}
+	if shortName(m.Path()) != "" {
+		names = append(names, m.Path())
+	}
+	want := shortName(recorded)
+	same := func(name string) bool { return shortName(name) == want }
+	if want == "" || len(names) == 0 || slices.ContainsFunc(names, same) {
+		return ""
+	}
+	return names[len(names)-1]
+}
+
+// shortName is what a model's name on the hub and its folder's path have in common: the last part, in lower case,
+// and the repository's name for a folder of the hub's cache.
+func shortName(name string) string {
+	name = strings.TrimRight(filepath.ToSlash(name), "/")
+	for part := range strings.SplitSeq(name, "/") {
+		if repo, ok := strings.CutPrefix(part, "models--"); ok {
+			name = repo[strings.LastIndex(repo, "--")+1:]
+		}
+	}
+	name = strings.Trim(path.Base(name), "-.")
+	return strings.ToLower(strings.TrimSuffix(name, ".gguf"))
 }

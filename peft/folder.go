@@ -69,6 +69,7 @@ type folder struct {
 	prepare func(m model.Model, o *Options) (technique, error)
 	// values reads the weights of a method's own parameters and of the model's.
 	values func(s *bindings.Scope, m model.Model, a *adapter, specs []spec) (given, error)
+	notes  []string // remarks for Method.Notes
 	close  []io.Closer
 }
 
@@ -254,8 +255,13 @@ func (f *folder) load(s *bindings.Scope, m model.Model) (*adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.sidecar != nil && f.sidecar.Fingerprint != nil && !f.sidecar.Fingerprint.sameWeights(now) {
-		a.notes = append(a.notes, fmt.Sprintf("%s was trained on a base model with other weights (%s)", f.Path, orUnknown(f.Base)))
+	a.notes = f.notes
+	if f.sidecar != nil && f.sidecar.Fingerprint != nil {
+		if !f.sidecar.Fingerprint.sameWeights(now) {
+			a.notes = append(a.notes, fmt.Sprintf("%s was trained on a base model with other weights (%s)", f.Path, orUnknown(f.Base)))
+		}
+	} else if name := otherBase(f.Base, m); name != "" {
+		a.notes = append(a.notes, fmt.Sprintf("%s was trained on the base model %s; this one is %s", f.Path, f.Base, name))
 	}
 	return a, nil
 }
