@@ -165,6 +165,8 @@ func (a *adapter) saveCheckpoint(s *bindings.Scope, path string, m model.Model, 
 		return errors.New("such a file holds llama-adapter only")
 	case i.Family != "llama" || len(m.Labels()) > 0:
 		return errors.New("such a file belongs to a LLaMA language model")
+	case len(a.beside(m)) > 0:
+		return fmt.Errorf("such a file has no place for the model's own weights that were trained too (%s)", hf.List(a.beside(m)))
 	}
 	return s.Run(func(s *bindings.Scope) error {
 		gates, err := a.gates(s, d == DialectLLaMAFile)

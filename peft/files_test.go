@@ -446,6 +446,16 @@ func TestImpossibleConversionsSayWhy(t *testing.T) {
 		{"prefix of an encoder", "prefix", peft.Options{}, families[0], peft.DialectPeft, "DistilBERT"},
 		{"adaption of an encoder", "llama-adapter", peft.Options{}, families[0], peft.DialectPeft, "distilbert"},
 		{"grouped prefix", "prefix", peft.Options{}, families[3], peft.DialectHub, "as many key/value heads"},
+		{"norms in the hub", "houlsby", peft.Options{TrainLayerNorm: true}, families[0], peft.DialectHub,
+			"no place for the model's own weights that were trained too (distilbert.transformer.layer.0.sa_layer_norm.weight, "},
+		{"embeddings in the hub", "prefix", peft.Options{Unfreeze: []string{"embed_tokens"}}, families[2], peft.DialectHub, "trained too (model.embed_tokens.weight)"},
+		{"a head in a checkpoint", "llama-adapter", peft.Options{Unfreeze: []string{"lm_head"}}, families[2], peft.DialectLitLLaMA, "trained too (lm_head.weight)"},
+		{"norms in a checkpoint", "llama-adapter", peft.Options{Unfreeze: []string{"model.norm"}}, families[2], peft.DialectLLaMAFile, "trained too (model.norm.weight)"},
+		{"a head beside adaption prompts", "llama-adapter", peft.Options{Gate: "layer", Unfreeze: []string{"lm_head"}}, families[2], peft.DialectPeft, "no other trained weights beside adaption prompts (lm_head.weight)"},
+		{"adaption prompts behind a bias", "llama-adapter", peft.Options{Gate: "layer"}, families[4], peft.DialectPeft, "the bias of the output map twice"},
+		{"prompt of an encoder's classifier", "prompt", peft.Options{}, families[0], peft.DialectPeft, "peft classifies from the first virtual token, this adapter from [CLS]"},
+		{"prompt of a decoder's classifier", "prompt", peft.Options{}, families[1], peft.DialectPeft, "peft classifies from the last position, padding or not"},
+		{"adapted and trained", "lora", peft.Options{Unfreeze: []string{"*.1.attention.q_lin.weight"}}, families[0], peft.DialectPeft, "layer.1.attention.q_lin has both"},
 		{"nonsense", "llama-adapter", peft.Options{}, families[2], "x", "not known"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -328,7 +328,7 @@ func (a *adapter) saveAs(s *bindings.Scope, dir string, m model.Model, d Dialect
 	case DialectPeft:
 		err = a.savePeft(s, dir, m, portable)
 	case DialectHub:
-		err = a.saveHub(s, dir, m)
+		err = a.saveHub(s, dir, m, portable)
 	default:
 		err = a.saveCheckpoint(s, dir, m, d)
 	}

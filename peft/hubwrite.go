@@ -13,12 +13,15 @@ import (
 	"gopeft/model/hf"
 )
 
-// saveHub writes an AdapterHub folder.
-func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model) error {
+// saveHub writes an AdapterHub folder; portable, one that adapters itself computes the same from.
+func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable bool) error {
 	i := m.Info()
 	config, err := a.hubConfig(i)
 	if err != nil {
 		return err
+	}
+	if names := a.beside(m); portable && len(names) > 0 {
+		return fmt.Errorf("its files have no place for the model's own weights that were trained too (%s)", hf.List(names))
 	}
 	if err := makeDir(dir); err != nil {
 		return err

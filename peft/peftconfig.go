@@ -16,11 +16,20 @@ import (
 
 // Folders of the HuggingFace peft library: adapter_config.json and adapter_model.safetensors or .bin.
 
-// peftTypes maps methods to peft's names for them. The last two are not peft's own: only gopeft reads them.
+// peftTypes maps methods to peft's names for them. The last three are not peft's own: only gopeft reads them.
 var peftTypes = []struct{ method, peft string }{
 	{"lora", "LORA"}, {"dora", "LORA"}, {"ia3", "IA3"}, {"prompt", "PROMPT_TUNING"}, {"prefix", "PREFIX_TUNING"},
-	{"llama-adapter", "ADAPTION_PROMPT"}, {"llama-adapter-v2", "ADAPTION_PROMPT_V2"}, {"bitfit", "BITFIT"},
+	{"llama-adapter", "ADAPTION_PROMPT"}, {"llama-adapter", ownAdaption}, {"llama-adapter-v2", "ADAPTION_PROMPT_V2"}, {"bitfit", "BITFIT"},
 }
+
+// ownAdaption is the type of LLaMA-Adapters that peft's adaption prompts do not compute.
+const ownAdaption = "LLAMA_ADAPTER"
+
+// Values of bias: which of the model's biases peft trained beside LoRA.
+const (
+	biasAll  = "all"
+	biasLoRA = "lora_only" // those of the maps that LoRA changes
+)
 
 const (
 	peftWeights    = "adapter_model.safetensors"

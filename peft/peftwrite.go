@@ -3,7 +3,6 @@ package peft
 import (
 	"errors"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,10 +18,12 @@ func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portabl
 	if err != nil {
 		return err
 	}
-	if portable {
-		if err := a.foreign(m); err != nil {
-			return err
-		}
+	theirs := a.foreign(m)
+	switch {
+	case portable && theirs != nil:
+		return theirs
+	case !portable && a.name == "llama-adapter" && (theirs != nil || a.o.Gate != "layer" || a.o.GateTanh):
+		config["peft_type"] = ownAdaption
 	}
 	return s.Run(func(s *bindings.Scope) error {
 		o := a.o
@@ -105,7 +106,7 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 		c["task_type"] = "SEQ_CLS"
 	}
 	for _, t := range peftTypes {
-		if t.method == a.name {
+		if t.method == a.name && c["peft_type"] == nil {
 			c["peft_type"] = t.peft
 		}
 	}
@@ -124,34 +125,23 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = o.Rank, wholeNumber(o.Alpha), o.LoRADropout, o.RSLoRA, o.DoRA
 		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = "none", false, true
 		c["target_modules"] = peftTargets(m, o.Targets)
-		ranks, alphas := map[string]int{}, map[string]any{}
+		ranks, alphas := map[string]int{}, map[string]any{} // by full names, which old versions of peft do not take as patterns
 		if l.perModule != nil {
 			targets, _ := outlineOf(m).targets(o.Targets)
 			for _, t := range targets {
 				r, alpha := l.perModule(t.name)
 				if r != o.Rank {
-					ranks[regexp.QuoteMeta(t.name)] = r
+					ranks[t.name] = r
 				}
 				if alpha != o.Alpha {
-					alphas[regexp.QuoteMeta(t.name)] = wholeNumber(alpha)
+					alphas[t.name] = wholeNumber(alpha)
 				}
 			}
 		}
 		c["rank_pattern"], c["alpha_pattern"] = ranks, alphas
 	case "ia3":
-		c["target_modules"], c["fan_in_fan_out"], c["init_ia3_weights"] = peftTargets(m, o.Targets), false, true
-		feed := []string{}
-		targets, _ := outlineOf(m).targets(o.Targets)
-		for _, t := range targets {
-			name := t.name
-			if full := peftTargets(m, o.Targets); !slices.Contains(full, name) {
-				name = name[strings.LastIndex(name, ".")+1:]
-			}
-			if core(a.technique).(*ia3).scalesInput(t) && !slices.Contains(feed, name) {
-				feed = append(feed, name)
-			}
-		}
-		c["feedforward_modules"] = feed
+		c["target_modules"], c["feedforward_modules"] = core(a.technique).(*ia3).peftTargets(m)
+		c["fan_in_fan_out"], c["init_ia3_weights"] = false, true
 	case "prompt":
 		c["num_virtual_tokens"], c["token_dim"], c["num_layers"], c["num_attention_heads"] = o.VirtualTokens, i.Hidden, i.Layers, i.Heads
 		c["num_transformer_submodules"], c["prompt_tuning_init"], c["prompt_tuning_init_text"], c["tokenizer_name_or_path"] = 1, "RANDOM", nil, nil
@@ -187,26 +177,48 @@ func (a *adapter) savedModules(m model.Model) []string {
 
 func lastPart(name string) string { return name[strings.LastIndex(name, ".")+1:] }
 
-// peftTargets writes targets as peft matches them: by the ends of names.
+// peftTargets writes targets as peft matches them, by the ends of names: slots and "all" become the last parts
+// of their maps' names.
 func peftTargets(m model.Model, targets []string) []string {
 	var out []string
 	plan := outlineOf(m)
 	for _, t := range targets {
-		names := []string{t}
-		if found, err := plan.targets([]string{t}); err == nil && len(found) > 1 {
-			names = nil
-			for _, f := range found {
-				names = append(names, lastPart(f.name))
+		found, _ := plan.targets([]string{t}) // Attach has found them
+		for _, f := range found {
+			name := lastPart(f.name)
+			if f.name == t || strings.HasSuffix(f.name, "."+t) {
+				name = t
 			}
-		}
-		for _, n := range names {
-			if !slices.Contains(out, n) {
-				out = append(out, n)
+			if !slices.Contains(out, name) {
+				out = append(out, name)
 			}
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// peftTargets are the targets as peft matches them, and those of them whose input is scaled. peft wants the
+// latter among the former, so one that names maps of both kinds gives way to their full names.
+func (v *ia3) peftTargets(m model.Model) (all, feedForward []string) {
+	plan := outlineOf(m)
+	all, feedForward = []string{}, []string{}
+	for _, name := range peftTargets(m, v.o.Targets) {
+		found, _ := plan.targets([]string{name})
+		mixed := slices.ContainsFunc(found, func(t target) bool { return v.scalesInput(t) != v.scalesInput(found[0]) })
+		for _, t := range found {
+			if mixed {
+				name = t.name
+			}
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+			if v.scalesInput(t) && !slices.Contains(feedForward, name) {
+				feedForward = append(feedForward, name)
+			}
+		}
+	}
+	return all, feedForward
 }
 
 // wholeNumber keeps 16.0 from being written as anything but 16: peft types lora_alpha as an integer.
