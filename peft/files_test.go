@@ -127,7 +127,7 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 		{"no such target", "peft/llama-causal-lora", set("target_modules", []string{"c_attn"}), "name no linear map"},
 		{"bad pattern", "peft/llama-causal-lora", set("target_modules", "(("), "target_modules"},
 		{"pissa", "peft/llama-causal-lora", set("init_lora_weights", "pissa"), "changes the base model's weights"},
-		{"bias", "peft/llama-causal-lora", set("bias", "all"), "bias"},
+		{"bias", "peft/llama-causal-lora", set("bias", "some"), `bias "some" is not supported (none, all, lora_only)`},
 		{"replication", "peft/llama-causal-lora", set("layer_replication", []any{[]int{0, 1}}), "layer_replication is not supported"},
 		{"neither dialect", "peft/llama-causal-lora", config(func(m map[string]any) { delete(m, "peft_type") }), "not an adapter"},
 		{"broken json", "peft/llama-causal-lora", func(t *testing.T, dir string) {

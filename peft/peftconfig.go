@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 
 	"gopeft/bindings"
@@ -44,17 +42,18 @@ type peftConfig struct {
 	Base          *string  `json:"base_model_name_or_path"`
 	ModulesToSave []string `json:"modules_to_save"`
 
-	Rank         int                `json:"r"`
-	Alpha        float64            `json:"lora_alpha"`
-	Dropout      float64            `json:"lora_dropout"`
-	RSLoRA       bool               `json:"use_rslora"`
-	DoRA         bool               `json:"use_dora"`
-	Bias         string             `json:"bias"`
-	Targets      patterns           `json:"target_modules"`
-	Exclude      patterns           `json:"exclude_modules"`
-	Layers       layerList          `json:"layers_to_transform"`
-	RankPattern  map[string]int     `json:"rank_pattern"`
-	AlphaPattern map[string]float64 `json:"alpha_pattern"`
+	Rank          int                `json:"r"`
+	Alpha         float64            `json:"lora_alpha"`
+	Dropout       float64            `json:"lora_dropout"`
+	RSLoRA        bool               `json:"use_rslora"`
+	DoRA          bool               `json:"use_dora"`
+	Bias          string             `json:"bias"`
+	Targets       patterns           `json:"target_modules"`
+	Exclude       patterns           `json:"exclude_modules"`
+	Layers        oneOrMore[int]     `json:"layers_to_transform"`
+	LayersPattern oneOrMore[string]  `json:"layers_pattern"`
+	RankPattern   overrides[int]     `json:"rank_pattern"`
+	AlphaPattern  overrides[float64] `json:"alpha_pattern"`
 
 	FeedForward patterns `json:"feedforward_modules"`
 
@@ -66,51 +65,6 @@ type peftConfig struct {
 
 	AdapterLength int `json:"adapter_len"`
 	AdapterLayers int `json:"adapter_layers"`
-}
-
-// patterns is a list of module names, or one regular expression over whole names.
-type patterns struct {
-	list  []string
-	regex string
-}
-
-func (p *patterns) UnmarshalJSON(raw []byte) error {
-	if len(raw) > 0 && raw[0] == '"' {
-		return json.Unmarshal(raw, &p.regex)
-	}
-	return json.Unmarshal(raw, &p.list)
-}
-
-func (p patterns) empty() bool { return len(p.list) == 0 && p.regex == "" }
-
-// match compiles the patterns to a test of a module's full name.
-func (p patterns) match() (func(name string) bool, error) {
-	if p.regex == "all-linear" {
-		return func(string) bool { return true }, nil
-	}
-	if p.regex != "" {
-		re, err := regexp.Compile("^(?:" + p.regex + ")$")
-		if err != nil {
-			return nil, fmt.Errorf("target_modules: %w", err)
-		}
-		return re.MatchString, nil
-	}
-	return func(name string) bool {
-		return slices.ContainsFunc(p.list, func(t string) bool { return name == t || strings.HasSuffix(name, "."+t) })
-	}, nil
-}
-
-// layerList is a list of layer numbers, or one.
-type layerList []int
-
-func (l *layerList) UnmarshalJSON(raw []byte) error {
-	if len(raw) > 0 && raw[0] != '[' && raw[0] != 'n' {
-		var one int
-		err := json.Unmarshal(raw, &one)
-		*l = layerList{one}
-		return err
-	}
-	return json.Unmarshal(raw, (*[]int)(l))
 }
 
 // unsupported are settings of peft that change the mathematics in ways that are not implemented.
@@ -151,10 +105,11 @@ func (c *peftConfig) check(raw []byte) error {
 			}
 		}
 	}
-	if c.Bias != "" && c.Bias != "none" {
-		return fmt.Errorf("bias %q is not supported (none)", c.Bias)
+	switch c.Bias {
+	case "", "none", biasAll, biasLoRA:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("bias %q is not supported (none, %s, %s)", c.Bias, biasAll, biasLoRA)
 }
 
 func openPeft(f *folder, raw []byte) error {
@@ -231,12 +186,15 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 			o.PrefixProjection = f.sidecar.Options.PrefixProjection
 		}
 	case "lora", "dora", "ia3":
-		if err := c.targets(m, o); err != nil {
+		if err := c.targets(f, m, o); err != nil {
 			return nil, err
 		}
 	}
 	switch f.Method {
 	case "lora", "dora":
+		if err := c.alsoBiases(m, o); err != nil {
+			return nil, err
+		}
 		l := &lora{}
 		if len(c.RankPattern)+len(c.AlphaPattern) > 0 {
 			var err error
@@ -252,7 +210,7 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 		return l, nil
 	case "ia3":
 		v := &ia3{inputs: []string{}}
-		feed, err := c.FeedForward.match()
+		feed, err := c.FeedForward.match("feedforward_modules")
 		if err != nil {
 			return nil, err
 		}
@@ -261,7 +219,7 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 			return nil, err
 		}
 		for _, t := range all {
-			if !c.FeedForward.empty() && feed(t.name) {
+			if feed(t.name) {
 				v.inputs = append(v.inputs, t.name)
 			}
 		}
@@ -273,90 +231,4 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 		return v, nil
 	}
 	return nil, nil
-}
-
-// targets resolves target_modules against the model: to the patterns as they are where they mean the same in
-// every layer, else to full names.
-func (c *peftConfig) targets(m model.Model, o *Options) error {
-	wanted, err := c.Targets.match()
-	if err != nil {
-		return err
-	}
-	excluded, err := c.Exclude.match()
-	if err != nil {
-		return err
-	}
-	plan := outlineOf(m)
-	all, err := plan.targets([]string{"all"})
-	if err != nil {
-		return err
-	}
-	o.Targets = nil
-	short := map[string]int{}
-	for _, t := range all {
-		layer := slices.Index(plan.blocks, t.block)
-		if !wanted(t.name) || !c.Exclude.empty() && excluded(t.name) || len(c.Layers) > 0 && !slices.Contains(c.Layers, layer) {
-			continue
-		}
-		o.Targets = append(o.Targets, t.name)
-		short[t.name[strings.LastIndex(t.name, ".")+1:]]++
-	}
-	if len(o.Targets) == 0 {
-		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))
-	}
-	for _, n := range short {
-		if n != len(plan.blocks) {
-			return nil
-		}
-	}
-	o.Targets = nil
-	for _, name := range plan.moduleNames() {
-		if short[name] > 0 {
-			o.Targets = append(o.Targets, name)
-		}
-	}
-	return nil
-}
-
-// perModule applies rank_pattern and alpha_pattern: regular expressions over the ends of modules' names.
-func (c *peftConfig) perModule() (func(string) (int, float64), error) {
-	compile := func(pattern string) (*regexp.Regexp, error) {
-		re, err := regexp.Compile(`^(?:.*\.)?(?:` + pattern + ")$")
-		if err != nil {
-			return nil, fmt.Errorf("rank_pattern, alpha_pattern: %w", err)
-		}
-		return re, nil
-	}
-	ranks, alphas := map[*regexp.Regexp]int{}, map[*regexp.Regexp]float64{}
-	for p, r := range c.RankPattern {
-		re, err := compile(p)
-		if err != nil {
-			return nil, err
-		}
-		if r < 1 {
-			return nil, fmt.Errorf("rank_pattern: %q is %d", p, r)
-		}
-		ranks[re] = r
-	}
-	for p, a := range c.AlphaPattern {
-		re, err := compile(p)
-		if err != nil {
-			return nil, err
-		}
-		alphas[re] = a
-	}
-	return func(name string) (int, float64) {
-		rank, alpha := c.Rank, c.Alpha
-		for re, r := range ranks {
-			if re.MatchString(name) {
-				rank = r
-			}
-		}
-		for re, a := range alphas {
-			if re.MatchString(name) {
-				alpha = a
-			}
-		}
-		return rank, alpha
-	}, nil
 }

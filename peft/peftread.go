@@ -1,6 +1,7 @@
 package peft
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,19 +62,26 @@ func (f *folder) peftValues(s *bindings.Scope, m model.Model, a *adapter, specs 
 	for _, p := range m.Params().All() {
 		if !isHead(m, p.Name) && a.trains(m, p.Name) {
 			names = append(names, p.Name)
-			wants = append(wants, want{peftKeys(f.Method, p.Name), p.T.Shape(), false})
+			wants = append(wants, c.trained(f.Method, p))
 		}
 	}
-	ts, err := pick(s, path, archive, wants, nil)
+	ts, err := pick(s, path, archive, wants, c.headCopy)
 	if err != nil {
 		return g, err
 	}
+	absent := 0
 	for i, name := range names {
 		if i < own {
 			g.own[name] = ts[i]
-		} else {
-			g.model[name] = ts[i]
+			continue
 		}
+		g.model[name] = ts[i]
+		if !ts[i].Defined() {
+			absent++
+		}
+	}
+	if absent > 0 { // lora_only in peft 0.11, which looks for them under a wrong name
+		f.notes = append(f.notes, fmt.Sprintf("%s: bias is %q, but %d biases are not in the file: the base model's are used", f.Path, c.Bias, absent))
 	}
 	if projected {
 		return g, f.readProjection(s, specs, g)
@@ -90,6 +98,22 @@ func (c *peftConfig) alsoSaved(m model.Model) []string {
 		}
 	}
 	return out
+}
+
+// trained asks for a parameter of the model that was trained beside the adapter. Biases that were trained for
+// the sake of bias may be those of a map inside LoRA's, or absent.
+func (c *peftConfig) trained(method string, p *model.Param) want {
+	w := want{peftKeys(method, p.Name), p.T.Shape(), false}
+	if module, ok := strings.CutSuffix(p.Name, ".bias"); ok && (c.Bias == biasAll || c.Bias == biasLoRA) {
+		w.keys = append(w.keys, peftKeys(method, module+".base_layer.bias")...)
+		w.optional = true
+	}
+	return w
+}
+
+// headCopy reports keys of a head's biases that peft saves beside the head itself: the base's and its own once more.
+func (c *peftConfig) headCopy(key string) bool {
+	return c.Bias == biasAll && (strings.HasSuffix(key, ".original_module.bias") || strings.HasSuffix(key, ".modules_to_save.bias"))
 }
 
 func hasSpec(specs []spec, name string) bool {

@@ -12,6 +12,7 @@ parts=(
     'llama'
     'chat'
     'peft_files'
+    'peft_targets'
     'adapterhub'
     'reference'
     'classic'

@@ -49,6 +49,11 @@ def methods(family, task):
         "ia3": IA3Config(task_type=t, target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"], **head) if bert else
         IA3Config(task_type=t, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
     }
+    if bert:
+        out |= {
+            "lora-bias": lora(target_modules=few, bias="all"),
+            "lora-bias-few": lora(target_modules=few, bias="lora_only"),
+        }
     if not bert:
         out |= {
             "prefix": PrefixTuningConfig(task_type=t, num_virtual_tokens=K),
@@ -87,7 +92,8 @@ def file_name(projection):
         if name.startswith("prompt_encoder.default."):
             rest = name.removeprefix("prompt_encoder.default.")
             return rest if projection else "prompt_embeddings"
-        return name.replace(".modules_to_save.default", "").replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+        name = name.replace(".modules_to_save.default", "").replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+        return name.replace(".base_layer", "")
     return rename
 
 
@@ -119,6 +125,9 @@ def write(family, task, method, cfg):
         model = make()
         model.name_or_path = base_name
         model = get_peft_model(model, cfg).eval()
+        for name, p in model.named_parameters():
+            if "original_module" in name:  # trained for bias="all", but not in use
+                p.requires_grad_(False)
         randomise(model, n)
         if task == "seqcls":
             break
@@ -139,7 +148,8 @@ def write(family, task, method, cfg):
     rename = file_name(method == "prefix-projection")
     names = {n for n, _ in tiny.trainable(model, rename)}
     if method != "prefix-projection":
-        saved = {k for k, v in get_peft_model_state_dict(model).items()}
+        # For bias="all" the head's biases are saved three times.
+        saved = {rename(k) for k in get_peft_model_state_dict(model) if ".original_module." not in k and ".modules_to_save." not in k}
         if names != saved:
             raise SystemExit(f"{d.name}: trained {sorted(names - saved)}, saved {sorted(saved - names)}")
 
