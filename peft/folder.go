@@ -194,6 +194,9 @@ func Load(s *bindings.Scope, path string, m model.Model) (Method, error) {
 type LoadOptions struct {
 	// PeftCompat classifies behind a soft prompt from the position the peft library pools.
 	PeftCompat bool
+	// AdapterLength is the prompts' length in a checkpoint file of LLaMA-Adapter's repository, which does not
+	// record it; 0 has the file's shapes and gates tell.
+	AdapterLength int
 }
 
 // LoadWith is Load with options.
@@ -203,6 +206,9 @@ func LoadWith(s *bindings.Scope, path string, m model.Model, o LoadOptions) (Met
 		return nil, err
 	}
 	f.Options.PeftCompat = f.Options.PeftCompat || o.PeftCompat
+	if f.Dialect == DialectLLaMAFile && o.AdapterLength > 0 {
+		f.Options.AdapterLength = o.AdapterLength
+	}
 	a, err := f.load(s, m)
 	return orNil(a), errors.Join(err, f.Close())
 }
