@@ -44,6 +44,9 @@ func (a *adapter) foreign(m model.Model) error {
 	case "llama-adapter":
 		return a.foreignAdaption(m)
 	case "lora", "dora", "ia3":
+		if a.name != "ia3" && a.peftBias(m) != "none" {
+			return nil
+		}
 		adapted, err := outlineOf(m).targets(a.o.Targets)
 		if err != nil {
 			return err

@@ -33,6 +33,7 @@ func TestExportForPython(t *testing.T) {
 			{name: "rslora", method: "lora", o: peft.Options{RSLoRA: true, Targets: []string{"all"}, Rank: 3}},
 			{name: "dora", method: "dora", o: peft.Options{Targets: []string{"q", "down"}}},
 			{name: "unfreeze", method: "lora", o: peft.Options{Unfreeze: []string{"lm_head", "*.1.mlp.*"}}, only: "llama-causal"},
+			{name: "lora-biases", method: "lora", o: peft.Options{Unfreeze: []string{"*.bias"}}, only: "distilbert-seqcls"},
 			{name: "ia3", method: "ia3"},
 			{name: "prompt", method: "prompt", o: peft.Options{VirtualTokens: 4}},
 			{name: "prefix", method: "prefix", o: peft.Options{VirtualTokens: 4}},

@@ -220,8 +220,19 @@ func (c *peftConfig) targets(f *folder, m model.Model, o *Options) error {
 
 // alsoBiases has the biases trained that peft trained beside LoRA.
 func (c *peftConfig) alsoBiases(m model.Model, o *Options) error {
+	names, err := biases(c.Bias, m, o.Targets)
+	for _, name := range names {
+		if !matchesAny(o.Unfreeze, name) {
+			o.Unfreeze = append(o.Unfreeze, name)
+		}
+	}
+	return err
+}
+
+// biases are the model's parameters that peft trains for a value of bias, head apart, in order.
+func biases(kind string, m model.Model, targets []string) ([]string, error) {
 	var names []string
-	switch c.Bias {
+	switch kind {
 	case biasAll:
 		for _, p := range m.Params().All() {
 			if strings.HasSuffix(p.Name, ".bias") && !isHead(m, p.Name) {
@@ -229,20 +240,28 @@ func (c *peftConfig) alsoBiases(m model.Model, o *Options) error {
 			}
 		}
 	case biasLoRA:
-		targets, err := outlineOf(m).targets(o.Targets)
+		adapted, err := outlineOf(m).targets(targets)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, t := range targets {
+		for _, t := range adapted {
 			if b := t.module.Dense.B; b != nil {
 				names = append(names, b.Name)
 			}
 		}
 	}
-	for _, name := range names {
-		if !matchesAny(o.Unfreeze, name) {
-			o.Unfreeze = append(o.Unfreeze, name)
+	slices.Sort(names)
+	return names, nil
+}
+
+// peftBias is the value of bias that stands for the model's parameters trained beside LoRA, if one does.
+func (a *adapter) peftBias(m model.Model) string {
+	trained := a.beside(m)
+	slices.Sort(trained)
+	for _, kind := range []string{biasLoRA, biasAll} {
+		if names, err := biases(kind, m, a.o.Targets); err == nil && len(names) > 0 && slices.Equal(names, trained) {
+			return kind
 		}
 	}
-	return nil
+	return "none"
 }

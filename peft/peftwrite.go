@@ -55,7 +55,11 @@ func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portabl
 			ts = []hf.Named{{Name: promptName, Tensor: foldPrefix(s, a, m)}}
 		}
 		for _, t := range a.tuned {
-			ts = append(ts, hf.Named{Name: peftKeys(a.name, t.p.Name)[0], Tensor: t.t})
+			name := t.p.Name
+			if module, ok := strings.CutSuffix(name, ".bias"); ok && config["bias"] != "none" && a.params.Get(module+".lora_A.weight") != nil {
+				name = module + ".base_layer.bias"
+			}
+			ts = append(ts, hf.Named{Name: peftKeys(a.name, name)[0], Tensor: t.t})
 		}
 		return inTurn(
 			func() error { return write(s, dir, peftWeights, ts) },
@@ -123,7 +127,7 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 	case "lora", "dora":
 		l := core(a.technique).(*lora)
 		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = o.Rank, wholeNumber(o.Alpha), o.LoRADropout, o.RSLoRA, o.DoRA
-		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = "none", false, true
+		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = a.peftBias(m), false, true
 		c["target_modules"] = peftTargets(m, o.Targets)
 		ranks, alphas := map[string]int{}, map[string]any{} // by full names, which old versions of peft do not take as patterns
 		if l.perModule != nil {
@@ -160,11 +164,14 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 }
 
 // savedModules are the model's modules with parameters that the method trained, heads by their short names.
-// peft leaves heads of adaption prompts alone and would not know where to put them.
+// peft leaves heads of adaption prompts alone and would not know where to put them. Biases beside LoRA go by bias.
 func (a *adapter) savedModules(m model.Model) []string {
 	var out []string
 	if a.name != "llama-adapter" {
 		out = slices.Clone(m.HeadNames())
+	}
+	if (a.name == "lora" || a.name == "dora") && a.peftBias(m) != "none" {
+		return out
 	}
 	for _, t := range a.tuned {
 		module := t.p.Name[:strings.LastIndex(t.p.Name, ".")]
