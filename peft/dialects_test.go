@@ -190,6 +190,9 @@ func TestPromptsPooledAsPeftDoesConvert(t *testing.T) {
 				return err
 			}
 			method.Close()
+			if saved, ok := settings(t, dir)["modules_to_save"]; ok {
+				t.Errorf("modules_to_save is %v: peft 0.11 takes none for prompts", saved)
+			}
 			return peft.Convert(s, dir, dir+"-peft", peft.DialectPeft, m)
 		})
 	}

@@ -165,6 +165,7 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 
 // savedModules are the model's modules with parameters that the method trained, heads by their short names.
 // peft leaves heads of adaption prompts alone and would not know where to put them. Biases beside LoRA go by bias.
+// For virtual tokens peft knows heads without being told, and in old versions (0.11) there is no telling it.
 func (a *adapter) savedModules(m model.Model) []string {
 	var out []string
 	if a.name != "llama-adapter" {
@@ -178,6 +179,9 @@ func (a *adapter) savedModules(m model.Model) []string {
 		if matchesAny(a.o.Unfreeze, t.p.Name) && !slices.Contains(out, module) {
 			out = append(out, module)
 		}
+	}
+	if promptLearning(a.name) && len(out) == len(m.HeadNames()) {
+		return nil
 	}
 	return out
 }
