@@ -17,7 +17,7 @@ import (
 // FuzzAdapterConfig reads arbitrary settings beside real weights: an adapter or one line of error, never a
 // panic, and nothing left alive.
 func FuzzAdapterConfig(f *testing.F) {
-	for _, fixture := range []string{"peft/distilbert-seqcls-lora", "peft/distilbert-seqcls-ia3", "peft/distilbert-seqcls-prompt", "adapterhub/distilbert-houlsby", "adapterhub/distilbert-prefix"} {
+	for _, fixture := range []string{"peft/distilbert-seqcls-lora", "peft/distilbert-seqcls-lora-bias", "peft/distilbert-seqcls-ia3", "peft/distilbert-seqcls-prompt", "adapterhub/distilbert-houlsby", "adapterhub/distilbert-prefix"} {
 		raw, err := os.ReadFile(modeltest.Testdata(f, fixture+"/adapter_config.json"))
 		if err != nil {
 			f.Fatal(err)
