@@ -115,7 +115,9 @@ func (ps *Params) Count() (trainable, total int64) {
 // Freeze makes no parameter trainable.
 func (ps *Params) Freeze(s *bindings.Scope) {
 	for _, p := range ps.list {
-		p.SetTrainable(s, false)
+		if p.Trainable {
+			p.SetTrainable(s, false)
+		}
 	}
 }
 

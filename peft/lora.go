@@ -63,7 +63,7 @@ func (l *lora) mount(x *mounting) error {
 			a: x.params.Get(t.name + ".lora_A.weight"), b: x.params.Get(t.name + ".lora_B.weight"),
 			m: x.params.Get(t.name + ".lora_magnitude_vector"),
 		}
-		u.norm = x.memo(u.a, u.b)
+		u.norm = x.memo(u.a, u.b, t.module.Dense.W)
 		if l.o.RSLoRA {
 			u.scale = alpha / math.Sqrt(float64(rank))
 		}

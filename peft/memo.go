@@ -6,13 +6,20 @@ import (
 )
 
 // memo keeps tensors computed from parameters alone, for as long as those stay the same and nothing is
-// recorded for autograd: token-by-token generation would otherwise compute them anew for every token.
+// recorded for autograd: token-by-token generation would otherwise compute them anew for every token, and
+// switching between adapters at every switch.
 type memo struct {
 	from  []*model.Param
 	scope *bindings.Scope // long-lived owner
 	kept  []bindings.Tensor
-	seen  []int64
+	seen  []seen
 	as    bindings.DType
+}
+
+// seen is a parameter's value at a time.
+type seen struct {
+	t       bindings.Tensor
+	version int64
 }
 
 // get gives what fn computes, for inputs that also depend on a compute dtype. In training it is fn itself.
@@ -31,14 +38,14 @@ func (c *memo) get(s *bindings.Scope, as bindings.DType, fn func(s *bindings.Sco
 	}
 	c.as = as
 	for _, p := range c.from {
-		c.seen = append(c.seen, p.T.Version())
+		c.seen = append(c.seen, seen{p.T, p.T.Version()})
 	}
 	return c.kept
 }
 
 func (c *memo) current() bool {
 	for i, p := range c.from {
-		if p.T.Version() != c.seen[i] {
+		if !p.T.Same(c.seen[i].t) || p.T.Version() != c.seen[i].version {
 			return false
 		}
 	}

@@ -71,6 +71,7 @@ type mounting struct {
 	scope  *bindings.Scope // the model's
 	lm     model.Linear    // the language-model head
 	config map[string]any  // the model's config.json
+	former []*memo         // of the last time the technique was mounted, in the order it asks for them
 	memos  []*memo
 }
 
@@ -82,9 +83,13 @@ func (u unembedding) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 	return s.Linear(x, u.m.LMWeight(), bindings.Tensor{})
 }
 
-// memo makes a cache of what is computed from the parameters alone.
+// memo is a cache of what is computed from parameters alone, kept from mounting to mounting.
 func (x *mounting) memo(from ...*model.Param) *memo {
 	c := &memo{from: from, scope: x.scope}
+	if n := len(x.memos); n < len(x.former) {
+		c = x.former[n]
+		c.from = from
+	}
 	x.memos = append(x.memos, c)
 	return c
 }
@@ -149,6 +154,7 @@ func (a *adapter) attach(s *bindings.Scope, m model.Model, g given) error {
 	}
 	m.Params().Freeze(s)
 	x := a.mounting(m)
+	x.former = a.memos
 	if err := a.mount(x); err != nil {
 		h.Clear()
 		return fmt.Errorf("attach %s: %w", a.name, err)
@@ -162,7 +168,9 @@ func (a *adapter) attach(s *bindings.Scope, m model.Model, g given) error {
 		t.p.SetTrainable(s, true)
 	}
 	for _, p := range a.params.All() {
-		p.SetTrainable(s, true)
+		if !p.Trainable {
+			p.SetTrainable(s, true)
+		}
 	}
 	return nil
 }
@@ -274,10 +282,7 @@ func (a *adapter) Detach() {
 	for _, restore := range a.restore {
 		restore()
 	}
-	for _, c := range a.memos {
-		c.drop()
-	}
-	a.restore, a.memos = nil, nil
+	a.restore = nil
 	a.m.Hooks().Clear()
 	if a.inPlace() {
 		a.m.Params().Freeze(a.m.Scope())
@@ -290,6 +295,10 @@ func (a *adapter) Close() {
 	if a.m == nil {
 		return
 	}
+	for _, c := range a.memos {
+		c.drop()
+	}
+	a.memos = nil
 	for _, p := range a.params.All() {
 		a.m.Scope().Free(p.T)
 	}
