@@ -24,7 +24,7 @@ type FoldOptions struct {
 	Threads   int
 	Data      *data.ExampleReader // texts to compare on; nil: sentences of our own
 	MaxLength int                 // tokens of a text compared
-	Tolerance float64             // largest difference of a logit that passes; 0: by dtype
+	Tolerance float64             // largest difference of a logit that passes; 0: for Merge by dtype
 }
 
 // Folded is what Merge and Convert found when they compared.
@@ -36,6 +36,9 @@ type Folded struct {
 	Difference float64 `json:"largest_difference"`
 	Largest    float64 `json:"largest_value"`
 	Tolerance  float64 `json:"tolerance"`
+	// Folding is the largest difference before the weights are rounded to the dtype they are written in.
+	Folding float64  `json:"folding_difference,omitempty"`
+	Notes   []string `json:"notes,omitempty"` // on how the adapter was loaded
 }
 
 // sentences are compared on where no data is given.
@@ -50,9 +53,15 @@ var sentences = []string{
 	"An absolute delight from start to finish!",
 }
 
-// Merge folds the source's adapter into its base model and writes a HuggingFace folder with the tokenizer. The
-// folder is read back and its outputs are compared with those of base and adapter; above the tolerance nothing
-// is left behind.
+// foldTolerance is how much of an output may change by folding, all in fp32.
+const foldTolerance = 1e-3
+
+// rounding is how much of the largest output may change by rounding weights to a half precision.
+var rounding = map[bindings.DType]float64{bindings.BFloat16: 0.04, bindings.Half: 0.005}
+
+// Merge folds the source's adapter into its base model, in fp32, and writes a HuggingFace folder with the tokenizer.
+// The folder is read back and its outputs are compared, in fp32 too, with those of base and adapter; above the
+// tolerance nothing is left behind.
 func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (Folded, error) {
 	var r Folded
 	info, err := adapterOf(src)
@@ -66,11 +75,6 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 	if err != nil {
 		return r, err
 	}
-	if o.Tolerance == 0 {
-		if o.Tolerance = 1e-3; dtype != bindings.Float {
-			o.Tolerance = 0.5
-		}
-	}
 	s.SetThreads(threads(o.Threads))
 	r = Folded{Method: info.Method, Out: o.Out, Tolerance: o.Tolerance}
 	tok, noTok := OpenTokenizer(src.Model)
@@ -79,14 +83,14 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 		return r, err
 	}
 	err = fsutil.WriteDir(o.Out, func(dir string) error {
-		before, err := mergeInto(ctx, s, src, info, dtype, dir, texts)
+		before, err := r.mergeInto(ctx, s, src, info, dtype, dir, texts)
 		if err != nil {
 			return err
 		}
 		if err := copyBeside(src.Model, dir, tok); err != nil {
 			return err
 		}
-		m, err := model.Load(s, dir, model.Options{DType: dtype, Classify: info.NumLabels > 0})
+		m, err := model.Load(s, dir, model.Options{Classify: info.NumLabels > 0})
 		if err != nil {
 			return fmt.Errorf("reading back what was written: %w", err)
 		}
@@ -110,24 +114,42 @@ func adapterOf(src Source) (peft.Info, error) {
 	return peft.Probe(src.Adapter)
 }
 
-// mergeInto writes the merged model to dir and gives its outputs as they were before.
-func mergeInto(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, dir string, texts [][]int64) (out outcome, err error) {
-	m, method, err := loadWithAdapter(s, src, info, dtype)
+// mergeInto writes the merged model to dir in dtype and gives its outputs as they were before. r is left with the
+// tolerance for what was written.
+func (r *Folded) mergeInto(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, dir string, texts [][]int64) (out outcome, err error) {
+	m, method, err := loadWithAdapter(s, src, info)
 	if err != nil {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	r.Notes = method.Notes()
 	if out, err = outputs(ctx, s, m, texts); err != nil { // closing the model frees the method too
 		return out, err
 	}
 	if err := peft.Merge(s, method, m); err != nil {
 		return out, err
 	}
-	return out, model.Save(s, dir, m)
+	given := r.Tolerance
+	if r.Tolerance == 0 {
+		r.Tolerance = foldTolerance
+	}
+	if share := rounding[dtype]; share > 0 { // else what is read back is what was folded
+		folded, err := outputs(ctx, s, m, texts)
+		if err != nil {
+			return out, err
+		}
+		if err := r.compare(out, folded); err != nil {
+			return out, err
+		}
+		if r.Folding, r.Difference = r.Difference, 0; given == 0 {
+			r.Tolerance = share * r.Largest
+		}
+	}
+	return out, model.SaveAs(s, dir, m, dtype)
 }
 
-func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType) (model.Model, peft.Method, error) {
-	m, err := model.Load(s, src.Model, model.Options{DType: dtype, Classify: info.NumLabels > 0, Labels: info.Labels})
+func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info) (model.Model, peft.Method, error) {
+	m, err := model.Load(s, src.Model, model.Options{Classify: info.NumLabels > 0, Labels: info.Labels})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -170,11 +192,12 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 	if err != nil {
 		return r, err
 	}
-	m, method, err := loadWithAdapter(s, src, info, bindings.Float)
+	m, method, err := loadWithAdapter(s, src, info)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	r.Notes = method.Notes()
 	before, err := outputs(ctx, s, m, texts)
 	method.Close()
 	if err != nil {

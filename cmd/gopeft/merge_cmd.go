@@ -36,7 +36,7 @@ func mergeCommand() *cli.Command {
 		Name: "merge", Usage: "fold an adapter into its base model and write a HuggingFace folder",
 		Flags: slices.Concat(foldFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights written: fp32, bf16 or fp16"},
-			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.001; of bf16 and fp16 0.5"},
+			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.001; of bf16 4 % and of fp16 0.5 % of the largest output, after folding to 0.001"},
 		}, uiFlags()),
 		Action: func(c *cli.Context) error {
 			return fold(c, "merged", func(s *bindings.Scope, src train.Source, o train.FoldOptions) (train.Folded, error) {
@@ -99,6 +99,9 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, train.Source, tr
 	})
 	if err != nil {
 		return err
+	}
+	for _, note := range r.Notes {
+		newUI(c).Note("%s", note)
 	}
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, r)

@@ -111,3 +111,27 @@ func TestMergeKeepsTheTokenizer(t *testing.T) {
 		t.Errorf("merged writes %q, the adapter %q", got, want)
 	}
 }
+
+func TestMergeRoundsOnce(t *testing.T) {
+	texts := writeText(t, "texts.jsonl", idRows)
+	for _, dtype := range []string{"bf16", "fp16"} {
+		for _, c := range []struct{ base, adapter string }{
+			{"distilbert/tiny", "peft/distilbert-seqcls-lora"}, {"llama/base", "peft/llama-causal-dora"}, {"llama/gqa", "peft/gqa-causal-ia3"},
+		} {
+			out := filepath.Join(t.TempDir(), "merged")
+			stdout, _ := must(t, "", "merge", "--model", modeltest.Testdata(t, c.base), "--adapter", modeltest.Testdata(t, c.adapter), "--out", out,
+				"--data", texts, "--dtype", dtype, "--json")
+			var r train.Folded
+			if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+				t.Fatal(err)
+			}
+			if r.Folding > 1e-4 || r.Difference <= r.Folding || r.Tolerance > 0.05*r.Largest {
+				t.Errorf("%s, %s: %s", c.adapter, dtype, stdout)
+			}
+			i, _ := inspectJSON(t, "--model", out)
+			if want := map[string]string{"bf16": "BF16", "fp16": "F16"}[dtype]; i.DTypes[want] != i.Total {
+				t.Errorf("%s: %v of %d", dtype, i.DTypes, i.Total)
+			}
+		}
+	}
+}
