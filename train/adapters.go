@@ -34,6 +34,9 @@ func ResolveAdapters(ctx context.Context, base string, adapters []string, ui UI)
 		src, err = Resolve(base, "")
 	case 1:
 		src, err = Resolve(base, named[0].Path)
+		if name := named[0].Name; src.Adapter != "" && strings.HasPrefix(adapters[0], name+"=") {
+			src.Name = name
+		}
 	default:
 		src, err = resolveSeveral(base, named)
 	}
@@ -99,6 +102,7 @@ func (a *adapters) Notes() []string { return a.notes }
 // adapters are the adapters of a source on its model.
 type adapters struct {
 	set   *peft.Set
+	named bool // by who gave it: rows may choose, if only between the one and the bare model
 	first string
 	room  int // positions that the adapter with the longest prompt leaves
 	notes []string
@@ -110,6 +114,9 @@ func (a *adapters) load(s *bindings.Scope, src Source, m model.Model) error {
 	list := src.Adapters
 	if src.Adapter != "" {
 		list = []NamedAdapter{nameAdapter(src.Adapter)}
+		if src.Name != "" {
+			list[0].Name, list[0].Path, a.named = src.Name, src.Adapter, true
+		}
 	}
 	for _, x := range list {
 		if x.Name == BareModel {
@@ -143,8 +150,8 @@ func (a *adapters) use(s *bindings.Scope, name string) error {
 	return a.set.Use(s, name)
 }
 
-// Several reports whether rows choose among adapters.
-func (a *adapters) Several() bool { return len(a.set.Names()) > 1 }
+// Several reports whether rows choose among adapters, the bare model being one.
+func (a *adapters) Several() bool { return a.named || len(a.set.Names()) > 1 }
 
 // CheckAdapter refuses a row's choice among several adapters that is not loaded.
 func (a *adapters) CheckAdapter(name string) error {

@@ -21,6 +21,7 @@ import (
 type Source struct {
 	Model      string         // folder of the (base) model
 	Adapter    string         // adapter folder, "" if none
+	Name       string         // what Adapter was called when it was given; "": it was not named
 	Adapters   []NamedAdapter // several adapters in place of Adapter, for rows to choose from
 	Classifier string         // classifier.safetensors of a features run, "" if none
 	Pool       string         // how that run pooled

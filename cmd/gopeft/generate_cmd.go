@@ -77,7 +77,7 @@ func adapterFlag() cli.Flag {
 
 // adaptersFlag is --adapter where several may be given.
 func adaptersFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; given more than once (NAME=PATH to name it), rows choose by their adapter column"}
+	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; named (NAME=PATH) or given more than once, rows choose by their adapter column (none: the bare model)"}
 }
 
 func generateTo(c *cli.Context, w io.Writer) error {

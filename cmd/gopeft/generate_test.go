@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -208,5 +209,30 @@ func TestPredictChoosesAdaptersByRow(t *testing.T) {
 	}
 	if cmp.Equal(want[0].Logits, want[1].Logits) {
 		t.Error("the adapters say the same")
+	}
+}
+
+func TestRowsChooseANamedAdapterOrNone(t *testing.T) {
+	tiny, lora := modeltest.Testdata(t, "llama/base"), modeltest.Testdata(t, "peft/llama-causal-lora")
+	one := func(args ...string) []int64 {
+		stdout, _ := must(t, "", append([]string{"generate", "--model", tiny, "--max-new-tokens", "8", "--prompts",
+			writeText(t, "one.jsonl", `{"input_ids": [1, 5, 9, 12]}`)}, args...)...)
+		return lines[generated](t, stdout)[0].TokenIDs
+	}
+	with, bare := one("--adapter", lora), one()
+	args := []string{"generate", "--model", tiny, "--adapter", "mine=" + lora, "--max-new-tokens", "8", "--prompts"}
+	stdout, _ := must(t, "", append(args, writeText(t, "rows.jsonl", `{"input_ids": [1, 5, 9, 12], "adapter": "none"}
+{"input_ids": [1, 5, 9, 12], "adapter": "mine"}
+{"input_ids": [1, 5, 9, 12]}
+`))...)
+	got := lines[generated](t, stdout)
+	for i, want := range [][]int64{bare, with, with} {
+		if !slices.Equal(got[i].TokenIDs, want) {
+			t.Errorf("row %d: %v, want %v", i+1, got[i].TokenIDs, want)
+		}
+	}
+	code, _, stderr := gopeft(t, "", append(args, writeText(t, "bad.jsonl", `{"input_ids": [1], "adapter": "other"}`))...)
+	if code != exitFailed || !strings.Contains(stderr, `bad.jsonl, row 1: adapter "other" is not loaded`) {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }
