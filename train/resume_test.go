@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/peft"
 	"gopeft/train"
 )
 
@@ -216,4 +218,50 @@ func TestResumesToTheSameBitsInBF16OnTwoThreads(t *testing.T) {
 	interrupt(t, cfg, "train", 7)
 	mustRun(t, cfg, train.Resume)
 	sameRun(t, comparable(t, cfg.Out), comparable(t, whole.Out))
+}
+
+// An adapter that is gone on from has its settings: asking for others is refused, not ignored.
+func TestAdapterInitKeepsItsSettings(t *testing.T) {
+	first := tinyConfig(t, "lora")
+	first.Epochs, first.Peft.Rank = 1, 4
+	mustRun(t, first, train.Refuse)
+	for _, c := range []struct {
+		want string
+		set  func(*train.Config)
+	}{
+		{"", func(*train.Config) {}},
+		{"", func(c *train.Config) { c.Peft.Rank = 4 }},
+		{"--rank is 8", func(c *train.Config) { c.Peft.Rank = 8 }},
+		{"--lora-dropout is 0.1", func(c *train.Config) { c.Peft.LoRADropout = 0.1 }},
+		{"--unfreeze is [layer.1]", func(c *train.Config) { c.Peft.Unfreeze = []string{"layer.1"} }},
+	} {
+		cfg := first
+		cfg.Peft = peft.Options{}
+		cfg.AdapterInit, cfg.Out = filepath.Join(first.Out, "best"), filepath.Join(t.TempDir(), "next")
+		c.set(&cfg)
+		_, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{})
+		if usage := (*train.UsageError)(nil); c.want == "" && err != nil || c.want != "" && (!errors.As(err, &usage) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q: %v", c.want, err)
+		}
+	}
+}
+
+// The loaded prompt's length counts, not the method's default.
+func TestAdapterInitLeavesRoomForItsPrompt(t *testing.T) {
+	first := tinyConfig(t, "prompt")
+	first.Epochs, first.Peft.VirtualTokens = 1, 3
+	mustRun(t, first, train.Refuse)
+	cfg := first
+	cfg.Peft = peft.Options{}
+	facts, err := model.ReadFacts(cfg.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.AdapterInit, cfg.Out = filepath.Join(first.Out, "best"), filepath.Join(t.TempDir(), "next")
+	cfg.MaxLength = facts.Room - 3
+	mustRun(t, cfg, train.Refuse)
+	cfg.MaxLength++
+	if _, err := train.Run(context.Background(), cfg, train.Overwrite, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "--max-length") {
+		t.Error(err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -82,6 +83,7 @@ type run struct {
 	trainer *Trainer
 	monitor Monitor
 	prog    Progress
+	saved   *Position // of last/, once this session wrote it
 	metrics *report.Metrics
 	events  *report.Events
 	summary report.Summary
@@ -110,8 +112,10 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	if err := r.saveLast(s); err != nil {
-		return err
+	if r.saved == nil || *r.saved != r.trainer.At { // else the end of the last epoch has
+		if err := r.saveLast(s); err != nil {
+			return err
+		}
 	}
 	if err == nil {
 		err = r.finish(ctx, s)
@@ -241,7 +245,7 @@ func (r *run) settle(s *bindings.Scope) error {
 // attach puts the method on the model: a new one, or that of --adapter-init.
 func (r *run) attach(s *bindings.Scope) (err error) {
 	if dir := r.cfg.AdapterInit; dir != "" {
-		if r.method, err = peft.Load(s, dir, r.model); err != nil {
+		if r.method, err = peft.LoadWith(s, dir, r.model, peft.LoadOptions{PeftCompat: r.cfg.Peft.PeftCompat}); err != nil {
 			return err
 		}
 		for _, note := range r.method.Notes() {
@@ -250,7 +254,7 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 		if r.method.Name() != r.cfg.Method {
 			return usage("--adapter-init %s holds a %s adapter, --method is %s", dir, r.method.Name(), r.cfg.Method)
 		}
-		return nil
+		return sameOptions(dir, r.cfg.Peft, r.method.Options())
 	}
 	o := r.cfg.Peft
 	o.Base, o.Tokenizer = r.cfg.Model, r.cfg.Model
@@ -266,6 +270,19 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 		return &UsageError{err}
 	}
 	return r.method.Attach(s, r.model)
+}
+
+// sameOptions refuses settings of a method that the adapter gone on from does not have: they are fixed in it.
+func sameOptions(dir string, asked, has peft.Options) error {
+	values := map[string]reflect.Value{}
+	Fields(reflect.ValueOf(&has).Elem(), func(key, _ string, v reflect.Value) { values[key] = v })
+	var failed error
+	Fields(reflect.ValueOf(&asked).Elem(), func(key, _ string, v reflect.Value) {
+		if failed == nil && !v.IsZero() && fmt.Sprint(v) != fmt.Sprint(values[key]) {
+			failed = usage("--%s is %v, the adapter of --adapter-init %s has %v: leave it out to go on from that", key, v, dir, values[key])
+		}
+	})
+	return failed
 }
 
 // open begins the run's files, or takes them up where the last checkpoint left them.
@@ -477,12 +494,17 @@ func (r *run) saveLast(s *bindings.Scope) error {
 		return err
 	}
 	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()
-	return fsutil.WriteDir(filepath.Join(r.cfg.Out, "last"), func(dir string) error {
+	err := fsutil.WriteDir(filepath.Join(r.cfg.Out, "last"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
 			return err
 		}
 		return r.trainer.SaveState(s, filepath.Join(dir, "state"), r.prog)
 	})
+	if err == nil {
+		at := r.trainer.At
+		r.saved = &at
+	}
+	return err
 }
 
 // finish scores the best checkpoint on every part and writes the summary and the picture.

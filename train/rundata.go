@@ -229,7 +229,15 @@ func (r *run) maxLength() (int, error) {
 	}
 	room := facts.Room
 	if r.cfg.Method == "prompt" { // virtual tokens take positions
-		o, err := peft.New("prompt", r.cfg.Peft)
+		settings := r.cfg.Peft
+		if dir := r.cfg.AdapterInit; dir != "" {
+			info, err := peft.Probe(dir)
+			if err != nil {
+				return 0, err
+			}
+			settings = info.Options
+		}
+		o, err := peft.New("prompt", settings)
 		if err != nil {
 			return 0, &UsageError{err}
 		}
