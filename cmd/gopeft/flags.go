@@ -96,6 +96,18 @@ func settingFlags(defaults reflect.Value, leaveOut ...string) []cli.Flag {
 	return flags
 }
 
+// chosenFlags makes a flag of some settings of a run.
+func chosenFlags(keys ...string) []cli.Flag {
+	defaults := train.Defaults()
+	var leaveOut []string
+	train.Fields(reflect.ValueOf(&defaults).Elem(), func(key, _ string, _ reflect.Value) {
+		if !slices.Contains(keys, key) {
+			leaveOut = append(leaveOut, key)
+		}
+	})
+	return settingFlags(reflect.ValueOf(&defaults).Elem(), leaveOut...)
+}
+
 func flagOf(key, usage string, v reflect.Value) cli.Flag {
 	hide := v.IsZero()
 	text := fmt.Sprint(v.Interface())

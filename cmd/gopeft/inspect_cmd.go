@@ -6,11 +6,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
 	"gopeft/model"
+	"gopeft/model/hf"
 	"gopeft/peft"
 	"gopeft/train"
 )
@@ -22,12 +24,10 @@ func inspectCommand() *cli.Command {
 			&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
 			adapterFlag(),
 			&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
-			&cli.StringFlag{Name: "task", Value: "classify", Usage: "classify, or causal for a language model"},
-			&cli.IntFlag{Name: "batch-size", Value: 12, Usage: "of the memory estimate"},
-			&cli.IntFlag{Name: "max-length", Value: 128, Usage: "of the memory estimate"},
+			&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 			&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"},
 			&cli.BoolFlag{Name: "layers", Usage: "list every parameter"},
-		}, peftFlags(), uiFlags()),
+		}, chosenFlags("batch-size", "max-length", "optimizer", "momentum", "weight-decay", "amp", "checkpoint-activations", "no-train-eval"), peftFlags(), uiFlags()),
 		Action: inspect,
 	}
 }
@@ -45,15 +45,25 @@ type inspected struct {
 	Model     string           `json:"model"`
 	Adapter   string           `json:"adapter,omitempty"`
 	Method    string           `json:"method,omitempty"`
+	Task      string           `json:"task"`
 	Info      model.Info       `json:"shape"`
 	Labels    []string         `json:"labels,omitempty"`
 	Trainable int64            `json:"trainable"`
 	Frozen    int64            `json:"frozen"`
 	Total     int64            `json:"total"`
-	DTypes    map[string]int64 `json:"dtypes"`
+	DTypes    map[string]int64 `json:"dtypes"` // as the files store them
 	Fresh     []string         `json:"new,omitempty"`
-	Memory    train.Memory     `json:"training_memory"`
-	Layers    []inspectedParam `json:"parameters,omitempty"`
+	Groups    []inspectedGroup `json:"groups"`
+	Memory    *train.Memory    `json:"training_memory,omitempty"`
+	Notes     []string         `json:"notes,omitempty"`
+	Params    []inspectedParam `json:"parameters,omitempty"`
+}
+
+// inspectedGroup is the parameters of a block, or of what lies before or behind the blocks.
+type inspectedGroup struct {
+	Name      string `json:"name"`
+	Trainable int64  `json:"trainable"`
+	Total     int64  `json:"total"`
 }
 
 type inspectedParam struct {
@@ -61,6 +71,15 @@ type inspectedParam struct {
 	Shape     []int64 `json:"shape"`
 	DType     string  `json:"dtype"`
 	Trainable bool    `json:"trainable"`
+	group     string
+}
+
+func (p inspectedParam) elements() int64 {
+	n := int64(1)
+	for _, d := range p.Shape {
+		n *= d
+	}
+	return n
 }
 
 func inspect(c *cli.Context) error {
@@ -68,116 +87,280 @@ func inspect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	r := inspected{Model: src.Model, Adapter: src.Adapter, Method: c.String("method"), DTypes: map[string]int64{}}
-	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		o := model.Options{Classify: c.String("task") == "classify"}
-		if src.Adapter != "" {
-			info, err := peft.Probe(src.Adapter)
-			if err != nil {
-				return err
-			}
-			o.Labels = info.Labels
-			r.Method = info.Method
-		}
-		m, err := model.Load(s, src.Model, o)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, m.Close()) }()
-		method, err := inspectMethod(c, s, src, m)
-		if err != nil {
-			return err
-		}
-		r.Info, r.Labels, r.Fresh = m.Info(), m.Labels(), m.Fresh()
-		params := slices.Clone(m.Params().All())
-		if method != nil {
-			params = append(params, method.Params().All()...)
-		}
-		var ts []bindings.Tensor
-		for _, p := range params {
-			n := p.T.Numel()
-			r.Total += n
-			if p.Trainable {
-				r.Trainable += n
-			}
-			r.DTypes[p.T.DType().String()] += n
-			r.Layers = append(r.Layers, inspectedParam{p.Name, p.T.Shape(), p.T.DType().String(), p.Trainable})
-			ts = append(ts, p.T)
-		}
-		r.Frozen = r.Total - r.Trainable
-		r.Memory = train.EstimateMemory(m, params, c.Int("batch-size"), c.Int("max-length"))
-		if c.Bool("load") {
-			if i := s.FirstNonFinite(ts); i >= 0 {
-				return fmt.Errorf("%s: tensor %s holds values that are not finite", src.Model, params[i].Name)
-			}
-		}
-		return nil
-	})
+	x, err := newInspection(c, src)
 	if err != nil {
 		return err
+	}
+	if err := bindings.Do(c.Context, x.run); err != nil {
+		return err
+	}
+	r := x.result
+	r.count(x.params)
+	for _, note := range r.Notes {
+		newUI(c).Note("%s", note)
+	}
+	if c.Bool("layers") {
+		r.Params = x.params
 	}
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, r)
 	}
-	printInspected(c, r)
-	return nil
+	return x.print(r)
 }
 
-// inspectMethod attaches the adapter, or the method asked for, to the model.
-func inspectMethod(c *cli.Context, s *bindings.Scope, src train.Source, m model.Model) (peft.Method, error) {
-	if src.Adapter != "" {
-		return peft.Load(s, src.Adapter, m)
+// inspection is an inspect in progress.
+type inspection struct {
+	c      *cli.Context
+	src    train.Source
+	cfg    train.Config // of the training that is estimated
+	load   model.Options
+	params []inspectedParam
+	result inspected
+}
+
+// newInspection decides what is asked for: the task, and whether a method is involved.
+func newInspection(c *cli.Context, src train.Source) (*inspection, error) {
+	cfg := train.Defaults()
+	if src.Run != nil {
+		cfg = *src.Run
 	}
-	name := c.String("method")
-	if name == "" {
-		return nil, nil
+	x := &inspection{c: c, src: src}
+	var err error
+	if x.cfg, err = flagsOver(c, cfg); err != nil {
+		return nil, err
 	}
-	cfg, err := flagsOver(c, train.Defaults())
+	facts, err := model.ReadFacts(src.Model)
 	if err != nil {
 		return nil, err
 	}
-	method, err := peft.New(name, cfg.Peft)
+	classify := !facts.Writes
+	switch {
+	case src.Adapter != "":
+		info, err := peft.Probe(src.Adapter)
+		if err != nil {
+			return nil, err
+		}
+		x.cfg.Method, classify = info.Method, info.NumLabels > 0
+		x.load.Labels = info.HeadLabels(facts.Labels)
+	case src.Run != nil && !c.IsSet("method"):
+		classify = src.Run.Task == "classify" && src.Classifier == ""
+	case src.Run != nil:
+		classify = src.Run.Task == "classify"
+	}
+	switch task := c.String("task"); task {
+	case "":
+	case "classify", "causal":
+		classify = task == "classify"
+	default:
+		return nil, &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
+	}
+	x.load.Classify, x.cfg.Task = classify, "causal"
+	if classify {
+		x.cfg.Task = "classify"
+	}
+	if x.cfg.MaxLength == 0 {
+		x.cfg.MaxLength = min(128, facts.Room)
+	}
+	if x.cfg.BatchSize < 1 || x.cfg.MaxLength < 1 {
+		return nil, &train.UsageError{Err: errors.New("--batch-size and --max-length must be at least 1")}
+	}
+	x.result = inspected{Model: src.Model, Adapter: src.Adapter, Method: x.cfg.Method, Task: x.cfg.Task, DTypes: map[string]int64{}}
+	return x, nil
+}
+
+func (x *inspection) run(s *bindings.Scope) error {
+	d, err := model.Describe(s, x.src.Model, x.load)
+	if err != nil {
+		return err
+	}
+	r := &x.result
+	r.Info, r.Labels = d.Info, d.Labels
+	group := groupsOf(d)
+	for _, p := range d.Params {
+		if p.DType == "" {
+			p.DType = "F32"
+			r.Fresh = append(r.Fresh, p.Name)
+		}
+		x.params = append(x.params, inspectedParam{Name: p.Name, Shape: p.Shape, DType: p.DType, group: group(p.Name)})
+	}
+	trains := x.cfg.Method != "" && x.cfg.Method != train.Features
+	if !trains && !x.c.Bool("load") {
+		return nil // names and shapes say it all
+	}
+	m, err := model.Load(s, x.src.Model, x.load)
+	if err != nil {
+		return err
+	}
+	return errors.Join(x.loaded(s, m, trains, group), m.Close())
+}
+
+// loaded looks at the model and at the method on it.
+func (x *inspection) loaded(s *bindings.Scope, m model.Model, trains bool, group func(string) string) error {
+	all := m.Params().All()
+	if trains {
+		method, err := x.attach(s, m)
+		if err != nil {
+			return err
+		}
+		defer method.Close()
+		if err := x.trained(m, method, group); err != nil {
+			return err
+		}
+		all = slices.Concat(all, method.Params().All())
+	}
+	if !x.c.Bool("load") {
+		return nil
+	}
+	ts := make([]bindings.Tensor, len(all))
+	for i, p := range all {
+		ts[i] = p.T
+	}
+	if i := s.FirstNonFinite(ts); i >= 0 {
+		return fmt.Errorf("%s: tensor %s holds values that are not finite", x.src.Model, all[i].Name)
+	}
+	return nil
+}
+
+// attach puts the adapter, or the method asked for, on the model.
+func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, error) {
+	if x.src.Adapter != "" {
+		return peft.Load(s, x.src.Adapter, m)
+	}
+	method, err := peft.New(x.cfg.Method, x.cfg.Peft)
 	if err != nil {
 		return nil, &train.UsageError{Err: err}
 	}
 	return method, method.Attach(s, m)
 }
 
-func printInspected(c *cli.Context, r inspected) {
-	w := c.App.Writer
-	fmt.Fprintf(w, "model      %s\n", r.Model)
+// trained notes what the method trains, and what training it takes.
+func (x *inspection) trained(m model.Model, method peft.Method, group func(string) string) error {
+	precision, err := train.ChoosePrecision(x.cfg.AMP, bindings.CPU)
+	if err != nil {
+		return &train.UsageError{Err: err}
+	}
+	memory := train.EstimateMemory(x.cfg, precision, m, method)
+	x.result.Memory, x.result.Notes = &memory, method.Notes()
+	if labels := method.Labels(); len(labels) > 0 {
+		x.result.Labels = labels
+	}
+	for i := range x.params {
+		p := &x.params[i]
+		if own := m.Params().Get(p.Name); own != nil && own.Trainable {
+			p.Trainable, p.Shape = true, own.T.Shape()
+		}
+	}
+	for _, p := range method.Params().All() {
+		d, err := hf.FileDType(p.T.DType())
+		if err != nil {
+			return err
+		}
+		name := group(p.Name)
+		if name == "" {
+			name = method.Name()
+		}
+		x.params = append(x.params, inspectedParam{Name: p.Name, Shape: p.T.Shape(), DType: d.String(), Trainable: p.Trainable, group: name})
+	}
+	return nil
+}
+
+// groupsOf tells a model's parameters, and those that methods name after them, by block; what comes before the blocks
+// is the embeddings, what comes behind them the head. "" is none of them.
+func groupsOf(d model.Description) func(name string) string {
+	place := map[string]string{}
+	where := "embeddings"
+	inBlock := func(name string) string {
+		for _, b := range d.Blocks {
+			if ok, _ := model.Matches(b, name); ok {
+				return b
+			}
+		}
+		return ""
+	}
+	for _, p := range d.Params {
+		if b := inBlock(p.Name); b != "" {
+			where, place[p.Name] = "head", b
+			continue
+		}
+		place[p.Name] = where
+	}
+	return func(name string) string {
+		if g, ok := place[name]; ok {
+			return g
+		}
+		return inBlock(name)
+	}
+}
+
+// count sums the parameters up, as a whole and by group.
+func (r *inspected) count(params []inspectedParam) {
+	index := map[string]int{}
+	for _, p := range params {
+		i, ok := index[p.group]
+		if !ok {
+			i = len(r.Groups)
+			index[p.group] = i
+			r.Groups = append(r.Groups, inspectedGroup{Name: p.group})
+		}
+		n := p.elements()
+		r.Groups[i].Total += n
+		r.Total += n
+		r.DTypes[p.DType] += n
+		if p.Trainable {
+			r.Groups[i].Trainable += n
+			r.Trainable += n
+		}
+	}
+	r.Frozen = r.Total - r.Trainable
+}
+
+func (x *inspection) print(r inspected) error {
+	w := tabwriter.NewWriter(x.c.App.Writer, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	line("model", "%s", r.Model)
 	if r.Adapter != "" {
-		fmt.Fprintf(w, "adapter    %s\n", r.Adapter)
+		line("adapter", "%s", r.Adapter)
 	}
 	if r.Method != "" {
-		fmt.Fprintf(w, "method     %s\n", r.Method)
+		line("method", "%s", r.Method)
 	}
+	line("task", "%s", r.Task)
 	i := r.Info
-	fmt.Fprintf(w, "shape      %s: %d layers, hidden %d, %d heads (%d for keys and values), feed-forward %d, vocabulary %d, %d positions\n",
+	line("shape", "%s: %d layers, hidden %d, %d heads (%d for keys and values), feed-forward %d, vocabulary %d, %d positions",
 		i.Family, i.Layers, i.Hidden, i.Heads, i.KVHeads, i.FFN, i.Vocab, i.MaxPositions)
 	if len(r.Labels) > 0 {
-		fmt.Fprintf(w, "labels     %s\n", strings.Join(r.Labels, ", "))
+		line("labels", "%s", strings.Join(r.Labels, ", "))
 	}
 	if len(r.Fresh) > 0 {
-		fmt.Fprintf(w, "new        %s (not in the checkpoint)\n", strings.Join(r.Fresh, ", "))
+		line("new", "%s (not in the checkpoint)", hf.List(r.Fresh))
 	}
-	fmt.Fprintf(w, "parameters trainable %s / frozen %s / total %s\n", train.Commas(r.Trainable), train.Commas(r.Frozen), train.Commas(r.Total))
+	line("parameters", "trainable %s / frozen %s / total %s", train.Commas(r.Trainable), train.Commas(r.Frozen), train.Commas(r.Total))
 	names := make([]string, 0, len(r.DTypes))
 	for d, n := range r.DTypes {
 		names = append(names, fmt.Sprintf("%s %s", d, train.Commas(n)))
 	}
 	slices.Sort(names)
-	fmt.Fprintf(w, "dtypes     %s\n", strings.Join(names, ", "))
-	m := r.Memory
-	fmt.Fprintf(w, "training   about %.0f MiB at %d × %d in fp32: weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f\n",
-		m.Total(), c.Int("batch-size"), c.Int("max-length"), m.Weights, m.Gradients, m.Optimizer, m.Activations)
-	if c.Bool("layers") {
-		for _, p := range r.Layers {
-			mark := " "
-			if p.Trainable {
-				mark = "*"
-			}
-			fmt.Fprintf(w, "%s %-80s %-6s %v\n", mark, p.Name, p.DType, p.Shape)
+	line("dtypes", "%s", strings.Join(names, ", "))
+	if r.Memory != nil {
+		how := fmt.Sprintf("%d × %d, %s, amp %s", x.cfg.BatchSize, x.cfg.MaxLength, x.cfg.Optimizer, x.cfg.AMP)
+		if x.cfg.Recompute {
+			how += ", activations recomputed"
 		}
+		line("training", "at %s about %s", how, r.Memory)
 	}
+	for n, g := range r.Groups {
+		name := ""
+		if n == 0 {
+			name = "layers"
+		}
+		line(name, "%s: trainable %s / total %s", g.Name, train.Commas(g.Trainable), train.Commas(g.Total))
+	}
+	for _, p := range r.Params {
+		mark := ""
+		if p.Trainable {
+			mark = "*"
+		}
+		line(mark, "%s %s %v", p.Name, p.DType, p.Shape)
+	}
+	return w.Flush()
 }
