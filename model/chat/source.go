@@ -132,7 +132,7 @@ func itemFromEnd(_ *exec.Evaluator, args *exec.VarArgs) (*exec.Value, error) {
 	}
 	list, n := args.Args[0], args.Args[1].Integer()
 	if list.IsNil() {
-		return nil, errors.New("None has no elements")
+		return nil, errors.New("a None has no elements")
 	}
 	if !list.CanSlice() || n < 1 || n > list.Len() {
 		return exec.AsValue(nil), nil

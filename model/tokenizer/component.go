@@ -164,9 +164,9 @@ func parseNormalizer(raw json.RawMessage) (normalizer, error) {
 func (p *pattern) text() (string, error) {
 	switch {
 	case p == nil || p.String == nil && p.Regex == nil:
-		return "", errors.New("Replace without a pattern")
+		return "", errors.New("a Replace without a pattern")
 	case p.String == nil:
-		return "", fmt.Errorf("Replace by the regular expression %q is not supported", *p.Regex)
+		return "", fmt.Errorf("a Replace by the regular expression %q is not supported", *p.Regex)
 	}
 	return *p.String, nil
 }
@@ -204,20 +204,20 @@ func (c *component) preTokenizer() (preTokenizer, error) {
 		return b, nil
 	case "Split":
 		if c.Pattern == nil || c.Pattern.Regex == nil {
-			return nil, errors.New("Split without a regular expression is not supported")
+			return nil, errors.New("a Split without a regular expression is not supported")
 		}
 		words, ok := knownPatterns[*c.Pattern.Regex]
 		if !ok {
-			return nil, fmt.Errorf("Split by the regular expression %q is not supported", *c.Pattern.Regex)
+			return nil, fmt.Errorf("a Split by the regular expression %q is not supported", *c.Pattern.Regex)
 		}
 		// Every known pattern covers all of a text, so that these two are the same.
 		if !(c.Behavior == "Isolated" && !c.Invert || c.Behavior == "Removed" && c.Invert) {
-			return nil, fmt.Errorf("Split with behavior %q, invert %t is not supported", c.Behavior, c.Invert)
+			return nil, fmt.Errorf("a Split with behavior %q, invert %t is not supported", c.Behavior, c.Invert)
 		}
 		return regexSplit{&words}, nil
 	case "Metaspace":
 		if utf8.RuneCountInString(c.Replacement) != 1 {
-			return nil, fmt.Errorf("Metaspace: the replacement %q is not one character", c.Replacement)
+			return nil, fmt.Errorf("a Metaspace whose replacement %q is not one character", c.Replacement)
 		}
 		m := metaspace{replacement: c.Replacement, cut: c.Split == nil || *c.Split}
 		switch c.PrependScheme {
@@ -231,7 +231,7 @@ func (c *component) preTokenizer() (preTokenizer, error) {
 				m.prefix = prefixAlways
 			}
 		default:
-			return nil, fmt.Errorf("Metaspace: prepend_scheme %q is unknown", c.PrependScheme)
+			return nil, fmt.Errorf("a Metaspace whose prepend_scheme %q is unknown", c.PrependScheme)
 		}
 		return m, nil
 	}
@@ -339,7 +339,7 @@ func parseDecoder(raw json.RawMessage) (d sugarme.Decoder, byteFallback bool, er
 			d = replaceDecoder{old, c.Content}
 		case "Strip":
 			if c.Start < 0 || c.Stop < 0 || utf8.RuneCountInString(c.Content) != 1 {
-				return nil, false, errors.New("Strip: want one character, and counts that are not negative")
+				return nil, false, errors.New("a Strip wants one character, and counts that are not negative")
 			}
 			d = stripDecoder{c.Content, c.Start, c.Stop}
 		default:
