@@ -75,6 +75,9 @@ func readComparison(c *cli.Context) (train.Comparison, error) {
 	switch text := c.String("methods"); {
 	case text == "all" || (text == "" && len(cmp.Methods) == 0):
 		cmp.Methods = train.CompareMethods()
+		if cmp.Base.Task == "causal" {
+			cmp.Methods = slices.DeleteFunc(cmp.Methods, func(m string) bool { return m == "logreg" || m == "forest" }) // classifiers
+		}
 	case text != "":
 		cmp.Methods = nil
 		for _, m := range strings.Split(text, ",") {

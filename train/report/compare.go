@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -23,10 +24,16 @@ type Result struct {
 	Seconds                   float64 // of training
 	SamplesPerS               float64 // trained samples per second
 	PeakRSSMB                 float64
+	Loss                      *Splits // of a language model, which has no accuracy; nil for a classifier
 }
 
-// MarshalJSON implements json.Marshaler: the columns of compare.csv under their names, null where not measured.
+// MarshalJSON implements json.Marshaler: the columns of compare.csv under their names, those of both kinds of model,
+// null where not measured.
 func (r Result) MarshalJSON() ([]byte, error) {
+	loss := MissingSplits()
+	if r.Loss != nil {
+		loss = *r.Loss
+	}
 	return json.Marshal(struct {
 		Method      string `json:"method"`
 		TrainAcc    Number `json:"train_acc"`
@@ -37,7 +44,11 @@ func (r Result) MarshalJSON() ([]byte, error) {
 		Seconds     Number `json:"seconds"`
 		SamplesPerS Number `json:"samples_per_s"`
 		PeakRSSMB   Number `json:"peak_rss_mb"`
-	}{r.Method, Number(r.TrainAcc), Number(r.ValAcc), Number(r.TestAcc), r.Trainable, r.Total, Number(r.Seconds), Number(r.SamplesPerS), Number(r.PeakRSSMB)})
+		TrainLoss   Number `json:"train_loss"`
+		ValLoss     Number `json:"val_loss"`
+		TestLoss    Number `json:"test_loss"`
+	}{r.Method, Number(r.TrainAcc), Number(r.ValAcc), Number(r.TestAcc), r.Trainable, r.Total, Number(r.Seconds), Number(r.SamplesPerS), Number(r.PeakRSSMB),
+		loss.Train, loss.Val, loss.Test})
 }
 
 // resultColumn is a column of the comparison, in its form for programs and the
@@ -47,16 +58,43 @@ type resultColumn struct {
 	exact, pretty func(Result) string
 }
 
-var resultColumns = []resultColumn{
-	{"method", "method", func(r Result) string { return r.Method }, func(r Result) string { return r.Method }},
-	fractionColumn("train_acc", "train acc", func(r Result) float64 { return r.TrainAcc }),
-	fractionColumn("val_acc", "val acc", func(r Result) float64 { return r.ValAcc }),
-	fractionColumn("test_acc", "test acc", func(r Result) float64 { return r.TestAcc }),
-	countColumn("trainable", "trainable", func(r Result) int64 { return r.Trainable }),
-	countColumn("total", "total", func(r Result) int64 { return r.Total }),
-	amountColumn("seconds", "seconds", func(r Result) float64 { return r.Seconds }),
-	amountColumn("samples_per_s", "samples/s", func(r Result) float64 { return r.SamplesPerS }),
-	amountColumn("peak_rss_mb", "peak RSS MB", func(r Result) float64 { return r.PeakRSSMB }),
+// columnsOf are the columns of a comparison: the accuracies of classifiers, or the losses of language models.
+func columnsOf(results []Result) []resultColumn {
+	scores := []resultColumn{
+		fractionColumn("train_acc", "train acc", func(r Result) float64 { return r.TrainAcc }),
+		fractionColumn("val_acc", "val acc", func(r Result) float64 { return r.ValAcc }),
+		fractionColumn("test_acc", "test acc", func(r Result) float64 { return r.TestAcc }),
+	}
+	if haveLosses(results) {
+		scores = []resultColumn{
+			fractionColumn("train_loss", "train loss", func(r Result) float64 { return r.losses().train }),
+			fractionColumn("val_loss", "val loss", func(r Result) float64 { return r.losses().val }),
+			fractionColumn("test_loss", "test loss", func(r Result) float64 { return r.losses().test }),
+		}
+	}
+	return slices.Concat(
+		[]resultColumn{{"method", "method", func(r Result) string { return r.Method }, func(r Result) string { return r.Method }}},
+		scores,
+		[]resultColumn{
+			countColumn("trainable", "trainable", func(r Result) int64 { return r.Trainable }),
+			countColumn("total", "total", func(r Result) int64 { return r.Total }),
+			amountColumn("seconds", "seconds", func(r Result) float64 { return r.Seconds }),
+			amountColumn("samples_per_s", "samples/s", func(r Result) float64 { return r.SamplesPerS }),
+			amountColumn("peak_rss_mb", "peak RSS MB", func(r Result) float64 { return r.PeakRSSMB }),
+		})
+}
+
+func haveLosses(results []Result) bool {
+	return slices.ContainsFunc(results, func(r Result) bool { return r.Loss != nil })
+}
+
+// losses are NaN where not measured.
+func (r Result) losses() struct{ train, val, test float64 } {
+	l := MissingSplits()
+	if r.Loss != nil {
+		l = *r.Loss
+	}
+	return struct{ train, val, test float64 }{float64(l.Train), float64(l.Val), float64(l.Test)}
 }
 
 func fractionColumn(name, title string, get func(Result) float64) resultColumn {
@@ -120,20 +158,22 @@ func thousands(n int64) string {
 }
 
 // WriteCompareCSV writes compare.csv: method, train_acc, val_acc, test_acc,
-// trainable, total, seconds, samples_per_s, peak_rss_mb.
+// trainable, total, seconds, samples_per_s, peak_rss_mb. Language models have
+// train_loss, val_loss, test_loss in place of the accuracies.
 func WriteCompareCSV(path string, results []Result) error {
 	return fsutil.WriteFile(path, func(out io.Writer) error {
 		w := csv.NewWriter(out)
-		header := make([]string, len(resultColumns))
-		for i, c := range resultColumns {
+		columns := columnsOf(results)
+		header := make([]string, len(columns))
+		for i, c := range columns {
 			header[i] = c.name
 		}
 		if err := w.Write(header); err != nil {
 			return err
 		}
 		for _, r := range results {
-			line := make([]string, len(resultColumns))
-			for i, c := range resultColumns {
+			line := make([]string, len(columns))
+			for i, c := range columns {
 				line[i] = c.exact(r)
 			}
 			if err := w.Write(line); err != nil {
@@ -205,7 +245,7 @@ func WriteTable(w io.Writer, results []Result) error {
 // cells are the titles and the lines for people.
 func cells(results []Result) [][]string {
 	out := make([][]string, 1+len(results))
-	for _, c := range resultColumns {
+	for _, c := range columnsOf(results) {
 		out[0] = append(out[0], c.title)
 		for i, r := range results {
 			out[1+i] = append(out[1+i], c.pretty(r))

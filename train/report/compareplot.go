@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/text"
@@ -9,35 +10,38 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// PlotCompare draws the accuracy of the methods against their trainable
-// parameters and against their training time, both on logarithmic axes, as a
-// PNG file. The accuracy is the test's or, where no method has one, the
-// validation's. Methods without it, or without the other figure, are left out
+// PlotCompare draws the accuracy of the methods, or the loss of language
+// models, against their trainable parameters and against their training time,
+// both on logarithmic axes, as a PNG file. It is the test's figure or, where
+// no method has one, the validation's. Methods without it, or without the other figure, are left out
 // of the panel; those without trainable parameters stand at its left edge.
 func PlotCompare(path, title string, results []Result) error {
-	accuracy, name := func(r Result) float64 { return r.TestAcc }, "test accuracy (%)"
-	measured := false
-	for _, r := range results {
-		measured = measured || isFinite(r.TestAcc)
+	test, val := func(r Result) float64 { return 100 * r.TestAcc }, func(r Result) float64 { return 100 * r.ValAcc }
+	name := "accuracy (%)"
+	if haveLosses(results) {
+		test, val = func(r Result) float64 { return r.losses().test }, func(r Result) float64 { return r.losses().val }
+		name = "loss"
 	}
-	if !measured {
-		accuracy, name = func(r Result) float64 { return r.ValAcc }, "validation accuracy (%)"
+	score, part := val, "validation"
+	if slices.ContainsFunc(results, func(r Result) bool { return isFinite(test(r)) }) {
+		score, part = test, "test"
 	}
+	name = part + " " + name
 	return drawPanels(path, title, nil,
-		comparePanel("trainable parameters", name, results, accuracy,
+		comparePanel("trainable parameters", name, results, score,
 			func(r Result) float64 { return float64(r.Trainable) }, true),
-		comparePanel("training time (s)", name, results, accuracy,
+		comparePanel("training time (s)", name, results, score,
 			func(r Result) float64 { return r.Seconds }, false))
 }
 
-func comparePanel(xName, yName string, results []Result, accuracy, cost func(Result) float64, showZero bool) *plot.Plot {
+func comparePanel(xName, yName string, results []Result, score, cost func(Result) float64, showZero bool) *plot.Plot {
 	p := newPlot(xName, yName)
 	var marks []mark
 	low, high := math.Inf(1), math.Inf(-1)
 	bottom, top := math.Inf(1), math.Inf(-1)
 	zeros := false
 	for i, r := range results {
-		m := mark{x: cost(r), y: 100 * accuracy(r), label: r.Method, style: i}
+		m := mark{x: cost(r), y: score(r), label: r.Method, style: i}
 		if !isFinite(m.x) || !isFinite(m.y) || m.x < 0 || m.x == 0 && !showZero {
 			continue
 		}
@@ -72,7 +76,7 @@ func comparePanel(xName, yName string, results []Result, accuracy, cost func(Res
 	}
 	span := math.Log10(high / low)
 	p.X.Min, p.X.Max = low/math.Pow(10, 0.08*span), high*math.Pow(10, 0.2*span)
-	margin := max(0.12*(top-bottom), 0.5)
+	margin := max(0.12*(top-bottom), 0.005*top)
 	p.Y.Min, p.Y.Max = bottom-margin, top+margin
 	p.Add(marked(marks))
 	return p

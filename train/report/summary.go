@@ -41,6 +41,11 @@ type Splits struct {
 	Test  Number `json:"test"`
 }
 
+// measured is whether there is a figure for any part.
+func (s Splits) measured() bool {
+	return isFinite(float64(s.Train)) || isFinite(float64(s.Val)) || isFinite(float64(s.Test))
+}
+
 // MissingSplits has no figure for any part.
 func MissingSplits() Splits { return Splits{Missing(), Missing(), Missing()} }
 
@@ -68,11 +73,15 @@ type Summary struct {
 
 // Result is the summary's line in a comparison.
 func (s Summary) Result() Result {
-	return Result{
+	r := Result{
 		Method: s.Method, TrainAcc: float64(s.Accuracy.Train), ValAcc: float64(s.Accuracy.Val), TestAcc: float64(s.Accuracy.Test),
 		Trainable: s.Params.Trainable, Total: s.Params.Total,
 		Seconds: float64(s.Seconds), SamplesPerS: float64(s.SamplesPerS), PeakRSSMB: float64(s.PeakRSSMB),
 	}
+	if !s.Accuracy.measured() && s.Loss.measured() {
+		r.Loss = &s.Loss
+	}
+	return r
 }
 
 // WriteSummary writes summary.json atomically.

@@ -15,10 +15,10 @@ import (
 func results() []Result {
 	nan := math.NaN()
 	return []Result{
-		{"logreg", 0.93, 0.86, 0.8612345, 769, 66363649, 12.346, 812.5, 640.2},
-		{"forest", 1, 0.82, 0.824, 0, 66362880, 9.5, nan, 655},
-		{"full", 0.99, 0.91, 0.914, 66955010, 66955010, 1234.5, 3.6, 2578},
-		{"llama|ada", nan, nan, nan, 605954, 66955010, nan, nan, nan},
+		{"logreg", 0.93, 0.86, 0.8612345, 769, 66363649, 12.346, 812.5, 640.2, nil},
+		{"forest", 1, 0.82, 0.824, 0, 66362880, 9.5, nan, 655, nil},
+		{"full", 0.99, 0.91, 0.914, 66955010, 66955010, 1234.5, 3.6, 2578, nil},
+		{"llama|ada", nan, nan, nan, 605954, 66955010, nan, nan, nan, nil},
 	}
 }
 
@@ -160,8 +160,28 @@ func TestMissingFieldsOfASummaryAreNaN(t *testing.T) {
 func TestResultsInJSON(t *testing.T) {
 	nan := math.NaN()
 	raw, err := json.Marshal(Result{Method: "lora", TrainAcc: nan, ValAcc: 0.5, TestAcc: nan, Trainable: 3, Total: 9, Seconds: 1.5, SamplesPerS: nan, PeakRSSMB: 7})
-	want := `{"method":"lora","train_acc":null,"val_acc":0.5,"test_acc":null,"trainable":3,"total":9,"seconds":1.5,"samples_per_s":null,"peak_rss_mb":7}`
+	want := `{"method":"lora","train_acc":null,"val_acc":0.5,"test_acc":null,"trainable":3,"total":9,"seconds":1.5,"samples_per_s":null,"peak_rss_mb":7,"train_loss":null,"val_loss":null,"test_loss":null}`
 	if err != nil || string(raw) != want {
 		t.Errorf("%s, %v", raw, err)
+	}
+}
+
+func TestLanguageModelsAreComparedByLoss(t *testing.T) {
+	s := Summary{Method: "lora", Accuracy: MissingSplits(), Loss: Splits{Train: Missing(), Val: 1.25, Test: 1.5}, Seconds: 2}
+	results := []Result{s.Result()}
+	path := filepath.Join(t.TempDir(), "compare.csv")
+	if err := WriteCompareCSV(path, results); err != nil {
+		t.Fatal(err)
+	}
+	want := "method,train_loss,val_loss,test_loss,trainable,total,seconds,samples_per_s,peak_rss_mb\nlora,,1.25,1.5,0,0,2,0,0\n"
+	if diff := cmp.Diff(want, read(t, path)); diff != "" {
+		t.Errorf("csv (-want +got):\n%s", diff)
+	}
+	raw, err := json.Marshal(results[0])
+	if err != nil || !strings.Contains(string(raw), `"val_acc":null`) || !strings.Contains(string(raw), `"val_loss":1.25,"test_loss":1.5`) {
+		t.Errorf("%s, %v", raw, err)
+	}
+	if err := PlotCompare(filepath.Join(t.TempDir(), "compare.png"), "", results); err != nil {
+		t.Error(err)
 	}
 }
