@@ -110,7 +110,7 @@ func TestLoadingPeak(t *testing.T) {
 		config string
 		most   float64
 	}{
-		{"llama", `{"model_type": "llama", "vocab_size": 32000, "hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 6, "num_attention_heads": 10, "initializer_range": 0.02}`, 1.15},
+		{"llama", `{"model_type": "llama", "vocab_size": 32000, "hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 10, "num_attention_heads": 10, "initializer_range": 0.02}`, 1.15},
 		{"distilbert", `{"model_type": "distilbert", "dim": 768, "hidden_dim": 3072, "n_layers": 4, "n_heads": 12}`, 1.3},
 	} {
 		dir := map[bindings.DType]string{}

@@ -84,7 +84,7 @@ func (e *estimator) estimate() Memory {
 	}
 
 	begin := base // of the backward pass: every activation is kept, the first gradient computed
-	begin.Phase, begin.Gradients, begin.Activations = "the loss", head, kept+max(loss, forward)
+	begin.Phase, begin.Gradients, begin.Activations = "the loss", head, kept+max(loss, e.topmost())
 	end := base // of the backward pass: every gradient is there, the lowest block's activations still are
 	end.Phase, end.Gradients, end.Activations = "the end of the backward pass", trained, one
 	if head > 0 && e.model.Hooks().Words.Trainable && e.isLMHead(e.model.Hooks().Words) {
@@ -180,7 +180,7 @@ func (e *estimator) activations() (kept, one float64) {
 		if e.cfg.Recompute {
 			kept += residual
 		} else {
-			kept += e.tokens * e.keptPerToken(b)
+			kept += e.keptBy(b)
 		}
 	}
 	if e.cfg.Recompute {
@@ -190,6 +190,25 @@ func (e *estimator) activations() (kept, one float64) {
 		}
 	}
 	return kept + residual, one + residual
+}
+
+// topmost is what is computed beside what is kept when the backward pass begins: the gradients of a block, or where
+// no block has any or all is computed again, the block itself.
+func (e *estimator) topmost() float64 {
+	if e.cfg.Recompute || e.lowest() == len(e.model.Hooks().Blocks) {
+		return e.tokens * e.forwardPerToken()
+	}
+	return e.tokens * e.backwardPerToken()
+}
+
+// keptBy is what a block keeps. Of the last one a classifier reads one position: the others give keys and values.
+func (e *estimator) keptBy(b *model.Block) float64 {
+	blocks := e.model.Hooks().Blocks
+	if e.info.Family != "distilbert" || e.cfg.Task != "classify" || b != blocks[len(blocks)-1] {
+		return e.tokens * e.keptPerToken(b)
+	}
+	_, kv, _ := e.widths()
+	return e.tokens * (e.word*kv*e.stretch() + 4*float64(e.info.Hidden))
 }
 
 // lowest is the index of the first block that takes part in the backward pass, their number if none does.

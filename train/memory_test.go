@@ -107,7 +107,7 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		said := estimate(t, cfg)
 		ratio := said.Total / float64(sum.PeakRSSMB)
 		t.Logf("%+v: %.3f of the %.0f MiB taken: %v", c, ratio, sum.PeakRSSMB, said)
-		if ratio < 0.87 || ratio > 1.15 {
+		if ratio < 0.88 || ratio > 1.12 {
 			t.Errorf("%+v: predicted %.0f MiB, the run took %.0f", c, said.Total, sum.PeakRSSMB)
 		}
 	}

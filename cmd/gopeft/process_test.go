@@ -116,7 +116,7 @@ func TestComparePrintsOneObject(t *testing.T) {
 		t.Fatalf("%v: %s", err, stdout)
 	}
 	r := got.Results[1]
-	if r["method"] != "bitfit" || r["train_acc"] != nil || r["test_acc"] != nil || r["val_acc"] == nil || len(r) != 9 {
+	if r["method"] != "bitfit" || r["train_acc"] != nil || r["test_acc"] != nil || r["val_acc"] == nil || len(r) != 12 {
 		t.Errorf("got %v", r)
 	}
 }
