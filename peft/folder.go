@@ -177,6 +177,9 @@ func open(path string) (*folder, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	if f.NumLabels == 0 {
+		f.NumLabels = len(f.Labels) // a head was saved: loading says which of its keys are missing
+	}
 	if side != nil && len(f.Labels) != f.NumLabels {
 		return nil, errors.Join(fmt.Errorf("%s: %s names %d labels, but the head has %d", path, sidecarName, len(f.Labels), f.NumLabels), f.Close())
 	}

@@ -61,10 +61,11 @@ type hubMethod struct {
 // hubHeadConfig is head_config.json.
 type hubHeadConfig struct {
 	Config *struct {
-		Type       string `json:"head_type"`
-		Layers     int    `json:"layers"`
-		Activation string `json:"activation_function"`
-		UsePooler  bool   `json:"use_pooler"`
+		Type       string         `json:"head_type"`
+		Layers     int            `json:"layers"`
+		Activation string         `json:"activation_function"`
+		UsePooler  bool           `json:"use_pooler"`
+		Label2ID   map[string]int `json:"label2id"`
 	} `json:"config"`
 	Name     *string        `json:"name"`
 	Label2ID map[string]int `json:"label2id"`
@@ -233,7 +234,7 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	h := &hubHeadFile{}
-	n := 0
+	n, output := 0, "classifier.weight or score.weight"
 	if c.Config != nil {
 		switch {
 		case c.Config.Type != "classification":
@@ -249,6 +250,7 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		h.flexible, h.layers, h.act = *c.Name, c.Config.Layers, c.Config.Activation
+		output = h.key(h.layers) + ".weight"
 	}
 	if h.archive, err = files.OpenFirst(f.Path, "model_head.safetensors", hubHead); err != nil {
 		return nil, err
@@ -258,12 +260,18 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 		if rows, ok := headRows(e); ok {
 			n = rows
 		}
-		if h.flexible != "" && e.Name == h.key(h.layers)+".weight" && len(e.Shape) == 2 && e.Shape[1] > 0 {
+		if h.flexible != "" && e.Name == output && len(e.Shape) == 2 && e.Shape[1] > 0 {
 			n = int(e.Shape[0])
 		}
 	}
+	if n == 0 { // loading says which keys are missing, if it gets to know how many labels were meant
+		n = max(len(c.Label2ID), len(f.Labels))
+		if c.Config != nil {
+			n = max(n, len(c.Config.Label2ID))
+		}
+	}
 	if n == 0 {
-		return nil, fmt.Errorf("%s: no classification head is in its weights file", path)
+		return nil, fmt.Errorf("%s: no classification head (%s) is in its weights file: it holds %s", path, output, hf.List(entryNames(h.archive)))
 	}
 	f.NumLabels = n
 	if f.sidecar == nil && len(c.Label2ID) == n {
@@ -277,6 +285,14 @@ func (f *folder) openHubHead() (*hubHeadFile, error) {
 		f.Labels = labels
 	}
 	return h, nil
+}
+
+func entryNames(a files.Archive) []string {
+	var names []string
+	for _, e := range a.Entries() {
+		names = append(names, e.Name)
+	}
+	return names
 }
 
 // key is the prefix of a flexible head's n-th layer: between linear maps lie activation and dropout.

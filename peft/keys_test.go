@@ -9,10 +9,14 @@ import (
 	"testing"
 
 	"gopeft/bindings"
+	"gopeft/bindings/bindingstest"
 	"gopeft/model"
 	"gopeft/model/hf/files"
+	"gopeft/model/modeltest"
 	"gopeft/peft"
 )
+
+var outputWeight = regexp.MustCompile(`(^|\.)(classifier|score|heads\.\w+\.\d+)\.weight$`)
 
 // refusesRenamedKeys checks that an adapter folder is refused when a key of one of its weights files has another
 // name, in an error that says which, and that the model is then as it was.
@@ -20,8 +24,14 @@ func refusesRenamedKeys(t *testing.T, s *bindings.Scope, dir string, m model.Mod
 	t.Helper()
 	before := checksumOf(m)
 	for file, keys := range weightsFiles(t, dir) {
-		for _, i := range slices.Compact([]int{0, len(keys) / 2, len(keys) - 1}) {
-			key := keys[i]
+		tried := []string{keys[0], keys[len(keys)/2], keys[len(keys)-1]}
+		for _, key := range keys {
+			if outputWeight.MatchString(key) { // tells how many labels there are
+				tried = append(tried, key)
+			}
+		}
+		slices.Sort(tried)
+		for _, key := range slices.Compact(tried) {
 			broken := copyFolder(t, dir)
 			renameKey(t, filepath.Join(broken, file), key)
 			method, err := peft.Load(s, broken, m)
@@ -31,9 +41,6 @@ func refusesRenamedKeys(t *testing.T, s *bindings.Scope, dir string, m model.Mod
 				continue
 			}
 			text := err.Error()
-			if output := regexp.MustCompile(`(^|\.)(classifier|score)\.weight$`); output.MatchString(key) && strings.Contains(text, "head") {
-				continue // that names how many labels there are, and is looked for first
-			}
 			// What a prefix's blocks share has several names, and is found under another one.
 			shared := strings.Contains(key, ".prefix_tuning.")
 			if !strings.Contains(text, "unexpected ("+key+"s)") || !shared && !strings.Contains(text, "missing ("+key+")") || strings.Contains(text, "\n") {
@@ -55,8 +62,9 @@ func weightsFiles(t *testing.T, dir string) map[string][]string {
 	}
 	out := map[string][]string{}
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext != ".safetensors" && ext != ".bin" {
-			continue
+		ext := filepath.Ext(e.Name())
+		if ext != ".safetensors" && ext != ".bin" || e.Name() == "golden.safetensors" || e.Name() == "compat.safetensors" {
+			continue // the last two are fixtures' own
 		}
 		a, err := files.Open(filepath.Join(dir, e.Name()))
 		if err != nil {
@@ -99,4 +107,45 @@ func renameKey(t *testing.T, path, key string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestRenamedKeysOfOthersFoldersAreNamed: also those of heads, which tell how many labels there are.
+func TestRenamedKeysOfOthersFoldersAreNamed(t *testing.T) {
+	for _, fixture := range append(fixtures(t, "peft"), fixtures(t, "adapterhub")...) {
+		if strings.HasSuffix(fixture, "-bin") || strings.Contains(fixture, "-bias") {
+			continue // .bin: as the safetensors file beside it; biases beside LoRA may be absent
+		}
+		t.Run(fixture, func(t *testing.T) {
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				m := baseOf(t, fixture).load(t, s)
+				defer m.Close()
+				refusesRenamedKeys(t, s, modeltest.Testdata(t, fixture), m)
+				return nil
+			})
+		})
+	}
+}
+
+// TestMissingHeadsAreNamed: a folder that says it classifies, whose head is gone, is refused by a model with and
+// without a head.
+func TestMissingHeadsAreNamed(t *testing.T) {
+	noHead := func(ts []files.Tensor) []files.Tensor {
+		return slicesDelete(ts, func(x files.Tensor) bool { return outputWeight.MatchString(x.Name) })
+	}
+	for _, c := range []struct{ fixture, file, want, headless string }{
+		{"peft/llama-seqcls-lora", "adapter_model.safetensors", "1 missing (base_model.model.score.weight)", "no classification head (classifier.weight or score.weight)"},
+		{"adapterhub/distilbert-houlsby", "model_head.safetensors", "1 missing (classifier.weight)", "loaded without a classification head"},
+		{"adapterhub/distilbert-houlsby-flexible-head", "model_head.safetensors", "2 missing (heads.imdb.1.weight, heads.imdb.4.weight)", "loaded without a classification head"},
+	} {
+		dir := copyFolder(t, modeltest.Testdata(t, c.fixture))
+		rewrite(t, filepath.Join(dir, c.file), noHead)
+		f := baseOf(t, c.fixture)
+		loadFails(t, f, dir, c.want)
+		f.classify = false
+		loadFails(t, f, dir, c.headless)
+	}
+	dir := copyFolder(t, modeltest.Testdata(t, "adapterhub/distilbert-houlsby"))
+	rewrite(t, filepath.Join(dir, "model_head.safetensors"), rename("classifier.weight", "classifier.weights"))
+	edit(t, filepath.Join(dir, "head_config.json"), func(m map[string]any) { delete(m, "label2id") })
+	loadFails(t, families[0], dir, "no classification head (classifier.weight or score.weight) is in its weights file: it holds ")
 }

@@ -29,6 +29,8 @@ const (
 	biasLoRA = "lora_only" // those of the maps that LoRA changes
 )
 
+const taskClassify = "SEQ_CLS" // task_type of classifiers
+
 const (
 	peftWeights    = "adapter_model.safetensors"
 	peftProjection = "prefix_projection.safetensors" // ours: peft keeps the folded prefix only

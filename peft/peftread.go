@@ -54,7 +54,7 @@ func (f *folder) peftValues(s *bindings.Scope, m model.Model, a *adapter, specs 
 	}
 	own := len(names)
 	// A causal or feature-extraction adapter has no head; peft leaves it out of adaption prompts too.
-	headless := f.NumLabels == 0 && (c.Task == nil || *c.Task != "SEQ_CLS" || f.Method == "llama-adapter")
+	headless := f.NumLabels == 0 && (c.Task == nil || *c.Task != taskClassify || f.Method == "llama-adapter")
 	if len(m.Labels()) > 0 && !headless {
 		n, w := f.headWants(m, false, func(name string) []string { return peftKeys(f.Method, name) })
 		names, wants = append(names, n...), append(wants, w...)
@@ -68,6 +68,9 @@ func (f *folder) peftValues(s *bindings.Scope, m model.Model, a *adapter, specs 
 	ts, err := pick(s, path, archive, wants, c.headCopy)
 	if err != nil {
 		return g, err
+	}
+	if len(m.Labels()) == 0 && !headless {
+		return g, fmt.Errorf("%s: task_type is %s, but no classification head (classifier.weight or score.weight) is in the file", path, taskClassify)
 	}
 	absent := 0
 	for i, name := range names {

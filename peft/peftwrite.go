@@ -107,7 +107,7 @@ func (a *adapter) peftConfig(m model.Model) (map[string]any, error) {
 		c["base_model_name_or_path"] = o.Base
 	}
 	if len(m.Labels()) > 0 {
-		c["task_type"] = "SEQ_CLS"
+		c["task_type"] = taskClassify
 	}
 	for _, t := range peftTypes {
 		if t.method == a.name && c["peft_type"] == nil {
