@@ -122,6 +122,8 @@ type Hooks struct {
 	// PoolAsPeft makes Classify pool where the peft library does behind a soft prompt: the first virtual token
 	// of an encoder, the last position, padded or not, of a decoder.
 	PoolAsPeft bool
+	// Uncounted leaves memories out of the positions that tokens are rotated by, as AdapterHub's prefixes are.
+	Uncounted bool
 	// Train tells methods that dropout is on in the running forward pass; Forward sets it.
 	Train bool
 }
@@ -134,8 +136,12 @@ func (h *Hooks) Clear() {
 	*h = Hooks{Blocks: h.Blocks, Words: h.Words}
 }
 
-// MemoryLen is the number of extra key positions, the same in every block that has any.
+// MemoryLen is the number of positions that memories take before a text's first: of the extra keys, the same
+// number in every block that has any, or none where they are not counted.
 func (h *Hooks) MemoryLen() int {
+	if h.Uncounted {
+		return 0
+	}
 	for _, b := range h.Blocks {
 		n := 0
 		for _, m := range b.Memory {

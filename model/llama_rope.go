@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -45,6 +46,24 @@ func (r Rope) check() error {
 		return fmt.Errorf("rope_theta is %v, want more than 1", r.Theta)
 	}
 	return nil
+}
+
+// TurnKeys gives keys [..., headDim] in fp32 as a rotation by so many positions more leaves them. Where rotations
+// depend on a text's length, or the model has none, it is an error.
+func TurnKeys(s *bindings.Scope, m Model, keys bindings.Tensor, positions int) (bindings.Tensor, error) {
+	l, ok := m.(*LLaMA)
+	switch {
+	case !ok:
+		return bindings.Tensor{}, errors.New("the model does not rotate its keys")
+	case l.cfg.Rope.Kind == "dynamic":
+		return bindings.Tensor{}, errors.New("the model's rotation of keys depends on the text's length (rope_scaling dynamic)")
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		at := s.ToDevice(s.FromInt64s([]int64{int64(positions)}, 1, 1), bindings.Int64, keys.Device())
+		cos, sin := rotation(s, at, l.cfg.Rope.frequencies(l.cfg.HeadDim, 0), bindings.Float)
+		x := s.Reshape(s.To(keys, bindings.Float), 1, -1, 1, int64(l.cfg.HeadDim))
+		return s.Reshape(s.Rotate(x, cos, sin), keys.Shape()...)
+	}), nil
 }
 
 // frequencies is each pair of dimensions' angle per position, in fp32 steps as transformers computes them,

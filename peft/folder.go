@@ -317,7 +317,7 @@ func (a *adapter) dialect(m model.Model) Dialect {
 	case "houlsby", "pfeiffer":
 		return DialectHub
 	case "prefix":
-		if m.Info().Family == "distilbert" {
+		if m.Info().Family == "distilbert" || a.uncounted() {
 			return DialectHub
 		}
 	}

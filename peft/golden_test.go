@@ -56,6 +56,9 @@ func fileKeys(fixture, name string) []string {
 			out = append(out, strings.Replace(name, site, site+"adapters.imdb.", 1))
 		}
 		pool := "distilbert.transformer.layer.0.attention.prefix_tuning.pool.prefix_tunings.imdb.self."
+		if strings.HasPrefix(fixture, "adapterhub/llama") {
+			pool = "model.layers.0.self_attn.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."
+		}
 		for from, to := range map[string]string{"prompt_embeddings": "control_trans", "embedding.": "wte.", "transform.": "control_trans."} {
 			if strings.HasPrefix(name, from) {
 				out = append(out, pool+to+strings.TrimPrefix(name, from))

@@ -117,13 +117,15 @@ func openHub(f *folder, raw []byte) error {
 		if f.Method == "prefix" && m.Info().KVHeads*m.Info().HeadDim != m.Info().Hidden {
 			return nil, errors.New("AdapterHub's prefixes need as many key/value heads as heads")
 		}
-		if b, ok := tech.(*bottleneck); ok {
-			b.o = *o
-			if err := b.o.complete(f.Method); err != nil {
-				return nil, err
-			}
+		final := *o
+		if err := final.complete(f.Method); err != nil {
+			return nil, err
 		}
-		return tech, nil
+		if b, ok := tech.(*bottleneck); ok {
+			b.o = final
+			return b, nil
+		}
+		return &prefix{o: final, uncounted: m.Info().Family == "llama"}, nil
 	}
 	f.values = func(s *bindings.Scope, m model.Model, a *adapter, specs []spec) (given, error) {
 		return f.hubValues(s, m, a, specs, archive, h)
@@ -311,12 +313,16 @@ func hubKey(adapter, name string) string {
 
 // prefixKeys are the names of a part of a prefix: one for every block, and the pool they share.
 func prefixKeys(m model.Model, adapter, part string) []string {
+	place := "self" // what the library calls the place of a prefix in its class for the model
+	if m.Info().Family == "llama" {
+		place = "self_prefix"
+	}
 	var keys []string
 	for _, b := range m.Hooks().Blocks {
-		keys = append(keys, fmt.Sprintf("%s.prefix_tuning.pool.prefix_tunings.%s.self.%s", attention(b), adapter, part))
+		keys = append(keys, fmt.Sprintf("%s.prefix_tuning.pool.prefix_tunings.%s.%s.%s", attention(b), adapter, place, part))
 	}
 	top, _, _ := strings.Cut(m.Hooks().Blocks[0].Name, ".")
-	return append(keys, fmt.Sprintf("%s.prefix_tuning.prefix_tunings.%s.self.%s", top, adapter, part))
+	return append(keys, fmt.Sprintf("%s.prefix_tuning.prefix_tunings.%s.%s.%s", top, adapter, place, part))
 }
 
 func (f *folder) hubValues(s *bindings.Scope, m model.Model, a *adapter, specs []spec, archive files.Archive, h *hubHeadFile) (given, error) {

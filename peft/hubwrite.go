@@ -37,6 +37,10 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 		}
 		return c
 	}
+	turn := 0 // of keys, for the library does not count a prefix's positions
+	if i.Family == "llama" && !a.uncounted() {
+		turn = -a.o.VirtualTokens
+	}
 	return s.Run(func(s *bindings.Scope) error {
 		name := a.o.AdapterName
 		var ts, extra, head []hf.Named
@@ -50,12 +54,20 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 				ts = append(ts, n)
 			}
 			if a.o.PrefixProjection {
-				for _, n := range joinProjection(s, a, "wte.weight", "control_trans.0", "control_trans.2") {
+				parts, err := joinProjection(s, a, turn, "wte.weight", "control_trans.0", "control_trans.2")
+				if err != nil {
+					return err
+				}
+				for _, n := range parts {
 					part(n)
 				}
-			} else {
-				part(hf.Named{Name: "control_trans", Tensor: s.Reshape(s.Detach(a.params.Get(promptName).T), -1)})
+				break
 			}
+			flat, err := foldPrefix(s, a, m, turn)
+			if err != nil {
+				return err
+			}
+			part(hf.Named{Name: "control_trans", Tensor: s.Reshape(flat, -1)})
 		default:
 			for _, p := range a.params.All() {
 				if strings.HasPrefix(p.Name, "heads.") {

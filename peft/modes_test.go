@@ -155,24 +155,29 @@ func TestGenerationWithACache(t *testing.T) {
 	for _, f := range families[2:] {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
 		for _, v := range ways {
-			for _, batch := range []string{"full", "left"} {
-				bindingstest.Do(t, func(s *bindings.Scope) error {
-					f.batch = batch
-					m := f.load(t, s)
-					defer m.Close()
-					s.Seed(4)
-					method := shaken(t, s, v.method, v.o, m, 0.15)
-					defer method.Close()
-					in := f.input(g, s)
-					got := greedy(s, m, in, 12)
-					var want []int64
-					s.NoGrad(func() { want = greedyUncached(s, m, in, 12) })
-					if !slices.Equal(got, want) {
-						t.Errorf("%s, %s, %s: with a cache %v, without %v", f.name, v.method, batch, got, want)
-					}
-					return nil
-				})
-			}
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				m := f.load(t, s)
+				defer m.Close()
+				s.Seed(4)
+				method := shaken(t, s, v.method, v.o, m, 0.15)
+				defer method.Close()
+				generatesWithACache(t, s, f, m, g)
+				return nil
+			})
+		}
+	}
+}
+
+// generatesWithACache compares with generation without one, for rows with padding and without.
+func generatesWithACache(t *testing.T, s *bindings.Scope, f family, m model.Model, g *modeltest.Golden) {
+	t.Helper()
+	for _, f.batch = range []string{"full", "left"} {
+		in := f.input(g, s)
+		got := greedy(s, m, in, 12)
+		var want []int64
+		s.NoGrad(func() { want = greedyUncached(s, m, in, 12) })
+		if !slices.Equal(got, want) {
+			t.Errorf("%s, %s, %s: with a cache %v, without %v", f.name, m.Hooks().Method, f.batch, got, want)
 		}
 	}
 }
@@ -207,30 +212,35 @@ func TestPackedRows(t *testing.T) {
 				s.Seed(4)
 				method := shaken(t, s, v.method, v.o, m, 0.15)
 				defer method.Close()
-				ids := g.Tensor(s, "full.input_ids")
-				a, b := s.Narrow(ids, 0, 0, 1), s.Narrow(s.Narrow(ids, 0, 1, 1), 1, 0, 6)
-				row := func(ids bindings.Tensor) model.Input {
-					return model.Input{IDs: ids, Mask: s.Full(ids.Shape(), 1, bindings.Int64, bindings.CPU)}
-				}
-				packed := row(s.Cat(1, a, b))
-				packed.Segments = s.Cat(1, s.Full(a.Shape(), 0, bindings.Int64, bindings.CPU), s.Full(b.Shape(), 1, bindings.Int64, bindings.CPU))
-				closeTo(t, s, 1e-5, f.name+" "+v.method, logits(s, m, packed), s.Cat(1, logits(s, m, row(a)), logits(s, m, row(b))))
-
-				// A text's first token has no target: nothing of its own row predicts it.
-				targets := func(ids bindings.Tensor) bindings.Tensor {
-					none := s.Full([]int64{1, 1}, -100, bindings.Int64, bindings.CPU)
-					return s.Cat(1, none, s.Narrow(ids, 1, 1, ids.Size(1)-1))
-				}
-				ps := method.Trainable(m)
-				together := gradients(s, ps, m, packed, s.Cat(1, targets(a), targets(b)))
-				ofA, ofB := gradients(s, ps, m, row(a), targets(a)), gradients(s, ps, m, row(b), targets(b))
-				na, nb := float64(a.Size(1)-1), float64(b.Size(1)-1) // losses are means over targets
-				for i, p := range ps {
-					want := s.Add(s.MulScalar(ofA[i], na/(na+nb)), s.MulScalar(ofB[i], nb/(na+nb)))
-					closeTo(t, s, 1e-5, fmt.Sprintf("%s %s: gradient of %s", f.name, v.method, p.Name), together[i], want)
-				}
+				packsRows(t, s, f.name, m, g, method.Trainable(m))
 				return nil
 			})
 		}
+	}
+}
+
+// packsRows compares two texts in one row with each alone: logits, and gradients of ps.
+func packsRows(t *testing.T, s *bindings.Scope, name string, m model.Model, g *modeltest.Golden, ps []*model.Param) {
+	t.Helper()
+	ids := g.Tensor(s, "full.input_ids")
+	a, b := s.Narrow(ids, 0, 0, 1), s.Narrow(s.Narrow(ids, 0, 1, 1), 1, 0, 6)
+	row := func(ids bindings.Tensor) model.Input {
+		return model.Input{IDs: ids, Mask: s.Full(ids.Shape(), 1, bindings.Int64, bindings.CPU)}
+	}
+	packed := row(s.Cat(1, a, b))
+	packed.Segments = s.Cat(1, s.Full(a.Shape(), 0, bindings.Int64, bindings.CPU), s.Full(b.Shape(), 1, bindings.Int64, bindings.CPU))
+	closeTo(t, s, 1e-5, name+" "+m.Hooks().Method, logits(s, m, packed), s.Cat(1, logits(s, m, row(a)), logits(s, m, row(b))))
+
+	// A text's first token has no target: nothing of its own row predicts it.
+	targets := func(ids bindings.Tensor) bindings.Tensor {
+		none := s.Full([]int64{1, 1}, -100, bindings.Int64, bindings.CPU)
+		return s.Cat(1, none, s.Narrow(ids, 1, 1, ids.Size(1)-1))
+	}
+	together := gradients(s, ps, m, packed, s.Cat(1, targets(a), targets(b)))
+	ofA, ofB := gradients(s, ps, m, row(a), targets(a)), gradients(s, ps, m, row(b), targets(b))
+	na, nb := float64(a.Size(1)-1), float64(b.Size(1)-1) // losses are means over targets
+	for i, p := range ps {
+		want := s.Add(s.MulScalar(ofA[i], na/(na+nb)), s.MulScalar(ofB[i], nb/(na+nb)))
+		closeTo(t, s, 1e-5, fmt.Sprintf("%s %s: gradient of %s", name, m.Hooks().Method, p.Name), together[i], want)
 	}
 }

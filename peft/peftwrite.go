@@ -48,11 +48,25 @@ func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portabl
 			}
 			ts = append(ts, hf.Named{Name: key, Tensor: t})
 		}
-		if a.name == "prefix" && a.o.PrefixProjection {
-			if err := write(s, dir, peftProjection, joinProjection(s, a, projEmbedding, projIn, "transform.2")); err != nil {
+		if a.name == "prefix" {
+			turn := 0
+			if a.uncounted() { // peft counts a prefix's positions
+				turn = a.o.VirtualTokens
+			}
+			if a.o.PrefixProjection {
+				parts, err := joinProjection(s, a, turn, projEmbedding, projIn, "transform.2")
+				if err != nil {
+					return err
+				}
+				if err := write(s, dir, peftProjection, parts); err != nil {
+					return err
+				}
+			}
+			flat, err := foldPrefix(s, a, m, turn)
+			if err != nil {
 				return err
 			}
-			ts = []hf.Named{{Name: promptName, Tensor: foldPrefix(s, a, m)}}
+			ts = []hf.Named{{Name: promptName, Tensor: flat}}
 		}
 		for _, t := range a.tuned {
 			name := t.p.Name
@@ -68,26 +82,32 @@ func (a *adapter) savePeft(s *bindings.Scope, dir string, m model.Model, portabl
 	})
 }
 
-// joinProjection gives the projection's parts with the last layer in one piece.
-func joinProjection(s *bindings.Scope, a *adapter, embedding, in, last string) []hf.Named {
+// joinProjection gives the projection's parts with the last layer in one piece, which turns the keys as turnPrefix
+// does.
+func joinProjection(s *bindings.Scope, a *adapter, turn int, embedding, in, last string) ([]hf.Named, error) {
 	var w, b []bindings.Tensor
 	for i := range a.m.Hooks().Blocks {
 		w = append(w, a.params.Get(outOf(i)+".weight").T)
 		b = append(b, a.params.Get(outOf(i)+".bias").T)
 	}
-	get := func(name string) bindings.Tensor { return a.params.Get(name).T }
+	get := func(name string) bindings.Tensor { return s.Detach(a.params.Get(name).T) }
+	columns, err := turnPrefix(s, a.m, s.Transpose(s.Detach(s.Cat(0, w...)), 0, 1), turn)
+	if err != nil {
+		return nil, err
+	}
+	bias, err := turnPrefix(s, a.m, s.Detach(s.Cat(0, b...)), turn)
 	return []hf.Named{
 		{Name: embedding, Tensor: get(projEmbedding)}, {Name: in + ".weight", Tensor: get(projIn + ".weight")}, {Name: in + ".bias", Tensor: get(projIn + ".bias")},
-		{Name: last + ".weight", Tensor: s.Cat(0, w...)}, {Name: last + ".bias", Tensor: s.Cat(0, b...)},
-	}
+		{Name: last + ".weight", Tensor: s.Transpose(columns, 0, 1)}, {Name: last + ".bias", Tensor: bias},
+	}, err
 }
 
-// foldPrefix is the prefix [k, 2·L·Hkv·D] that a projection computes.
-func foldPrefix(s *bindings.Scope, a *adapter, m model.Model) bindings.Tensor {
+// foldPrefix is the prefix [k, 2·L·Hkv·D], where need be what its projection computes, turned as turnPrefix does.
+func foldPrefix(s *bindings.Scope, a *adapter, m model.Model, turn int) (bindings.Tensor, error) {
 	var out bindings.Tensor
 	s.NoGrad(func() {
 		if p := a.params.Get(promptName); p != nil {
-			out = p.T
+			out = s.Detach(p.T)
 			return
 		}
 		var parts []bindings.Tensor
@@ -96,7 +116,7 @@ func foldPrefix(s *bindings.Scope, a *adapter, m model.Model) bindings.Tensor {
 		}
 		out = s.Cat(1, parts...)
 	})
-	return out
+	return turnPrefix(s, m, out, turn)
 }
 
 // peftConfig is the adapter's adapter_config.json.

@@ -15,6 +15,8 @@ import (
 type prefix struct {
 	plain
 	o Options
+	// uncounted: the decoder's text starts at position 0, as AdapterHub has it, not behind the prefix.
+	uncounted bool
 }
 
 const (
@@ -92,6 +94,7 @@ func (p *prefix) mount(x *mounting) error {
 		}
 		b.Memory = append(b.Memory, m)
 	}
+	x.hooks.Uncounted = p.uncounted
 	return nil
 }
 
@@ -108,6 +111,27 @@ func (p *prefix) describe() string {
 		from = "a random embedding through linear, tanh, linear"
 	}
 	return fmt.Sprintf("%d keys and values per block, from %s", p.o.VirtualTokens, from)
+}
+
+// uncounted reports a prefix whose positions are not counted.
+func (a *adapter) uncounted() bool {
+	p, ok := core(a.technique).(*prefix)
+	return ok && p.uncounted
+}
+
+// turnPrefix gives a prefix [n, L·2·Hkv·D] with its keys turned by so many positions: where a text is rotated by
+// as many more, attention then sees the same.
+func turnPrefix(s *bindings.Scope, m model.Model, t bindings.Tensor, positions int) (bindings.Tensor, error) {
+	if positions == 0 {
+		return t, nil
+	}
+	i := m.Info()
+	slots := s.Reshape(t, -1, int64(i.Layers), 2, int64(i.KVHeads), int64(i.HeadDim))
+	keys, err := model.TurnKeys(s, m, s.Narrow(slots, 2, 0, 1), positions)
+	if err != nil {
+		return bindings.Tensor{}, fmt.Errorf("the prefix's keys would have to be turned, as one of the two libraries counts its positions and the other does not: %w", err)
+	}
+	return s.Reshape(s.Cat(2, keys, s.Narrow(slots, 2, 1, 1)), t.Shape()...), nil
 }
 
 // prefixMemory is one block's part.

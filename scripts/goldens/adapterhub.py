@@ -98,6 +98,6 @@ if __name__ == "__main__":
     write("distilbert-houlsby-bin", bert, METHODS["houlsby"], 200, safetensors=False)
     write("distilbert-houlsby-flexible-head", flexible, METHODS["houlsby"], 210)
     for task, decoder in (("causal", static(llama.base, "llama/base")), ("seqcls", static(llama.classifier, "llama/seqcls"))):
-        for i, method in enumerate(("houlsby", "pfeiffer")):
-            write(f"llama-{task}-{method}", decoder, METHODS[method], 220 + i, task)
+        for i, (method, config) in enumerate(METHODS.items()):
+            write(f"llama-{task}-{method}", decoder, config, 220 + i, task, safetensors=not method.startswith("prefix"))
     tiny.finish(tiny.TESTDATA / "adapterhub")
