@@ -82,9 +82,15 @@ def difference(a, b):
 
 
 def greedy(model, ids, n):
-    """n new tokens per row; without a cache under the adapters library, whose adapters see it wrongly."""
+    """n new tokens per row; without a cache under the adapters library, whose adapters see it wrongly.
+    A prefix of that library computes something else in generate() than in forward(), which is what it was trained with."""
     cache = isinstance(model, PeftModel) or not getattr(model, "active_adapters", None)
-    return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0, use_cache=cache)[:, -n:]
+    if not cache:
+        for _ in range(n):
+            step = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, -1:].argmax(-1)
+            ids = torch.cat([ids, step], 1)
+        return ids[:, -n:]
+    return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0)[:, -n:]
 
 
 @torch.no_grad()
