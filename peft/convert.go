@@ -15,7 +15,12 @@ import (
 // dialects of checkpoint files) in another dialect. Where the other library cannot hold or compute the same,
 // the error says why and nothing is written.
 func Convert(s *bindings.Scope, src, dst string, d Dialect, m model.Model) error {
-	method, err := Load(s, src, m)
+	return ConvertWith(s, src, dst, d, m, LoadOptions{})
+}
+
+// ConvertWith is Convert with options for reading src.
+func ConvertWith(s *bindings.Scope, src, dst string, d Dialect, m model.Model, o LoadOptions) error {
+	method, err := LoadWith(s, src, m, o)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type FoldOptions struct {
 	Threads   int
 	Data      *data.ExampleReader // texts to compare on; nil: sentences of our own
 	MaxLength int                 // tokens of a text compared
+	Load      peft.LoadOptions    // how Convert reads the adapter
 	Tolerance float64             // largest difference of a logit that passes; 0: for Merge by dtype
 }
 
@@ -117,7 +118,7 @@ func adapterOf(src Source) (peft.Info, error) {
 // mergeInto writes the merged model to dir in dtype and gives its outputs as they were before. r is left with the
 // tolerance for what was written.
 func (r *Folded) mergeInto(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, dir string, texts [][]int64) (out outcome, err error) {
-	m, method, err := loadWithAdapter(s, src, info)
+	m, method, err := loadWithAdapter(s, src, info, peft.LoadOptions{})
 	if err != nil {
 		return out, err
 	}
@@ -148,12 +149,12 @@ func (r *Folded) mergeInto(ctx context.Context, s *bindings.Scope, src Source, i
 	return out, model.SaveAs(s, dir, m, dtype)
 }
 
-func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info) (model.Model, peft.Method, error) {
+func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o peft.LoadOptions) (model.Model, peft.Method, error) {
 	m, err := model.Load(s, src.Model, model.Options{Classify: info.NumLabels > 0, Labels: info.Labels})
 	if err != nil {
 		return nil, nil, err
 	}
-	method, err := peft.Load(s, src.Adapter, m)
+	method, err := peft.LoadWith(s, src.Adapter, m, o)
 	if err != nil {
 		return nil, nil, errors.Join(err, m.Close())
 	}
@@ -192,7 +193,7 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 	if err != nil {
 		return r, err
 	}
-	m, method, err := loadWithAdapter(s, src, info)
+	m, method, err := loadWithAdapter(s, src, info, o.Load)
 	if err != nil {
 		return r, err
 	}
@@ -204,7 +205,7 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		return r, err
 	}
 	into := func(path string) error {
-		if err := peft.Convert(s, src.Adapter, path, d, m); err != nil {
+		if err := peft.ConvertWith(s, src.Adapter, path, d, m, o.Load); err != nil {
 			return err
 		}
 		method, err := peft.Load(s, path, m)

@@ -55,6 +55,7 @@ func convertCommand() *cli.Command {
 		Name: "convert", Usage: "write an adapter in the files of another library",
 		Flags: slices.Concat(foldFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: strings.Join(dialects, ", ")},
+			&cli.IntFlag{Name: "adapter-length", Usage: "length of the prompts in a checkpoint of LLaMA-Adapter, where its shapes do not tell", DefaultText: "told by the file"},
 			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.00001"},
 		}, uiFlags()),
 		Action: func(c *cli.Context) error {
@@ -62,7 +63,12 @@ func convertCommand() *cli.Command {
 			if !slices.Contains(dialects, to) {
 				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects, ", "))}
 			}
+			length := c.Int("adapter-length")
+			if c.IsSet("adapter-length") && length < 1 {
+				return &train.UsageError{Err: fmt.Errorf("--adapter-length is %d, want more than 0", length)}
+			}
 			return fold(c, "converted to "+to, func(s *bindings.Scope, src train.Source, o train.FoldOptions) (train.Folded, error) {
+				o.Load.AdapterLength = length
 				return train.Convert(c.Context, s, src, peft.Dialect(to), o)
 			})
 		},

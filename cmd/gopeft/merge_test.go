@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,8 +69,8 @@ func TestConvertThereAndBack(t *testing.T) {
 	texts := writeText(t, "texts.jsonl", idRows)
 	dir := t.TempDir()
 	base := []string{"--model", modeltest.Testdata(t, "llama/base"), "--data", texts}
-	run := func(adapter, to, out string) (int, string) {
-		code, _, stderr := gopeft(t, "", append([]string{"convert", "--adapter", adapter, "--to", to, "--out", out}, base...)...)
+	run := func(adapter, to, out string, more ...string) (int, string) {
+		code, _, stderr := gopeft(t, "", slices.Concat([]string{"convert", "--adapter", adapter, "--to", to, "--out", out}, base, more)...)
 		return code, stderr
 	}
 	adaption := modeltest.Testdata(t, "peft/llama-causal-adaption")
@@ -86,6 +87,19 @@ func TestConvertThereAndBack(t *testing.T) {
 	}
 	if diff := cmp.Diff(ids(adaption), ids(dir+"/back")); diff != "" {
 		t.Error(diff)
+	}
+	// A checkpoint of LLaMA-Adapter may leave its prompts' length open.
+	if code, stderr := run(adaption, "llama-adapter", dir+"/official.pth"); code != exitDone {
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	for length, want := range map[string]struct {
+		code int
+		text string
+	}{"5": {exitDone, ""}, "10": {exitFailed, "adapter-length 10 does not fit"}, "0": {exitUsage, "--adapter-length is 0, want more than 0"}} {
+		code, stderr := run(dir+"/official.pth", "peft", dir+"/of-"+length, "--adapter-length", length)
+		if code != want.code || !strings.Contains(stderr, want.text) {
+			t.Errorf("--adapter-length %s: exit %d, %s", length, code, stderr)
+		}
 	}
 	if code, stderr := run(adaption, "onnx", dir+"/x"); code != exitUsage || !strings.Contains(stderr, "--to") {
 		t.Errorf("exit %d, %s", code, stderr)
