@@ -218,7 +218,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			return err
 		}
 		_, f.frozen = m.Params().Count()
-		CastFrozen(s, m, precision.DType)
+		CastFrozen(m, precision.DType, true)
 		length, err := clampLength(cfg.MaxLength, m.Info().MaxPositions)
 		if err != nil {
 			return errors.Join(err, m.Close())

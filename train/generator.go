@@ -92,7 +92,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if err := g.load(s, src, lm); err != nil {
 		return g, err
 	}
-	CastFrozen(s, lm, g.amp)
+	CastFrozen(lm, g.amp, true)
 	return g, nil
 }
 

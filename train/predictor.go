@@ -180,7 +180,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
 		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)
 	}
-	CastFrozen(s, p.model, p.amp)
+	CastFrozen(p.model, p.amp, true)
 	p.MaxLength, err = clampLength(src.MaxLength, p.room)
 	return p, err
 }

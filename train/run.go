@@ -209,7 +209,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.describe(machine.Precision)
-	CastFrozen(s, r.model, r.amp)
+	CastFrozen(r.model, r.amp, true)
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
@@ -361,17 +361,24 @@ func Commas(n int64) string {
 }
 
 // CastFrozen gives the frozen linear maps of the blocks a copy in d, made once in place of autocast's cast at
-// every step. With d Float it does nothing.
-func CastFrozen(s *bindings.Scope, m model.Model, d bindings.DType) {
+// every step. With d Float it does nothing. Without keep each stored weight goes as soon as its copy is there: for
+// models that are never saved and have no file to lie in.
+func CastFrozen(m model.Model, d bindings.DType, keep bool) {
 	if d == bindings.Float {
 		return
 	}
+	cast := func(p *model.Param) {
+		if p == nil {
+			return
+		}
+		if p.Cast(m.Scope(), d); !keep {
+			p.DropStored(m.Scope())
+		}
+	}
 	for _, b := range m.Hooks().Blocks {
 		for _, module := range b.Modules {
-			module.Dense.W.Cast(m.Scope(), d)
-			if module.Dense.B != nil {
-				module.Dense.B.Cast(m.Scope(), d)
-			}
+			cast(module.Dense.W)
+			cast(module.Dense.B)
 		}
 	}
 }

@@ -143,13 +143,8 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 			return err
 		}
 	}
-	train.CastFrozen(s, b.model, b.on.Precision.DType)
-	if cfg.Model == "" {
-		// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
-		for _, p := range b.model.Params().All() {
-			p.DropStored(b.model.Scope())
-		}
-	}
+	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
+	train.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
 	if err := b.room(); err != nil {
 		return err
 	}
