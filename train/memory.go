@@ -28,8 +28,9 @@ func (m Memory) String() string {
 
 const (
 	mib = 1 << 20
-	// runtimeBytes is what libtorch's code and tables, Go's heap and a tokenizer take, as measured.
-	runtimeBytes = 175 * mib
+	// codeBytes is what training brings of the program and its libraries into memory at least, as measured, and
+	// runtimeBytes what libtorch's tables, Go's heap and a tokenizer take besides.
+	codeBytes, runtimeBytes = 110 * mib, 65 * mib
 	// lossBytes is LMCrossEntropy's chunk of logits.
 	lossBytes = 64 * mib
 	// gradientRows is how many rows of the head's gradient LMCrossEntropy computes before it adds them.
@@ -69,7 +70,7 @@ func (e *estimator) estimate() Memory {
 			head = n
 		}
 	}
-	base := Memory{Weights: e.weights(), Runtime: runtimeBytes}
+	base := Memory{Weights: e.weights(), Runtime: runtimeBytes + max(codeBytes, residentCode())}
 	switch {
 	case strings.HasPrefix(e.cfg.Optimizer, "adam"):
 		base.Optimizer = 2 * trained
