@@ -51,6 +51,7 @@ func (r *run) loadData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cores := threads(r.cfg.Threads) // the settings change while this goes on: see settle
 	go func() {
 		d.ready <- func() error {
 			d.hash = splitsHash(splits)
@@ -61,7 +62,7 @@ func (r *run) loadData(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
-				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, threads(r.cfg.Threads))
+				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, cores)
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
 				}
