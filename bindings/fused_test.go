@@ -63,6 +63,10 @@ func fusedCases() []fusedCase {
 		return s.FromFloat32s(m, 2, 1, sq, sk)
 	}
 	linear := func(s *Scope, in []Tensor) Tensor { return s.Linear(in[0], in[1], in[2]) }
+	geluLinear := func(s *Scope, in []Tensor) Tensor { return s.GELULinear(s.MulScalar(in[0], 3), in[1], in[2]) }
+	swigluLinear := func(s *Scope, in []Tensor) Tensor {
+		return s.SwiGLULinear(s.MulScalar(in[0], 3), in[1], in[2], Tensor{})
+	}
 	return []fusedCase{
 		{"linear", [][]int64{{3, 21, 70}, {45, 70}, {45}}, 0, linear},
 		{"linear one row", [][]int64{{1, 70}, {45, 70}, {45}}, 0, linear},
@@ -86,6 +90,15 @@ func fusedCases() []fusedCase {
 		{"swiglu", [][]int64{{7, 77}, {7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.SwiGLU(in[0], in[1]) }},
 		{"gelu, over its input", [][]int64{{7, 77}}, 1, func(s *Scope, in []Tensor) Tensor { return s.GELUOver(s.MulScalar(in[0], 3)) }},
 		{"swiglu, over its gate", [][]int64{{7, 77}, {7, 77}}, 2, func(s *Scope, in []Tensor) Tensor { return s.SwiGLUOver(s.MulScalar(in[0], 3), in[1]) }},
+		{"gelu linear", [][]int64{{3, 19, 70}, {40, 70}, {40}}, 0, geluLinear},
+		{"gelu linear, frozen", [][]int64{{3, 19, 70}, {40, 70}, {40}}, 2, geluLinear},
+		{"gelu linear, weight alone", [][]int64{{40, 70}, {40}, {3, 19, 70}}, 1, func(s *Scope, in []Tensor) Tensor {
+			return s.GELULinear(s.MulScalar(in[2], 3), in[0], in[1])
+		}},
+		{"gelu linear, not recorded", [][]int64{{3, 19, 70}, {40, 70}, {40}}, 3, geluLinear},
+		{"swiglu linear", [][]int64{{3, 19, 70}, {3, 19, 70}, {40, 70}}, 0, swigluLinear},
+		{"swiglu linear, frozen", [][]int64{{3, 19, 70}, {3, 19, 70}, {40, 70}}, 1, swigluLinear},
+		{"swiglu linear, not recorded", [][]int64{{3, 19, 70}, {3, 19, 70}, {40, 70}}, 3, swigluLinear},
 		{"low rank", [][]int64{{3, 19, 70}, {40, 70}, {40}, {8, 70}, {40, 8}}, 0, lowRank},
 		{"low rank, few rows", [][]int64{{2, 1, 70}, {40, 70}, {40}, {8, 70}, {40, 8}}, 5, lowRank},
 		{"rotate", [][]int64{{2, 9, 4 * 24}, {2, 1, 9, 24}, {1, 1, 9, 24}}, 2, func(s *Scope, in []Tensor) Tensor {
@@ -162,12 +175,14 @@ func TestFusedEqualsComposed(t *testing.T) {
 // What autograd may still read is never written over.
 func TestOverLeavesWhatAutogradReads(t *testing.T) {
 	bindingstest.Do(t, func(s *Scope) error {
-		x, up := s.Normal([]int64{33, 64}, 0, 1, Float, CPU), s.Normal([]int64{33, 64}, 0, 1, Float, CPU)
+		x, up, w := s.Normal([]int64{33, 64}, 0, 1, Float, CPU), s.Normal([]int64{33, 64}, 0, 1, Float, CPU), s.Normal([]int64{9, 64}, 0, 1, Float, CPU)
 		s.SetRequiresGrad(x, true)
 		before := x.Float32s()
 		over := func() {
 			s.GELUOver(x)
 			s.SwiGLUOver(x, up)
+			s.GELULinear(x, w, Tensor{})
+			s.SwiGLULinear(x, up, w, Tensor{})
 		}
 		over()
 		s.NoGrad(over)

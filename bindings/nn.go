@@ -120,6 +120,23 @@ func (s *Scope) swiglu(gate, up Tensor, reuse bool) Tensor {
 	return s.In(func(s *Scope) Tensor { return s.Mul(s.SiLU(gate), up) })
 }
 
+// GELULinear is Linear(GELU(x), w, b) of an x that is not read again. Where our own kernels serve, the backward pass
+// computes the activation again instead of keeping it.
+func (s *Scope) GELULinear(x, w, b Tensor) Tensor {
+	if s.fused(x, w, b, Tensor{}) {
+		return s.made("gelu_linear", csrc.ActivatedLinear(s.slot(), x.p, nil, w.p, b.p), x, w, b)
+	}
+	return s.In(func(s *Scope) Tensor { return s.Linear(s.GELUOver(x), w, b) })
+}
+
+// SwiGLULinear is Linear(SwiGLU(gate, up), w, b) of a gate that is not read again, as GELULinear.
+func (s *Scope) SwiGLULinear(gate, up, w, b Tensor) Tensor {
+	if s.fused(gate, up, w, b) {
+		return s.made("swiglu_linear", csrc.ActivatedLinear(s.slot(), gate.p, up.p, w.p, b.p), gate, up, w, b)
+	}
+	return s.In(func(s *Scope) Tensor { return s.Linear(s.SwiGLUOver(gate, up), w, b) })
+}
+
 // Dropout zeroes each element with probability p and scales the rest by 1/(1-p); p 0 returns x itself.
 func (s *Scope) Dropout(x Tensor, p float64) Tensor {
 	if p == 0 {

@@ -192,13 +192,14 @@ func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, all, bias bindings
 		a := transform(s, b.AfterAttn, m.attend(s, b, x, all, bias, memory, in), joinAttn)
 		x = s.AddLayerNorm(a, x, b.attnNorm.w.Value(), b.attnNorm.b.Value(), b.attnNorm.eps, 0)
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
-			up := b.Linear(Up).Forward(s, x)
+			up, down := b.Linear(Up).Forward(s, x), b.Linear(Down)
 			if m.cfg.Activation == "relu" {
-				up = s.ReLU(up)
-			} else {
-				up = s.GELUOver(up)
+				return down.Forward(s, s.ReLU(up))
 			}
-			return b.Linear(Down).Forward(s, up)
+			if own, bare := down.(*Dense); bare {
+				return s.GELULinear(up, own.W.Value(), own.B.Value())
+			}
+			return down.Forward(s, s.GELUOver(up))
 		})
 		p := rate(m.cfg.Dropout, in.Train)
 		if len(b.AfterFFN) > 0 { // transforms come after the sublayer's own dropout

@@ -200,9 +200,13 @@ func (m *LLaMA) block(s *bindings.Scope, b *llamaBlock, x bindings.Tensor, a lla
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
 			h := b.ffnNorm.forward(s, x)
 			gate, up := b.Linear(Gate).Forward(s, h), b.Linear(Up).Forward(s, h)
+			down := b.Linear(Down)
+			if own, bare := down.(*Dense); bare {
+				return s.SwiGLULinear(gate, up, own.W.Value(), own.B.Value())
+			}
 			act := s.SwiGLUOver(gate, up)
 			s.Free(up)
-			return b.Linear(Down).Forward(s, act)
+			return down.Forward(s, act)
 		})
 		return s.Add(x, transform(s, b.AfterFFN, f, join))
 	})

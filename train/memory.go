@@ -97,8 +97,8 @@ func (e *estimator) estimate() Memory {
 		step.Activations = largest
 	}
 	score := base
-	if e.cfg.evaluates() { // with up to twice the tokens of a training batch, of which nothing is kept
-		score.Phase, score.Activations = "evaluation", 2*forward+e.loss()
+	if e.cfg.evaluates() { // with up to twice the tokens of a training batch, as far as a pass takes them, of which nothing is kept
+		score.Phase, score.Activations = "evaluation", min(2, max(1, passTokens/e.tokens))*forward+e.loss()
 	}
 	most := begin
 	for _, m := range []Memory{end, step, score} {
@@ -263,12 +263,16 @@ func (e *estimator) keptPerToken(b *model.Block) float64 {
 	}
 	sum := e.word * (2*q + kv*e.stretch()) // queries and the heads' output, keys and values
 	into := 4 * d * (reads(model.Q, model.K, model.V) + reads(model.Up, model.Gate))
+	behind := 0.0 // the activation: a map of the model's own computes it again
+	if b.Wrap[model.Down] != nil {
+		behind = 1
+	}
 	if e.info.Family == "llama" {
-		sum += 2*4*d + into                           // what the norms read, and what they give
-		sum += e.word * ffn * (2 + reads(model.Down)) // gate and up, and their product
+		sum += 2*4*d + into                // what the norms read, and what they give
+		sum += e.word * ffn * (2 + behind) // gate and up, and their product
 	} else {
-		sum += 2*e.word*d + into                      // the normalised sums, and what the norms give
-		sum += e.word * ffn * (1 + reads(model.Down)) // before the activation, and behind it
+		sum += 2*e.word*d + into           // the normalised sums, and what the norms give
+		sum += e.word * ffn * (1 + behind) // before the activation, and behind it
 	}
 	sum += e.word * d * 2 * float64(len(b.AfterAttn)+len(b.AfterFFN))
 	sum += e.word * q * 2 * float64(len(b.Branch))

@@ -13,6 +13,7 @@
 
 #include <initializer_list>
 #include <optional>
+#include <utility>
 
 namespace gp {
 
@@ -56,6 +57,11 @@ void typed(const at::Tensor& t, F fn) {
 at::Tensor rows_by_rows(const at::Tensor& a, const at::Tensor& b, bool bf16, at::ScalarType d);
 at::Tensor rows_by_columns(const at::Tensor& a, const at::Tensor& b, bool bf16, at::ScalarType d);
 at::Tensor columns_by_columns(const at::Tensor& a, const at::Tensor& b, bool bf16, at::ScalarType d);
+
+// activated is GELU(x), or SwiGLU(x, up) when up is defined; with reuse it may lie where x did. activated_backward is
+// the gradients of x and up for its gradient g.
+at::Tensor activated(const at::Tensor& x, const at::Tensor& up, bool reuse);
+std::pair<at::Tensor, at::Tensor> activated_backward(const at::Tensor& x, const at::Tensor& up, const at::Tensor& g);
 
 // column_sums is the sum over rows of t [m, n], in fp32.
 at::Tensor column_sums(const at::Tensor& t);

@@ -10,6 +10,8 @@ package csrc
 #cgo nocallback gp_linear
 #cgo noescape gp_linear_low_rank
 #cgo nocallback gp_linear_low_rank
+#cgo noescape gp_activated_linear
+#cgo nocallback gp_activated_linear
 #cgo noescape gp_add_layer_norm
 #cgo nocallback gp_add_layer_norm
 #cgo noescape gp_rms_norm
@@ -54,6 +56,10 @@ func GELU(out *Tensor, x Tensor, reuse bool) string {
 
 func SwiGLU(out *Tensor, gate, up Tensor, reuse bool) string {
 	return message(C.gp_swiglu((*C.gp_tensor)(out), C.gp_tensor(gate), C.gp_tensor(up), cbool(reuse)))
+}
+
+func ActivatedLinear(out *Tensor, x, up, w, b Tensor) string {
+	return message(C.gp_activated_linear((*C.gp_tensor)(out), C.gp_tensor(x), C.gp_tensor(up), C.gp_tensor(w), C.gp_tensor(b)))
 }
 
 func Dropout(out *Tensor, x Tensor, p float64) string {

@@ -25,6 +25,10 @@ char* gp_rms_norm(gp_tensor* out, gp_tensor x, gp_tensor w, double eps);
 char* gp_gelu(gp_tensor* out, gp_tensor x, int reuse);
 char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up, int reuse);
 
+// gp_linear of gp_gelu(x), or of gp_swiglu(x, up) where up is not NULL. Without autograd the activation may lie where x
+// did; with it, the backward pass computes it again.
+char* gp_activated_linear(gp_tensor* out, gp_tensor x, gp_tensor up /* or NULL */, gp_tensor w, gp_tensor b /* or NULL */);
+
 char* gp_dropout(gp_tensor* out, gp_tensor x, double p);
 char* gp_rotate(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin);
 

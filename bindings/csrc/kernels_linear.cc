@@ -3,6 +3,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <tuple>
+
 #include "fused.h"
 #include "gemm.h"
 #include "guard.h"
@@ -127,6 +129,37 @@ Tensor low_rank(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor&
   return at::add(y, update.view(y.sizes()), scale).to(y.scalar_type());
 }
 
+// Stored is what a linear map's backward pass knows of its forward pass, and the gradients for its result's g.
+struct Stored {
+  static void keep(AutogradContext* ctx, Shape s, const Tensor& x, const Tensor& w, const Tensor& b) {
+    ctx->saved_data["bf16"] = s.bf16;
+    ctx->saved_data["x"] = x.scalar_type();
+    ctx->saved_data["w"] = w.scalar_type();
+    ctx->saved_data["b"] = b.defined() ? b.scalar_type() : at::ScalarType::Undefined;
+  }
+
+  explicit Stored(AutogradContext* ctx)
+      : bf16(ctx->saved_data["bf16"].toBool()), x(ctx->saved_data["x"].toScalarType()), w(ctx->saved_data["w"].toScalarType()),
+        b(ctx->saved_data["b"].toScalarType()) {}
+
+  Tensor of_x(const Tensor& g, const Tensor& weight) const {
+    const Tensor g2 = rows(g), w2 = weight.stride(1) == 1 ? weight : weight.contiguous();
+    auto shape = g.sizes().vec();
+    shape.back() = weight.size(1);
+    return multiply(g2.size(0), weight.size(1), g2.size(1), rows_of(g2), columns_of(w2), {}, bf16, x).view(shape);
+  }
+
+  Tensor of_w(const Tensor& g, const Tensor& input) const {
+    const Tensor g2 = rows(g), x2 = rows(input);
+    return multiply(g2.size(1), x2.size(1), g2.size(0), columns_of(g2), columns_of(x2), {}, bf16, w);
+  }
+
+  Tensor of_b(const Tensor& g) const { return column_sums(rows(g)).to(b); }
+
+  bool bf16;
+  at::ScalarType x, w, b;
+};
+
 struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Maybe& bias) {
     const Shape s = policy(x);  // before autocast, which is a dispatch key, is left out
@@ -134,10 +167,7 @@ struct Linear : torch::autograd::Function<Linear> {
     c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
     const Tensor b = known(bias);
     ctx->save_for_backward({w.requires_grad() ? x : Tensor(), x.requires_grad() ? w : Tensor()});
-    ctx->saved_data["bf16"] = s.bf16;
-    ctx->saved_data["x"] = x.scalar_type();
-    ctx->saved_data["w"] = w.scalar_type();
-    ctx->saved_data["b"] = b.defined() ? b.scalar_type() : at::ScalarType::Undefined;
+    Stored::keep(ctx, s, x, w, b);
     return gp::forward(x, w, b, s);
   }
 
@@ -146,22 +176,42 @@ struct Linear : torch::autograd::Function<Linear> {
     auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &w = saved[1], &g = grads[0];
     if (!g.defined()) return {Tensor(), Tensor(), Tensor()};
-    const bool bf16 = ctx->saved_data["bf16"].toBool();
-    Tensor g2 = rows(g), dx, dw, db;
-    const int64_t m = g2.size(0), n = g2.size(1);
-    if (w.defined() && ctx->needs_input_grad(0)) {
-      Tensor w2 = w.stride(1) == 1 ? w : w.contiguous();
-      auto shape = g.sizes().vec();
-      shape.back() = w.size(1);
-      dx = multiply(m, w.size(1), n, rows_of(g2), columns_of(w2), {}, bf16, ctx->saved_data["x"].toScalarType()).view(shape);
-    }
-    if (x.defined() && ctx->needs_input_grad(1)) {
-      Tensor x2 = rows(x);
-      dw = multiply(n, x2.size(1), m, columns_of(g2), columns_of(x2), {}, bf16, ctx->saved_data["w"].toScalarType());
-    }
-    const auto b_type = ctx->saved_data["b"].toScalarType();
-    if (b_type != at::ScalarType::Undefined && ctx->needs_input_grad(2)) db = column_sums(g2).to(b_type);
+    const Stored s(ctx);
+    Tensor dx, dw, db;
+    if (w.defined() && ctx->needs_input_grad(0)) dx = s.of_x(g, w);
+    if (x.defined() && ctx->needs_input_grad(1)) dw = s.of_w(g, x);
+    if (s.b != at::ScalarType::Undefined && ctx->needs_input_grad(2)) db = s.of_b(g);
     return {dx, dw, db};
+  }
+};
+
+// ActivatedLinear is linear of GELU(x), or of SwiGLU(x, up). What the weight's gradient needs of the activation is
+// computed again in the backward pass: kept, it would be as large as x.
+struct ActivatedLinear : torch::autograd::Function<ActivatedLinear> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Maybe& gated, const Tensor& w, const Maybe& bias) {
+    const Shape s = policy(x);
+    at::AutoDispatchBelowAutograd below;
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
+    const Tensor up = known(gated), b = known(bias), a = activated(x, up, false);
+    ctx->save_for_backward({x, up, w});
+    ctx->saved_data["of_x"] = x.requires_grad() || (up.defined() && up.requires_grad());
+    ctx->saved_data["of_w"] = w.requires_grad();
+    ctx->saved_data["of_b"] = b.defined() && b.requires_grad();
+    Stored::keep(ctx, s, a, w, b);
+    return gp::forward(a, w, b, s);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    at::NoGradGuard no_grad;
+    auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &up = saved[1], &w = saved[2], &g = grads[0];
+    variable_list out(4);
+    if (!g.defined()) return out;
+    const Stored s(ctx);
+    if (ctx->saved_data["of_w"].toBool()) out[2] = s.of_w(g, activated(x, up, false));
+    if (ctx->saved_data["of_b"].toBool()) out[3] = s.of_b(g);
+    if (ctx->saved_data["of_x"].toBool()) std::tie(out[0], out[1]) = activated_backward(x, up, s.of_x(g, w));
+    return out;
   }
 };
 
@@ -221,6 +271,18 @@ char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b) {
           at::AutoDispatchBelowAutograd below;
           c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
           *out = gp::box(gp::forward(tx, tw, bias, s));
+        })
+}
+
+char* gp_activated_linear(gp_tensor* out, gp_tensor x, gp_tensor up, gp_tensor w, gp_tensor b) {
+  GUARD(Tensor gated = gp::opt(up), bias = gp::opt(b); const Tensor &tx = gp::T(x), &tw = gp::T(w);
+        if (gp::recorded({tx, gated, tw, bias}))
+          *out = gp::box(gp::ActivatedLinear::apply(tx, gp::maybe(gated), tw, gp::maybe(bias)));
+        else {
+          const gp::Shape s = gp::policy(tx);
+          at::AutoDispatchBelowAutograd below;
+          c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
+          *out = gp::box(gp::forward(gp::activated(tx, gated, true), tw, bias, s));
         })
 }
 

@@ -317,6 +317,17 @@ Tensor gelu_forward(const Tensor& x, bool reuse = false) {
   return out;
 }
 
+// gelu_gradient is x's gradient for the gradient g of GELU(x).
+Tensor gelu_gradient(const Tensor& x, const Tensor& g) {
+  Tensor dx = like(x);
+  map(x, g, dx, [&](int64_t, __m512 v, __m512 gy) {
+    __m512 e;
+    const __m512 phi = gauss(v, &e);
+    return _mm512_mul_ps(gy, _mm512_fmadd_ps(_mm512_mul_ps(v, _mm512_set1_ps(0.39894228f)), e, phi));
+  });
+  return dx;
+}
+
 struct GELU : torch::autograd::Function<GELU> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x) {
     at::AutoDispatchBelowAutograd below;
@@ -326,14 +337,7 @@ struct GELU : torch::autograd::Function<GELU> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     at::NoGradGuard no_grad;
     if (!grads[0].defined()) return {Tensor()};
-    const Tensor x = ctx->get_saved_variables()[0].contiguous(), g = grads[0].contiguous();
-    Tensor dx = like(x);
-    map(x, g, dx, [&](int64_t, __m512 v, __m512 gy) {
-      __m512 e;
-      const __m512 phi = gauss(v, &e);
-      return _mm512_mul_ps(gy, _mm512_fmadd_ps(_mm512_mul_ps(v, _mm512_set1_ps(0.39894228f)), e, phi));
-    });
-    return {dx};
+    return {gelu_gradient(ctx->get_saved_variables()[0].contiguous(), grads[0].contiguous())};
   }
 };
 
@@ -350,6 +354,31 @@ Tensor swiglu_forward(const Tensor& gate, const Tensor& up, bool reuse = false) 
   return out;
 }
 
+// swiglu_gradient is the gradients of gate and up for the gradient g of SwiGLU(gate, up).
+std::pair<Tensor, Tensor> swiglu_gradient(const Tensor& gate, const Tensor& up, const Tensor& g) {
+  Tensor dgate = like(gate), dup = like(up);
+  typed(g, [&](const auto* pg) {
+    typed(gate, [&](auto* pa) {
+      using A = std::remove_pointer_t<decltype(pa)>;
+      typed(up, [&](auto* pu) {
+        using U = std::remove_pointer_t<decltype(pu)>;
+        A* da = static_cast<A*>(dgate.mutable_data_ptr());
+        U* du = static_cast<U*>(dup.mutable_data_ptr());
+        ranges((g.numel() + 15) / 16, kLeastElements / 16, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin * 16; i < end * 16; i += 16) {
+            const __mmask16 m = first16(g.numel() - i);
+            const __m512 v = load16(pa + i, m), u = load16(pu + i, m), gy = load16(pg + i, m), s = sigmoid(v), silu = _mm512_mul_ps(v, s);
+            store16(du + i, m, _mm512_mul_ps(gy, silu));
+            // silu' = s + silu·(1-s)
+            store16(da + i, m, _mm512_mul_ps(_mm512_mul_ps(gy, u), _mm512_fmadd_ps(silu, _mm512_sub_ps(_mm512_set1_ps(1.f), s), s)));
+          }
+        });
+      });
+    });
+  });
+  return {dgate, dup};
+}
+
 struct SwiGLU : torch::autograd::Function<SwiGLU> {
   static Tensor forward(AutogradContext* ctx, const Tensor& gate, const Tensor& up) {
     at::AutoDispatchBelowAutograd below;
@@ -360,27 +389,7 @@ struct SwiGLU : torch::autograd::Function<SwiGLU> {
     at::NoGradGuard no_grad;
     if (!grads[0].defined()) return variable_list(2);
     auto saved = ctx->get_saved_variables();
-    const Tensor gate = saved[0].contiguous(), up = saved[1].contiguous(), g = grads[0].contiguous();
-    Tensor dgate = like(gate), dup = like(up);
-    typed(g, [&](const auto* pg) {
-      typed(gate, [&](auto* pa) {
-        using A = std::remove_pointer_t<decltype(pa)>;
-        typed(up, [&](auto* pu) {
-          using U = std::remove_pointer_t<decltype(pu)>;
-          A* da = static_cast<A*>(dgate.mutable_data_ptr());
-          U* du = static_cast<U*>(dup.mutable_data_ptr());
-          ranges((g.numel() + 15) / 16, kLeastElements / 16, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin * 16; i < end * 16; i += 16) {
-              const __mmask16 m = first16(g.numel() - i);
-              const __m512 v = load16(pa + i, m), u = load16(pu + i, m), gy = load16(pg + i, m), s = sigmoid(v), silu = _mm512_mul_ps(v, s);
-              store16(du + i, m, _mm512_mul_ps(gy, silu));
-              // silu' = s + silu·(1-s)
-              store16(da + i, m, _mm512_mul_ps(_mm512_mul_ps(gy, u), _mm512_fmadd_ps(silu, _mm512_sub_ps(_mm512_set1_ps(1.f), s), s)));
-            }
-          });
-        });
-      });
-    });
+    auto [dgate, dup] = swiglu_gradient(saved[0].contiguous(), saved[1].contiguous(), grads[0].contiguous());
     return {dgate, dup};
   }
 };
@@ -460,6 +469,16 @@ struct Rotate : torch::autograd::Function<Rotate> {
 };
 
 }  // namespace
+
+Tensor activated(const Tensor& x, const Tensor& up, bool reuse) {
+  return up.defined() ? swiglu_forward(x.contiguous(), up.contiguous(), reuse) : gelu_forward(x.contiguous(), reuse);
+}
+
+std::pair<Tensor, Tensor> activated_backward(const Tensor& x, const Tensor& up, const Tensor& g) {
+  if (up.defined()) return swiglu_gradient(x.contiguous(), up.contiguous(), g.contiguous());
+  return {gelu_gradient(x.contiguous(), g.contiguous()), Tensor()};
+}
+
 }  // namespace gp
 
 using gp::T;
