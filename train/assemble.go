@@ -24,6 +24,7 @@ func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
 	if err != nil {
 		return Machine{}, err
 	}
+	cfg.setLevers(s)
 	s.SetThreads(threads(cfg.Threads))
 	s.SetDeterministic(cfg.Deterministic)
 	s.FlushDenormals(true)

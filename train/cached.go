@@ -52,7 +52,7 @@ func (r *run) cacheFeatures(ctx context.Context, s *bindings.Scope) error {
 
 // fillStates computes the state that the head reads of every example of p, example i into row from+i.
 func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *Part, states bindings.Tensor, from, total int) error {
-	batches, err := data.Sampler{Lengths: p.Lengths, BatchSize: r.trainer.Config.EvalBatch, Bucket: true}.Epoch(0)
+	batches, err := EvalOrder(p.Lengths, r.trainer.Config.EvalBatch, 0, r.dev, !r.cfg.Has(LeverPasses)).Epoch(0)
 	if err != nil {
 		return err
 	}

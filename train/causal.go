@@ -323,6 +323,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 				if *p.part, err = CausalPart(seqs, pad, width); err != nil {
 					return err
 				}
+				(*p.part).InTurn = !cfg.Has(LeverOverlap)
 				if p.pack {
 					d.notes = append(d.notes, fmt.Sprintf("%s examples packed into %s rows of up to %s tokens",
 						Commas(int64(len(seqs))), Commas(int64(len((*p.part).Lengths))), Commas(int64(width))))

@@ -47,33 +47,34 @@ type Config struct {
 	Seed          uint64    `yaml:"seed" usage:"seed of everything random"`
 	Deterministic bool      `yaml:"deterministic" usage:"use deterministic algorithms only"`
 
-	Epochs      int     `yaml:"epochs" usage:"passes over the training data"`
-	MaxSteps    int     `yaml:"max-steps" usage:"stop after this many optimizer steps"`
-	BatchSize   int     `yaml:"batch-size" usage:"rows of a batch"`
-	MaxTokens   int     `yaml:"max-tokens" usage:"most tokens of a batch, padding included; --batch-size then bounds the rows"`
-	LR          float64 `yaml:"lr" usage:"learning rate (default: the method's)"`
-	Optimizer   string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
-	Momentum    float64 `yaml:"momentum" usage:"momentum of sgd"`
-	WeightDecay float64 `yaml:"weight-decay" usage:"weight decay, of all but biases and norms"`
-	Schedule    string  `yaml:"schedule" usage:"learning rate over the run: constant, linear or cosine"`
-	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
-	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
-	Clip        float64 `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
-	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
-	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
-	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
-	NoShuffle   bool    `yaml:"no-shuffle" usage:"train in the data's order"`
-	NoBucket    bool    `yaml:"no-bucket" usage:"batch at random, not by similar length"`
-	Checkpoints int     `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
-	Recompute   bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
-	CacheStates bool    `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
-	LogEvery    int     `yaml:"log-every" usage:"steps between two rows of metrics.csv"`
-	NoTrainEval bool    `yaml:"no-train-eval" usage:"do not score the training data at the end"`
-	TensorBoard bool    `yaml:"tensorboard" usage:"write TensorBoard events too"`
-	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
-	Classifier  string  `yaml:"classifier" usage:"of method features: logreg or forest"`
-	Pool        string  `yaml:"pool" usage:"of method features: cls or mean"`
-	Out         string  `yaml:"out" usage:"folder of the run"`
+	Epochs      int      `yaml:"epochs" usage:"passes over the training data"`
+	MaxSteps    int      `yaml:"max-steps" usage:"stop after this many optimizer steps"`
+	BatchSize   int      `yaml:"batch-size" usage:"rows of a batch"`
+	MaxTokens   int      `yaml:"max-tokens" usage:"most tokens of a batch, padding included; --batch-size then bounds the rows"`
+	LR          float64  `yaml:"lr" usage:"learning rate (default: the method's)"`
+	Optimizer   string   `yaml:"optimizer" usage:"adam, adamw or sgd"`
+	Momentum    float64  `yaml:"momentum" usage:"momentum of sgd"`
+	WeightDecay float64  `yaml:"weight-decay" usage:"weight decay, of all but biases and norms"`
+	Schedule    string   `yaml:"schedule" usage:"learning rate over the run: constant, linear or cosine"`
+	Warmup      float64  `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
+	GradAccum   int      `yaml:"grad-accum" usage:"batches per optimizer step"`
+	Clip        float64  `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
+	Dropout     float64  `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
+	EarlyStop   int      `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
+	Monitor     string   `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
+	NoShuffle   bool     `yaml:"no-shuffle" usage:"train in the data's order"`
+	NoBucket    bool     `yaml:"no-bucket" usage:"batch at random, not by similar length"`
+	Checkpoints int      `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
+	Recompute   bool     `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
+	CacheStates bool     `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
+	Without     []string `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, blocks, casts, pooling, passes, overlap"`
+	LogEvery    int      `yaml:"log-every" usage:"steps between two rows of metrics.csv"`
+	NoTrainEval bool     `yaml:"no-train-eval" usage:"do not score the training data at the end"`
+	TensorBoard bool     `yaml:"tensorboard" usage:"write TensorBoard events too"`
+	AdapterInit string   `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
+	Classifier  string   `yaml:"classifier" usage:"of method features: logreg or forest"`
+	Pool        string   `yaml:"pool" usage:"of method features: cls or mean"`
+	Out         string   `yaml:"out" usage:"folder of the run"`
 
 	Peft peft.Options `yaml:",inline"`
 
@@ -309,6 +310,9 @@ func (c *Config) Check() error {
 	}
 	if c.Momentum >= 1 {
 		return usage("--momentum is %v, want it below 1", c.Momentum)
+	}
+	if err := CheckLevers(c.Without); err != nil {
+		return err
 	}
 	if err := c.sources().Check(); err != nil {
 		return usage("--%w", err) // it begins with split

@@ -6,7 +6,6 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model"
-	"gopeft/train/data"
 )
 
 // Evaluation is a model's score on a part of the data.
@@ -22,8 +21,9 @@ type Evaluation struct {
 
 // EvalOptions are how Evaluate runs.
 type EvalOptions struct {
-	Batch     int // rows of a batch
-	MaxTokens int // most tokens of a batch, padding included; 0: no bound
+	Batch     int  // rows of a batch
+	MaxTokens int  // most tokens of a batch, padding included; 0: no bound
+	Whole     bool // batches go through as they are: see EvalOrder
 	Device    bindings.Device
 	Precision bindings.DType
 	Logits    bool
@@ -33,8 +33,7 @@ type EvalOptions struct {
 // Evaluate scores the model on a part, without gradients and dropout. Examples of similar length share a
 // batch; the result does not depend on it.
 func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, p *Part, o EvalOptions) (Evaluation, error) {
-	sampler := data.Sampler{Lengths: p.Lengths, BatchSize: o.Batch, MaxTokens: o.MaxTokens, Bucket: true}
-	batches, err := sampler.Epoch(0)
+	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.Device, o.Whole).Epoch(0)
 	if err != nil {
 		return Evaluation{}, err
 	}

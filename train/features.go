@@ -49,6 +49,9 @@ type FeatureOptions struct {
 	Device    bindings.Device
 	Precision bindings.DType
 	Progress  func(done, total int)
+
+	Whole       bool // batches go through as they are: see EvalOrder
+	WholeBlocks bool // the last block computes every position, also for "cls"
 }
 
 // ComputeFeatures runs the model over token sequences and pools its last hidden states: one row each, in order.
@@ -56,8 +59,7 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 	p := ClassificationPart(ids, make([]int, len(ids)), pad)
 	dim := m.Info().Hidden
 	x := classic.Matrix{Rows: len(ids), Cols: dim, Data: make([]float32, len(ids)*dim)}
-	sampler := data.Sampler{Lengths: p.Lengths, BatchSize: o.Batch, MaxTokens: o.MaxTokens, Bucket: true}
-	batches, err := sampler.Epoch(0)
+	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.Device, o.Whole).Epoch(0)
 	if err != nil {
 		return x, err
 	}
@@ -69,7 +71,7 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 		err := s.Run(func(s *bindings.Scope) error {
 			s.Inference(func() {
 				in := input(s, b, o.Device)
-				in.Pooled = o.Pool == "cls" && !m.Hooks().PoolAsPeft // which would pool another position
+				in.Pooled = o.Pool == "cls" && !o.WholeBlocks && !m.Hooks().PoolAsPeft // which would pool another position
 				var out model.Output
 				s.Autocast(o.Device, o.Precision, func() { out = m.Forward(s, in) })
 				rows := Pool(s, o.Pool, in, out).Float32s()
@@ -207,6 +209,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
+		cfg.setLevers(s)
 		s.SetThreads(threads(cfg.Threads))
 		settled := cfg.settle(0, precision.DType, dev, s.Threads())
 		if err := WriteConfig(filepath.Join(cfg.Out, "config.yaml"), settled); err != nil {
@@ -218,7 +221,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			return err
 		}
 		_, f.frozen = m.Params().Count()
-		CastFrozen(m, precision.DType, true)
+		cfg.CastFrozen(m, precision.DType, true)
 		length, err := clampLength(cfg.MaxLength, m.Info().MaxPositions)
 		if err != nil {
 			return errors.Join(err, m.Close())
@@ -244,7 +247,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
 			}
 			xs[i], err = ComputeFeatures(ctx, s, m, ids, pad, FeatureOptions{Pool: cfg.Pool, Batch: max(32, cfg.BatchSize), Device: dev,
-				Precision: precision.DType, Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
+				Whole: !cfg.Has(LeverPasses), WholeBlocks: !cfg.Has(LeverPooling), Precision: precision.DType, Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
 			if err != nil {
 				return errors.Join(err, m.Close())
 			}

@@ -55,13 +55,12 @@ func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Se
 	if err != nil {
 		return nil, err
 	}
-	sampler := data.Sampler{Lengths: p.Lengths, BatchSize: o.Batch, MaxTokens: o.MaxTokens, Bucket: true}
-	batches, err := sampler.Epoch(0)
+	dev := g.lm.Params().All()[0].T.Device()
+	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, dev, false).Epoch(0)
 	if err != nil {
 		return nil, err
 	}
 	scores, i, done := make([]RowScore, len(seqs)), 0, 0
-	dev := g.lm.Params().All()[0].T.Device()
 	for b, err := range p.prefetch(ctx, batches) {
 		if err != nil {
 			return nil, err

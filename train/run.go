@@ -209,7 +209,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.describe(machine.Precision)
-	CastFrozen(r.model, r.amp, true)
+	cfg.CastFrozen(r.model, r.amp, true)
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
@@ -466,7 +466,7 @@ func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *Part, phase st
 	if tokens == 0 {
 		tokens = r.cfg.BatchSize * slices.Max(r.data.train.Lengths)
 	}
-	return Evaluate(ctx, s, r.trainer.Model, r.data.task, p, EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, Device: r.dev, Precision: r.amp,
+	return Evaluate(ctx, s, r.trainer.Model, r.data.task, p, EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, Whole: !r.cfg.Has(LeverPasses), Device: r.dev, Precision: r.amp,
 		Progress: func(done, total int) { r.ui.Progress(phase, done, total, "") }})
 }
 

@@ -36,7 +36,7 @@ func (r *run) loadData(ctx context.Context) error {
 	if err := splits.Train.CheckTrainable(); err != nil {
 		return err
 	}
-	d := &runData{labels: splits.Train.Labels, task: Classification{}, ready: make(chan error, 1)}
+	d := &runData{labels: splits.Train.Labels, task: Classification{WholeBlocks: !r.cfg.Has(LeverPooling)}, ready: make(chan error, 1)}
 	r.data = d
 	pad, err := r.padID()
 	if err != nil {
@@ -51,7 +51,7 @@ func (r *run) loadData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cores := threads(r.cfg.Threads) // the settings change while this goes on: see settle
+	cores, inTurn := threads(r.cfg.Threads), !r.cfg.Has(LeverOverlap) // the settings change while this goes on: see settle
 	go func() {
 		d.ready <- func() error {
 			d.hash = splitsHash(splits)
@@ -72,6 +72,7 @@ func (r *run) loadData(ctx context.Context) error {
 					}
 				}
 				*p.part = ClassificationPart(ids, classes(p.set), pad)
+				(*p.part).InTurn = inTurn
 			}
 			return nil
 		}()

@@ -13,6 +13,7 @@ type Part struct {
 	Lengths []int                                    // tokens of each example
 	Collate func(examples []int) (data.Batch, error) // lays examples out; safe for concurrent use
 	Weight  func(example int) int                    // what an example adds to the loss's denominator
+	InTurn  bool                                     // batches are made when they are asked for, not ahead
 }
 
 // Measure is what a task makes of one batch. Loss is a sum, to be divided by the weights of all batches that
@@ -47,11 +48,13 @@ func input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
 }
 
 // Classification is single-label sequence classification by cross-entropy.
-type Classification struct{}
+type Classification struct {
+	WholeBlocks bool // the last block computes every position, not only the one that is read
+}
 
 // Measure implements Task.
-func (Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
-	in.Pooled = true
+func (c Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
+	in.Pooled = !c.WholeBlocks
 	logits := s.To(m.Classify(s, in, m.Forward(s, in)), bindings.Float)
 	labels := s.ToDevice(s.FromInt64s(b.Labels, int64(b.Rows)), bindings.Int64, logits.Device())
 	return Measure{
@@ -77,8 +80,21 @@ func ClassificationPart(ids [][]int64, labels []int, pad int64) *Part {
 	return p
 }
 
-// prefetch collates batches ahead of the training thread.
+// prefetch collates batches ahead of the training thread, or with InTurn each when it is asked for.
 func (p *Part) prefetch(ctx context.Context, batches [][]int) func(yield func(data.Batch, error) bool) {
+	if p.InTurn {
+		return func(yield func(data.Batch, error) bool) {
+			for _, examples := range batches {
+				b, err := p.Collate(examples)
+				if err == nil {
+					err = ctx.Err()
+				}
+				if !yield(b, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
 	return data.Prefetch(ctx, len(batches), 4, 1, func(_ context.Context, i int) (data.Batch, error) {
 		return p.Collate(batches[i])
 	})

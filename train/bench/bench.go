@@ -144,7 +144,7 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		}
 	}
 	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
-	train.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
+	b.run.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
 	if err := b.room(); err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (b *bench) task() train.Task {
 	if b.causal {
 		return train.Causal{}
 	}
-	return train.Classification{}
+	return train.Classification{WholeBlocks: !b.run.Has(train.LeverPooling)}
 }
 
 // train takes optimizer steps.
@@ -238,7 +238,7 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 	if err != nil {
 		return err
 	}
-	t, err := train.NewTrainer(s, b.run, b.on, b.model, b.method, b.task(), b.work.part(b.causal), order)
+	t, err := train.NewTrainer(s, b.run, b.on, b.model, b.method, b.task(), b.work.part(b.causal, !b.run.Has(train.LeverOverlap)), order)
 	if err != nil {
 		return err
 	}
@@ -275,20 +275,23 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 	return nil
 }
 
-// watch ends a step whenever another batch of an inference is done.
+// watch ends a step whenever another batch of an inference is done, in however many passes.
 func (b *bench) watch() (progress func(done, total int), err error) {
-	batches, err := b.work.byLength(b.cfg)
+	passes, err := train.EvalOrder(b.work.lengths, b.cfg.Batch, 0, b.on.Device, !b.run.Has(train.LeverPasses)).Epoch(0)
 	if err != nil {
 		return nil, err
 	}
-	b.result.Padding = b.work.padding(batches)
-	return func(int, int) {
-		batch := batches[len(b.clock.steps)]
-		tokens := 0
-		for _, i := range batch {
+	b.result.Padding = b.work.padding(passes)
+	pass, rows, tokens := 0, 0, 0
+	return func(done, total int) {
+		for _, i := range passes[pass] {
 			tokens += b.work.lengths[i]
 		}
-		_ = b.clock.end(len(batch), tokens)
+		rows += len(passes[pass])
+		if pass++; rows >= b.cfg.Batch || done == total {
+			_ = b.clock.end(rows, tokens)
+			rows, tokens = 0, 0
+		}
 	}, nil
 }
 
@@ -299,8 +302,8 @@ func (b *bench) infer(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	b.clock.start()
-	e, err := train.Evaluate(ctx, s, b.model, b.task(), b.work.part(b.causal),
-		train.EvalOptions{Batch: b.cfg.Batch, Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+	e, err := train.Evaluate(ctx, s, b.model, b.task(), b.work.part(b.causal, !b.run.Has(train.LeverOverlap)),
+		train.EvalOptions{Batch: b.cfg.Batch, Whole: !b.run.Has(train.LeverPasses), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
 	b.result.LastLoss = e.Loss
 	return err
 }
@@ -313,7 +316,8 @@ func (b *bench) features(ctx context.Context, s *bindings.Scope) error {
 	}
 	b.clock.start()
 	_, err = train.ComputeFeatures(ctx, s, b.model, b.work.ids, 0,
-		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, Whole: !b.run.Has(train.LeverPasses),
+			WholeBlocks: !b.run.Has(train.LeverPooling), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
 	return err
 }
 

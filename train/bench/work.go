@@ -86,11 +86,6 @@ func (w *work) order(c Config) data.Sampler {
 	return data.Sampler{Lengths: w.lengths, BatchSize: c.Batch, Shuffle: true, Bucket: c.Pad == PadBucket, Seed: c.Seed}
 }
 
-// byLength is how evaluation and feature extraction go through them: the longest first.
-func (w *work) byLength(c Config) ([][]int, error) {
-	return data.Sampler{Lengths: w.lengths, BatchSize: c.Batch, Bucket: true}.Epoch(0)
-}
-
 // padding is the share of padding in batches.
 func (w *work) padding(batches [][]int) float64 {
 	tokens, positions := 0, 0
@@ -106,8 +101,8 @@ func (w *work) padding(batches [][]int) float64 {
 }
 
 // part lays the rows out for a classifier, or for a language model that learns every token.
-func (w *work) part(causal bool) *train.Part {
-	p := &train.Part{Lengths: w.lengths}
+func (w *work) part(causal, inTurn bool) *train.Part {
+	p := &train.Part{Lengths: w.lengths, InTurn: inTurn}
 	o := data.CollateOptions{Width: w.width}
 	if causal {
 		p.Collate = func(examples []int) (data.Batch, error) {
