@@ -54,7 +54,7 @@ func TestHighWater(t *testing.T) {
 	for text, want := range map[string]float64{
 		"Name:\tgopeft\nVmPeak:\t  900 kB\nVmHWM:\t  123456 kB\nVmRSS:\t 5 kB\n": 123456, "Name:\tgopeft\n": 0, "VmHWM:\tmuch kB\n": 0,
 	} {
-		if kb, ok := highWater([]byte(text)); ok != (want > 0) || ok && kb != want {
+		if kb, ok := figureKB([]byte(text), "VmHWM:"); ok != (want > 0) || ok && kb != want {
 			t.Errorf("%q: %v, %t", text, kb, ok)
 		}
 	}

@@ -11,10 +11,8 @@ import (
 
 // PeakRSSMB is the most memory this process has held resident, in MiB.
 func PeakRSSMB() float64 {
-	if status, err := os.ReadFile("/proc/self/status"); err == nil {
-		if kb, ok := highWater(status); ok {
-			return kb / 1024
-		}
+	if kb, ok := statusKB("VmHWM:"); ok {
+		return kb / 1024
 	}
 	// Elsewhere, and where /proc is hidden. On Linux this figure outlives exec: it may be that of the parent process.
 	var u unix.Rusage
@@ -24,10 +22,24 @@ func PeakRSSMB() float64 {
 	return float64(u.Maxrss) / 1024
 }
 
-// highWater reads VmHWM, in kB, from the text of /proc/PID/status.
-func highWater(status []byte) (kb float64, ok bool) {
+// RSSMB is the memory this process holds resident now, in MiB; 0 where that is not told.
+func RSSMB() float64 {
+	kb, _ := statusKB("VmRSS:")
+	return kb / 1024
+}
+
+// statusKB reads a figure of /proc/self/status, in kB.
+func statusKB(name string) (kb float64, ok bool) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, false
+	}
+	return figureKB(status, name)
+}
+
+func figureKB(status []byte, name string) (kb float64, ok bool) {
 	for line := range bytes.Lines(status) {
-		if rest, found := bytes.CutPrefix(line, []byte("VmHWM:")); found {
+		if rest, found := bytes.CutPrefix(line, []byte(name)); found {
 			kb, err := strconv.ParseFloat(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte("kB")))), 64)
 			return kb, err == nil
 		}

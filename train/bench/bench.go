@@ -41,6 +41,7 @@ type Result struct {
 	FirstStepS  float64 `json:"first_step_s"` // from the process's start to the end of the first step (generate: to the first token)
 	StartupS    float64 `json:"startup_s"`    // from the process's start until the model was ready
 	PeakRSSMB   float64 `json:"peak_rss_mb"`
+	ReadyRSSMB  float64 `json:"ready_rss_mb,omitempty"` // resident before the first step
 	PeakCUDAMB  float64 `json:"peak_cuda_mb,omitempty"`
 	Trainable   int64   `json:"trainable"`
 	Total       int64   `json:"total"`
@@ -153,7 +154,7 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	}
 	b.describe(s)
 	ready, err := sinceProcessStart()
-	b.result.StartupS = ready.Seconds()
+	b.result.StartupS, b.result.ReadyRSSMB = ready.Seconds(), train.RSSMB()
 	return err
 }
 
