@@ -11,7 +11,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -24,22 +23,6 @@ import (
 	"gopeft/train"
 	"gopeft/train/report"
 )
-
-// TestMain lets a test run a configuration in a process of its own, to be killed.
-func TestMain(m *testing.M) {
-	if path := os.Getenv("GOPEFT_TEST_RUN"); path != "" {
-		cfg, err := train.ReadConfig(path, train.Defaults())
-		if err == nil {
-			_, err = train.Run(context.Background(), cfg, train.Overwrite, train.Quiet{})
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 // writeRows makes a data set that can be learned: the class is which of three tokens a row holds. Rows carry
 // token ids, since the tiny model has no tokenizer.
@@ -199,12 +182,7 @@ func killAndResume(t *testing.T, whole train.Config) {
 
 	killed := whole
 	killed.Out = filepath.Join(t.TempDir(), "killed")
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := train.WriteConfig(file, killed); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "GOPEFT_TEST_RUN="+file)
+	cmd := inChild(t, "train", killed)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
