@@ -2,7 +2,8 @@
 """The Python column of the comparison in the README: one text classifier, five ways to train it, one JSON line each.
 
     compare_imdb.py split --data imdb_train_4000.csv --rows 1000 --parts 700,100,200 --out splits/
-    compare_imdb.py run --model distilbert/ --train splits/train.csv --val splits/val.csv --test splits/test.csv
+    compare_imdb.py run --model distilbert/ --train splits/train.csv --val splits/val.csv --test splits/test.csv > python.jsonl
+    compare_imdb.py table --gopeft runs/imdb/compare.csv --python python.jsonl
 
 Every method runs in a process of its own, so that its peak memory is its own. `seconds` is training alone, or extracting the training
 features and fitting; loading, tokenizing and the final scoring are in `total_s`. The weights of the epoch with the best validation
@@ -57,13 +58,13 @@ def run(a):
 
 
 class Data:
-    """Token ids and labels of one file; batches padded to their longest row."""
+    """Token ids and labels of one file; batches padded to pad_to tokens, or with 0 to their longest row."""
 
-    def __init__(self, path, tokenizer, names, max_length):
+    def __init__(self, path, tokenizer, names, max_length, pad_to):
         texts, labels = read(path)
         self.ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
         self.labels = [names.index(x) for x in labels]
-        self.pad = tokenizer.pad_token_id
+        self.pad, self.pad_to = tokenizer.pad_token_id, pad_to
 
     def __len__(self):
         return len(self.ids)
@@ -72,7 +73,7 @@ class Data:
         import torch
         for i in range(0, len(order), size):
             rows = order[i:i + size]
-            n = max(len(self.ids[r]) for r in rows)
+            n = self.pad_to or max(len(self.ids[r]) for r in rows)
             ids = torch.tensor([self.ids[r] + [self.pad] * (n - len(self.ids[r])) for r in rows])
             mask = torch.tensor([[1] * len(self.ids[r]) + [0] * (n - len(self.ids[r])) for r in rows])
             yield rows, ids, mask, torch.tensor([self.labels[r] for r in rows])
@@ -94,8 +95,8 @@ def one(a):
     transformers.set_seed(a.seed)
     names = sorted(set(read(a.train)[1]))
     tokenizer = AutoTokenizer.from_pretrained(a.model)
-    train, val, test = (Data(f, tokenizer, names, a.max_length) for f in (a.train, a.val, a.test))
-    model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=len(names), dtype=torch.float32)
+    train, val, test = (Data(f, tokenizer, names, a.max_length, a.max_length if a.pad == "max" else 0) for f in (a.train, a.val, a.test))
+    model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=len(names), torch_dtype=torch.float32)
     total = sum(p.numel() for p in model.parameters())
     amp = (lambda: torch.autocast("cpu", dtype=torch.bfloat16)) if a.amp == "bf16" else contextlib.nullcontext
     out = dict(method=a.method, rows=[len(train), len(val), len(test)], batch=a.batch, max_length=a.max_length, amp=a.amp, threads=a.threads,
@@ -179,6 +180,21 @@ def one(a):
     print(json.dumps(out), flush=True)
 
 
+def table(a):
+    """The README's table: gopeft's compare.csv beside what run printed."""
+    names = {"logreg": "features + logistic regression", "forest": "features + random forest", "last": "last layers", "full": "all layers",
+             "lora": "LoRA, rank 8"}
+    with open(a.gopeft, newline="", encoding="utf-8") as f:
+        ours = {r["method"]: r for r in csv.DictReader(f)}
+    print("| method | gopeft: val acc | Python: val acc | gopeft: test acc | Python: test acc | gopeft: s | Python: s | gopeft: MB | Python: MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for line in a.python.read_text(encoding="utf-8").splitlines():
+        r = json.loads(line)
+        o = ours[r["method"]]
+        print(f"| {names[r['method']]} | {float(o['val_acc']):.3f} | {r['val_acc']:.3f} | {float(o['test_acc']):.3f} | {r['test_acc']:.3f} "
+              f"| {float(o['seconds']):.1f} | {r['seconds']:.1f} | {float(o['peak_rss_mb']):.0f} | {r['peak_rss_mb']:.0f} |")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="command", required=True)
@@ -200,12 +216,17 @@ def main():
         s.add_argument("--epochs", type=int, default=3)
         s.add_argument("--batch", type=int, default=12)
         s.add_argument("--max-length", type=int, default=512)
+        s.add_argument("--pad", choices=["longest", "max"], default="longest", help="max: every batch to --max-length, as notebooks do")
         s.add_argument("--lr", default="", help="last=1e-3,full=5e-5,lora=5e-4 (these are the defaults)")
         s.add_argument("--optimizer", choices=["adam", "adamw"], default="adam")
         s.add_argument("--amp", choices=["none", "bf16"], default="none")
         s.add_argument("--threads", type=int, default=os.cpu_count())
         s.add_argument("--seed", type=int, default=0)
         s.set_defaults(do=do)
+    s = sub.add_parser("table", help="what run printed beside gopeft's compare.csv")
+    s.add_argument("--gopeft", type=pathlib.Path, required=True)
+    s.add_argument("--python", type=pathlib.Path, required=True)
+    s.set_defaults(do=table)
     a = p.parse_args()
     a.do(a)
 

@@ -1,0 +1,355 @@
+"""Runs both sides of a row and keeps what they gave."""
+import csv
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from report import figures
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TIMEOUT = 3600
+PROFILED_SECONDS = 8  # of steps, about
+
+
+class Bench:
+    def __init__(self, a):
+        self.a = a
+        self.peers = pathlib.Path(a.peers).resolve()
+        self.venvs = dict(v.split("=", 1) for v in a.venv)
+        self.gopeft = str(pathlib.Path(a.gopeft).resolve())
+        self.cache = pathlib.Path(a.cache)
+        self.scratch = self.cache.parent / (self.cache.stem + ".files")
+        self.kept = json.loads(self.cache.read_text()) if self.cache.exists() else {}
+        self.binary = hashlib.sha256(pathlib.Path(self.gopeft).read_bytes()).hexdigest()[:16]
+
+    def save(self):
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        part = self.cache.with_suffix(".part")
+        part.write_text(json.dumps(self.kept, indent=1))
+        part.replace(self.cache)
+
+    # Running the sides.
+
+    def run(self, argv, cwd=None):
+        """Runs a program that prints a JSON object; returns it, or {"error": …}."""
+        env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore")
+        try:
+            p = subprocess.run([str(x) for x in argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return {"error": f"still running after {TIMEOUT} s"}
+        if p.returncode != 0:
+            return {"error": (p.stderr.strip().splitlines() or [f"exit {p.returncode}"])[-1][:300]}
+        text = p.stdout.strip()
+        try:
+            return json.loads(text if text.startswith("{\n") else text.splitlines()[-1])
+        except (ValueError, IndexError):
+            return {"error": "its output is not JSON: " + text[-200:]}
+
+    def ours(self, args):
+        before, began = busy(), time.time()
+        r = self.run([self.gopeft, "bench", "--json", "--threads", self.a.threads, *args])
+        mine = resource.getrusage(resource.RUSAGE_CHILDREN)
+        after = busy()
+        wall = time.time() - began
+        spent = mine.ru_utime + mine.ru_stime - before[1]
+        r["foreign_cpu_share"] = max(0.0, ((after[0] - before[0]) - spent) / (wall * os.cpu_count()))
+        return r
+
+    def peer(self, stack, args):
+        extra = [] if "sklearn" in args[0] else ["--threads", self.a.threads]
+        return self.run([self.python(stack), self.peers / args[0], *args[1:], *extra], cwd=self.peers)
+
+    def python(self, stack):
+        return pathlib.Path(self.venvs[stack]) / "bin" / "python"
+
+    def sides(self, row, ours, peer=None):
+        """Runs every side of a row in turn, --repeats times."""
+        stacks = [s for s in self.venvs if not row.stacks or s in row.stacks]
+        return self.turns(row, {"": ours, **{s: (lambda s=s: peer(s) if peer else self.peer(s, row.peer)) for s in stacks}})
+
+    def turns(self, row, sides):
+        """Runs sides, functions by their names, in turn, whoever begins changing; "" is gopeft's."""
+        out = {"ours": [], "peers": {s: [] for s in sides if s}}
+        turn = list(sides)
+        for i in range(self.repeats(row)):
+            for side in turn[i % len(turn):] + turn[:i % len(turn)]:
+                r = sides[side]()
+                (out["ours"] if side == "" else out["peers"][side]).append(r)
+                note("  %-8s %s" % (side or "gopeft", r.get("error") or brief(r)))
+        return out
+
+    def repeats(self, row):
+        return max(3, self.a.repeats) if row.short and not self.a.quick else self.a.repeats
+
+    # The kinds of rows.
+
+    def step(self, row):
+        return self.sides(row, lambda: self.ours(row.ours))
+
+    decode = tokens = first_step = step
+
+    def lever(self, row):
+        """gopeft with what --without leaves off, and without."""
+        return self.turns(row, {"": lambda: self.ours(row.ours[:-2]), "without": lambda: self.ours(row.ours)})
+
+    def article(self, row):
+        """A whole run, from the process's start to its scores, on real texts and a real checkpoint."""
+        data = pathlib.Path(self.a.data)
+        model, parts = data / "models" / "distilbert-minilm-l3-v8k-fp16", self.scratch / "imdb"
+        tool = ROOT / "scripts" / "goldens" / "compare_imdb.py"
+        if not (parts / "test.csv").exists():
+            subprocess.run([sys.executable, str(tool), "split", "--data", str(data / "datasets" / "imdb_train_4000.csv"), "--rows", "1800",
+                            "--parts", "700,100,1000", "--out", str(parts)], check=True)
+        files = [x for p in ("train", "val", "test") for x in (f"--{p}", str(parts / f"{p}.csv"))]
+
+        def timed(argv, read):
+            began = time.time()
+            r = self.run(argv)
+            wall = time.time() - began
+            return r if "error" in r else {"seconds": wall, **read(r)}
+
+        def ours():
+            with tempfile.TemporaryDirectory() as d:
+                return timed([self.gopeft, "train", "--json", "--method", "full", "--model", model, *files, "--epochs", "3", "--batch-size", "12", "--lr", "5e-5",
+                              "--max-length", "512", "--amp", "none", "--threads", self.a.threads, "--out", d + "/run"],
+                             lambda r: {"accuracy": r["accuracy"]["test"], "peak_rss_mb": r["peak_rss_mb"]})
+
+        def peer(stack):
+            return timed([self.python(stack), tool, "one", "full", "--pad", "max", "--model", model, *files, "--threads", self.a.threads],
+                         lambda r: {"accuracy": r["test_acc"], "peak_rss_mb": r["peak_rss_mb"]})
+        return self.sides(row, ours, peer)
+
+    def prepared(self, row):
+        """The row with files in place of {lengths} and {distilbert}."""
+        args = [*row.ours, *row.peer]
+        put = {}
+        if "{lengths}" in args:
+            put["{lengths}"] = self.lengths(3 * self.a.length_batches if row.short else self.a.length_batches)
+        if "{distilbert}" in args:
+            put["{distilbert}"] = self.random_distilbert()
+        return dataclasses.replace(row, ours=[put.get(x, x) for x in row.ours], peer=[put.get(x, x) for x in row.peer])
+
+    def lengths(self, batches):
+        """A file of lengths: as many batches as fit the time, spread over the whole range."""
+        path = self.scratch / f"lengths-{batches}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        everything = sorted(int(x) for x in (self.peers / "lengths.txt").read_text().split())
+        n = 12 * batches
+        chosen = [everything[(2 * i + 1) * len(everything) // (2 * n)] for i in range(n)]
+        random.Random(1).shuffle(chosen)
+        path.write_text("\n".join(map(str, chosen)) + "\n")
+        return str(path.resolve())
+
+    def random_distilbert(self):
+        """A checkpoint of DistilBERT-base's shape with random weights."""
+        folder = self.scratch / "distilbert-base-random"
+        if not (folder / "config.json").exists():
+            code = ("import sys; from transformers import DistilBertConfig, DistilBertForSequenceClassification as M;"
+                    "M(DistilBertConfig()).save_pretrained(sys.argv[1])")
+            subprocess.run([str(self.python(next(iter(self.venvs)))), "-W", "ignore", "-c", code, str(folder.resolve())], check=True)
+        return str(folder.resolve())
+
+    def help(self, _):
+        """Wall time of gopeft --help, and of importing what the peers need."""
+        def timed(argv):
+            took = []
+            for _ in range(7):
+                t = time.perf_counter()
+                subprocess.run([str(x) for x in argv], check=True, capture_output=True, timeout=TIMEOUT)
+                took.append(time.perf_counter() - t)
+            return {"seconds": statistics.median(took)}
+        return {"ours": [timed([self.gopeft, "--help"])],
+                "peers": {s: [timed([self.python(s), "-W", "ignore", "-c", "import torch, transformers, peft"])] for s in self.venvs}}
+
+    def fit(self, row):
+        """A classic classifier on the same made-up features; the first stack writes them."""
+        stack = row.stacks[0]
+        x = self.scratch / "features.safetensors"
+        if not x.exists():
+            x.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as d:
+                saved = self.peer(stack, ["peer_sklearn.py", "--model", "logreg", "--max-iter", "1", "--save", f"{d}/f"])
+                if "error" in saved:
+                    return {"ours": [saved], "peers": {}}
+                code = ("import numpy as np, sys; from safetensors.numpy import save_file; d, out = sys.argv[1:];"
+                        "save_file({'features': np.load(d+'/f_x.npy').astype('float32'), 'labels': np.load(d+'/f_y.npy')}, out)")
+                subprocess.run([str(self.python(stack)), "-c", code, d, str(x.resolve())], check=True)
+        args = ["--mode", "fit", "--classifier", row.ours[0], "--features", str(x.resolve()), "--holdout", "5000", "--steps", "1", "--warmup", "0"]
+        return self.sides(row, lambda: self.ours(args))
+
+    def tokenize(self, row):
+        """Tokenizing the texts of --data on one thread."""
+        folder, texts = self.tokenizer_inputs(row.ours[0])
+        # One pass: a second one over the same texts would find its words in the caches of both sides.
+        args = ["--mode", "tokenize", "--model", folder, "--texts", texts, "--steps", "1", "--warmup", "0"]
+        code = ("import os; os.environ.update(RAYON_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')\n"
+                "import json, sys, time; from tokenizers import Tokenizer\n"
+                "t = Tokenizer.from_file(sys.argv[1] + '/tokenizer.json'); t.no_truncation(); t.no_padding()\n"
+                "texts = open(sys.argv[2], newline='\\n').read().strip().split('\\n')\n"
+                "b = time.perf_counter(); n = sum(len(t.encode(x).ids) for x in texts)\n"
+                "print(json.dumps({'tokens_per_s': n / (time.perf_counter() - b), 'tokens': n}))\n")
+        return self.sides(row, lambda: self.ours(args), lambda s: self.run([self.python(s), "-c", code, folder, texts]))
+
+    def tokenizer_inputs(self, name):
+        data = pathlib.Path(self.a.data)
+        texts = self.scratch / "texts.txt"
+        if not texts.exists():
+            texts.parent.mkdir(parents=True, exist_ok=True)
+            with open(data / "datasets" / "imdb_train_4000.csv", newline="", encoding="utf-8") as f:
+                rows = list(csv.reader(f))[1:]
+            lines = (" ".join(max(r, key=len).split()) for r in rows)
+            texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str((data / "tokenizers" / name).resolve()), str(texts.resolve())
+
+    def cached(self, _):
+        """gopeft's own epochs of last layers, without and with --cache-features, on a random DistilBERT-base."""
+        folder = self.random_distilbert()
+        rows = self.scratch / "rows.jsonl"
+        r = random.Random(2)
+        rows.write_text("".join(json.dumps({"input_ids": [r.randrange(1000, 30000) for _ in range(128)], "label": i % 2}) + "\n"
+                                for i in range(12 * self.a.cached_batches)))
+        out = {"ours": [], "peers": {"gopeft without": []}}
+        for i in range(self.a.repeats):
+            for cache in ((True, False) if i % 2 else (False, True)):
+                with tempfile.TemporaryDirectory() as d:
+                    epochs = self.epochs(folder, rows, d + "/run", ["--cache-features"] if cache else [])
+                (out["ours"] if cache else out["peers"]["gopeft without"]).append(epochs)
+                note("  %-8s %s" % ("cached" if cache else "without", epochs))
+        return out
+
+    def epochs(self, model, rows, out, extra):
+        argv = [self.gopeft, "train", "--model", model, "--train", rows, "--method", "last", "--epochs", "3", "--amp", "none", "--log-every", "1000000",
+                "--no-train-eval", "--quiet", "--threads", self.a.threads, "--out", out, *extra]
+        p = subprocess.run([str(x) for x in argv], capture_output=True, text=True, timeout=TIMEOUT)
+        if p.returncode != 0:
+            return {"error": p.stderr.strip()[-300:]}
+        lines = pathlib.Path(out, "metrics.csv").read_text().splitlines()
+        names = lines[0].split(",")
+        ends = []
+        for i, line in enumerate(lines[1:], 1):
+            cells = dict(zip(names, line.split(",")))
+            ends.append(i * 12 * self.a.cached_batches / float(cells["samples_per_s"]))
+        return {"seconds": (ends[-1] - ends[0]) / (len(ends) - 1)}  # of an epoch behind the first
+
+    # What bounds the speed.
+
+    def limits(self):
+        """bench_gemm.py's figures, measured once per cache."""
+        if "limits" not in self.kept:
+            note("measuring the limits of this machine (bench_gemm.py)")
+            stack = next(iter(self.venvs))
+            p = subprocess.run([str(self.python(stack)), str(self.peers / "bench_gemm.py"), "--threads", str(self.a.threads)],
+                               cwd=self.peers, capture_output=True, text=True, timeout=TIMEOUT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"))
+            if p.returncode != 0:
+                sys.exit("compare-peers: bench_gemm.py: " + p.stderr.strip()[-300:])
+            self.kept["limits"] = [json.loads(x) for x in p.stdout.splitlines()]
+            self.save()
+        return self.kept["limits"]
+
+    def limit_seconds(self, family, batch, seq, dtype, passes):
+        """Time the products of a step alone would take at the best rate measured for each shape."""
+        table = self.limits()
+        best = {}
+        for r in table:
+            if "M" in r:
+                best[r["name"]] = max(v for k, v in r.items() if k.startswith(dtype) and isinstance(v, float))
+        products = {(r["B"], r["S"]): max(r[f"{dtype}_qk"], r.get(f"{dtype}_pv", 0)) for r in table if r["name"] == "attention"}
+        rows = batch * seq
+        if family == "distilbert":
+            wide = "s512" if seq == 512 else "s128"
+            layers, maps = 6, [(4 * 768 * 768, best["distil qkvo s128"]), (768 * 3072, best["distil ffn1 " + wide]), (768 * 3072, best["distil ffn2 " + wide])]
+            head = []
+        else:
+            layers, maps = 12, [(4 * 768 * 768, best["llama qkvo"]), (2 * 768 * 2048, best["llama gate/up"]), (768 * 2048, best["llama down"])]
+            head = [(768 * 32000, best["llama lm_head"])]
+        flops = [(2 * rows * size * layers, rate) for size, rate in maps] + [(2 * rows * size, rate) for size, rate in head]
+        flops.append((4 * batch * seq * seq * 768 * layers, products[batch, seq]))
+        return passes * sum(n / (rate * 1e9) for n, rate in flops)
+
+    def bandwidth(self):
+        return next(r["gbytes_per_s"] for r in self.limits() if "gbytes_per_s" in r)
+
+    # All rows.
+
+    def measure(self, rows):
+        if any(r.limit or r.kind == "decode" for r in rows):
+            self.limits()
+        for i, row in enumerate(rows, 1):
+            kept = self.kept.get(row.name)
+            if kept and not self.a.fresh and (self.a.keep or kept["binary"] == self.binary) and kept["repeats"] >= self.repeats(row):
+                continue
+            note("[%d/%d] %s" % (i, len(rows), row.name))
+            if row.kind in ("tokenize", "article") and not self.a.data:
+                note("  skipped: --data names no folder with datasets and tokenizers")
+                continue
+            began = time.time()
+            result = getattr(self, row.kind)(self.prepared(row))
+            result.update(binary=self.binary, commit=commit(), repeats=self.repeats(row), seconds=round(time.time() - began, 1),
+                          when=datetime.date.today().isoformat())
+            self.kept[row.name] = result
+            self.save()
+        for row in rows:
+            self.explain(row)
+
+    def explain(self, row):
+        """Profiles, once, a row that missed its goal or says so itself: phases, and where the processor was in the steps, start-up apart."""
+        kept = self.kept.get(row.name)
+        if self.a.no_profile or not kept or row.kind not in ("step", "decode", "tokens", "first_step") or kept.get("profile"):
+            return
+        f = figures(self, row)
+        if not f or f["ours"] is None or not (row.profile or f["missed"] or f["heavy"]):
+            return
+        note("profiling " + row.name)
+        first = kept["ours"][0]
+        args = list(self.prepared(row).ours)
+        if row.kind in ("step", "decode"):
+            args[args.index("--steps") + 1] = str(max(4, round(PROFILED_SECONDS / first["step_s"]["median"])))
+        delay = 0 if row.kind == "first_step" else round(1000 * (first["first_step_s"] + 0.5))
+        args = [self.gopeft, "bench", "--json", "--threads", str(self.a.threads), *args, *([] if row.kind == "decode" else ["--profile"])]
+        with tempfile.TemporaryDirectory() as d:
+            perf = ["perf", "record", "-q", "-F", "199", "-D", str(delay), "-o", d + "/perf.data"] if shutil.which("perf") else []
+            r = self.run([*perf, *args])
+            profile = {"phases": r.get("phase_s", {}), "top": []}
+            if perf and "error" not in r:
+                p = subprocess.run(["perf", "report", "-i", d + "/perf.data", "--stdio", "--no-children", "-q", "--sort", "dso,symbol", "--percent-limit", "2"],
+                                   capture_output=True, text=True, errors="replace")
+                profile["top"] = [" ".join(x.split())[:110].removesuffix(" - -") for x in p.stdout.splitlines() if x.strip() and not x.startswith("#")][:8]
+        kept["profile"] = profile
+        self.save()
+
+
+def busy():
+    """The machine's busy CPU seconds, and those of this program's finished children."""
+    with open("/proc/stat", encoding="ascii") as f:
+        v = [int(x) for x in f.readline().split()[1:]]
+    child = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(v[i] for i in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK"), child.ru_utime + child.ru_stime
+
+
+def brief(r):
+    for key, form in (("decode_tokens_per_s", "%.1f tokens/s"), ("step_s", "%.3f s/step"), ("step_s_median", "%.3f s/step"), ("fit_s", "%.2f s"), ("seconds", "%.2f s"),
+                      ("tokens_per_s", "%.0f tokens/s")):
+        if key in r:
+            v = r[key]["median"] if isinstance(r[key], dict) else r[key]
+            return form % v + ("  %.0f MB" % r["peak_rss_mb"] if "peak_rss_mb" in r else "")
+    return ""
+
+
+def commit():
+    p = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return p.stdout.strip() or "an unknown commit"
+
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)

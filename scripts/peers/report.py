@@ -1,0 +1,207 @@
+"""What the measurements say: medians, ratios, and BENCHMARKS.md."""
+import os
+import platform
+import statistics
+
+# What was done for the rows that miss, whichever they are in a run.
+TRIED = [
+    "Tried for these rows, and kept: products of our own in place of MKL's and oneDNN's, which cast while they pack; attention in blocks that stay in the "
+    "cache; blocks of memory kept between steps, on huge pages; norms, activations, dropout and rotations fused with their neighbours; activations "
+    "written over inputs that nothing reads again, or computed again in the backward pass; hidden states freed as the next is there; inference in passes "
+    "of 2,048 tokens; the low-rank update of a decoding step as one operation. The table above has what each group of them gives. Looked at and left: "
+    "passes of 1,536 to 6,144 tokens (level), a bf16 copy of a language model's frozen head (at most 1.5 % of a step, 49 MB), weights packed beforehand "
+    "(packing is 3 to 7 % of a step, and each weight would be held twice more, once for either pass)."]
+AT_LIMIT = (", at the limit: the matrix products alone, each at the best rate that MKL or oneDNN reaches for its shape, would take {:.0%} of the "
+            "step's time, so that more can only come from computing less")
+NOISE = 0.10  # share of the machine taken by others from which on a row is marked
+
+
+# Figures of a side by kind: the value compared, and whether more of it is better.
+OURS = {"step": lambda r: r["step_s"]["median"], "decode": lambda r: r["decode_tokens_per_s"], "tokens": lambda r: r["tokens_per_s"],
+        "first_step": lambda r: r["first_step_s"], "help": lambda r: r["seconds"], "fit": lambda r: r["step_s"]["median"],
+        "tokenize": lambda r: r["tokens_per_s"], "cached": lambda r: r["seconds"], "article": lambda r: r["seconds"],
+        "lever": lambda r: r["step_s"]["median"]}
+THEIRS = dict(OURS, step=lambda r: r["step_s_median"], first_step=lambda r: r["time_to_first_step_s"], fit=lambda r: r["fit_s"])
+MORE = {"decode": True, "tokens": True, "tokenize": True}
+UNIT = {"step": "s/step", "decode": "tokens/s", "tokens": "tokens/s", "first_step": "s", "help": "s", "fit": "s", "tokenize": "tokens/s", "cached": "s/epoch",
+        "article": "s", "lever": "s/step"}
+
+
+def figures(bench, row):
+    """What a row says: medians, the stack to beat, ratios; None where it was not measured."""
+    kept = bench.kept.get(row.name)
+    if not kept:
+        return None
+    failed = [r["error"] for r in kept["ours"] if "error" in r]
+    good = [r for r in kept["ours"] if "error" not in r]
+    f = dict(ours=None, theirs=None, stack="", ratio=None, memory=None, share=None, error=failed[0] if failed else "", noise=0, commit=kept["commit"],
+             missed=False, heavy=False)
+    if not good:
+        return f
+    pick, more = statistics.median, MORE.get(row.kind, False)
+    f["ours"] = pick(OURS[row.kind](r) for r in good)
+    f["rss"] = pick(r["peak_rss_mb"] for r in good) if "peak_rss_mb" in good[0] else None
+    f["noise"] = pick(r.get("foreign_cpu_share", 0) for r in good)
+    best = None
+    for stack, runs in kept["peers"].items():
+        runs = [r for r in runs if "error" not in r]
+        if runs:
+            v = pick(THEIRS[row.kind](r) for r in runs)
+            if best is None or (v > best if more else v < best):
+                best = v
+                f.update(theirs=v, stack=stack, peer_rss=pick(r["peak_rss_mb"] for r in runs) if "peak_rss_mb" in runs[0] else None)
+    if f["theirs"]:
+        f["ratio"] = f["ours"] / f["theirs"] if more else f["theirs"] / f["ours"]
+        if f.get("rss") and f.get("peer_rss"):
+            f["memory"] = f["rss"] / f["peer_rss"]
+        f["missed"] = bool(row.goal) and f["ratio"] < row.goal
+        f["heavy"] = bool(row.memory) and f["memory"] is not None and f["memory"] > row.memory
+    if row.limit:
+        f["share"] = bench.limit_seconds(*row.limit) / f["ours"]
+    if row.kind == "decode":
+        total = good[0]["total"] - 768 * 32000  # a token reads one row of the embeddings
+        f["share"] = f["ours"] * total * (2 if "bf16" in row.name else 4) / (bench.bandwidth() * 1e9)
+    for key in ("accuracy", "go_allocs_per_step", "go_heap_mb", "ready_rss_mb"):
+        if key in good[0]:
+            f[key] = pick(r[key] for r in good)
+    f["peer_accuracy"] = pick(r["accuracy"] for r in runs) if (runs := kept["peers"].get(f["stack"])) and "accuracy" in runs[0] else None
+    return f
+
+
+def render(bench, rows):
+    """BENCHMARKS.md."""
+    lines = ["# Benchmarks", ""]
+    done = [(r, f) for r in rows if (f := figures(bench, r))]
+    commits = sorted({f["commit"] for _, f in done})
+    lines += [f"{machine()}; {bench.a.threads} threads on both sides. Measured by `scripts/compare-peers` at {', '.join(commits)} on "
+              f"{max((bench.kept[r.name]['when'] for r, _ in done), default='-')}, {versions(bench)}.", "",
+              "Each row ran on both sides in turn, with the same shapes, precision and hyper-parameters, dropout 0.1 (DistilBERT), Adam. *Ratio* is how "
+              "many times as fast gopeft is as the faster of the Python stacks, *memory* its peak resident memory over the peer's. *Limit* is, for "
+              "training, the time that the matrix products alone would take at the best rate measured for each shape, over the step's time; for decoding, "
+              "the bandwidth that reading the weights takes, over the memory's. Figures are medians of three runs a side where a run takes seconds, else of "
+              "one: single ones differ by up to a tenth on this machine. Rows of features read the same checkpoint on both sides, the others begin with "
+              "random weights. At 512 tokens the 2.11 stack runs LoRA alone: it is the slower one "
+              "there, by its attention with dropout. A `~` marks a row in which other programs took more than "
+              f"{NOISE:.0%} of the machine. ✗ marks what misses its goal.", ""]
+    group = None
+    for row, f in done:
+        if row.kind == "lever":
+            continue
+        if row.group != group:
+            group = row.group
+            lines += ["", f"## {group}", "", "| | gopeft | Python | stack | ratio | goal | memory | goal | limit |", "|---|---|---|---|---|---|---|---|---|"]
+        unit = UNIT[row.kind]
+        label = row.name.removeprefix(common_prefix(rows, group)).strip() or row.name
+        if row.peer_name:
+            label += f" (peer: {row.peer_name})"
+        base = figures(bench, next((r for r in rows if r.kind == "decode" and r.name == row.name.rsplit(" ", 1)[0] + " base"), row))
+        if row.kind == "decode" and f["ours"] and base and base["ours"] and not row.name.endswith(" base"):
+            label += f" ({f['ours'] / base['ours']:.0%} of base)"
+        if row.kind == "article" and f.get("peer_accuracy") is not None:
+            label += f", test accuracy {f['accuracy']:.3f}, Python's {f['peer_accuracy']:.3f}"
+        if f["ours"] is None:
+            lines.append(f"| {label} | failed: {f['error']} | | | | | | | |")
+            continue
+        lines.append("| {}{} | {} {} | {} | {} | {} | {} | {} | {} | {} |".format(
+            "~" if f["noise"] > NOISE else "", label, number(f["ours"]), unit, number(f["theirs"]), f["stack"],
+            cell(f["ratio"], "{:.2f}×", f["missed"]), f"{row.goal:g}×" if row.goal else "", cell(f["memory"], "{:.2f}", f["heavy"]),
+            f"{row.memory:g}" if row.memory else "", cell(f["share"], "{:.0%}", False)))
+    lines += levers(bench, done) + go_side(done) + profiles(bench, done) + missed(bench, done)
+    lines += ["", "## What cannot be measured here", "", "Figures are of the CPU. The same code paths serve CUDA (pinned asynchronous copies, fused optimizers, "
+              "flash attention, TF32); `gopeft bench --device cuda` measures them where there is a GPU.", ""]
+    return "\n".join(lines)
+
+
+def levers(bench, done):
+    """gopeft with and without each means of speed."""
+    found = [(r, f) for r, f in done if r.kind == "lever" and f["ratio"]]
+    if not found:
+        return []
+    lines = ["", "## What each means of speed gives", "", "gopeft beside itself with `--without` one of them (tests hold both to the same results): how many times "
+             "as fast it is with it, and its memory over that without. `kernels`: products and fused operations of our own in place of libtorch's; `blocks`: "
+             "large blocks of memory kept between steps; `casts`: frozen weights cast once; `pooling`: the last block computes the one position that a classifier "
+             "reads; `passes`: inference in passes of 2,048 tokens; `overlap`: the next batches made while one computes (where there is text to read).", "",
+             "| row | without | speed | memory |", "|---|---|---|---|"]
+    for row, f in found:
+        _, lever, name = row.name.split(" ", 2)
+        lines.append(f"| {name} | {lever} | {f['ratio']:.2f}× | {cell(f['memory'], '{:.2f}', False)} |")
+    return lines
+
+
+def go_side(done):
+    """What Go takes of it."""
+    steps = [f for r, f in done if r.kind in ("step", "decode", "tokens") and f.get("go_heap_mb")]
+    if not steps:
+        return []
+    train = [f["go_allocs_per_step"] for r, f in done if r.kind == "step" and f.get("go_heap_mb")]
+    decode = [f["go_allocs_per_step"] / 32 for r, f in done if r.kind == "decode" and f.get("go_heap_mb")]
+    return ["", "## The Go side", "", f"No tensor operation allocates Go memory (held by a test, `TestOpsAllocateNothing`). A training step with its batch, metrics and "
+            f"clock makes {min(train):.0f} to {max(train):.0f} Go allocations" + (f", a decoded token {min(decode):.0f} to {max(decode):.0f}" if decode else "") +
+            f"; the Go heap has at most {max(f['go_heap_mb'] for f in steps):.0f} MB in any row above (goal: 64). Where the processor is during the steps, "
+            "start-up apart, is in the profiles that follow."]
+
+
+def profiles(bench, done):
+    """The rows that are always profiled."""
+    lines = []
+    for row, f in done:
+        if row.profile and bench.kept[row.name].get("profile") and not (f["missed"] or f["heavy"]):
+            lines += ["", f"{row.name}:", *profile_of(bench, row)]
+    return ["", "## Where a step's time goes", *lines] if lines else []
+
+
+def profile_of(bench, row):
+    profile = bench.kept[row.name].get("profile") or {}
+    phases = profile.get("phases") or {}
+    total = sum(phases.values())
+    lines = ["  phases: " + ", ".join(f"{k} {v / total:.0%}" for k, v in phases.items())] if total else []
+    return [*lines, *(f"  `{x}`  " for x in profile.get("top", []))]
+
+
+def missed(bench, done):
+    lines = ["", "## What missed", ""]
+    for row, f in done:
+        if not (f["missed"] or f["heavy"]):
+            continue
+        said = []
+        if f["missed"]:
+            said.append(f"{f['ratio']:.2f}× of {row.goal:g}×" + (AT_LIMIT.format(f["share"]) if (f["share"] or 0) >= 0.9 else ""))
+        if f["heavy"]:
+            said.append(f"memory {f['memory']:.2f} of {row.memory:g}: {f['rss']:.0f} MB, {f.get('ready_rss_mb', 0):.0f} of them libtorch, program and weights, there before "
+                        f"the first step; the peer's {f['peer_rss']:.0f}")
+        lines += [f"- {row.name}: " + "; ".join(said), *profile_of(bench, row)]
+    return [*lines, "", *TRIED] if len(lines) > 3 else [*lines, "Nothing."]
+
+
+def common_prefix(rows, group):
+    """What the names of a group share, up to a blank."""
+    names = [r.name for r in rows if r.group == group]
+    prefix = os.path.commonprefix(names) if len(names) > 1 else ""
+    return prefix[:prefix.rfind(" ") + 1]
+
+
+def number(v):
+    return "" if v is None else f"{v:,.0f}" if v >= 1000 else f"{v:.3g}"
+
+
+def cell(v, form, bad):
+    return "" if v is None else form.format(v) + (" ✗" if bad else "")
+
+
+def machine():
+    model = next((x.split(":", 1)[1].strip() for x in open("/proc/cpuinfo", encoding="utf-8") if x.startswith("model name")), platform.machine())
+    memory = int(next(x.split()[1] for x in open("/proc/meminfo", encoding="ascii") if x.startswith("MemTotal"))) / 2**20
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory, Linux {platform.release().split('-')[0]}"
+
+
+def versions(bench):
+    out = []
+    r = bench.run([bench.gopeft, "doctor", "--json"])
+    if "error" not in r:
+        out.append(f"libtorch {r['libtorch']} ({r['cpu_kernels']})")
+    for stack in bench.venvs:
+        code = ("import json; from importlib.metadata import version as v;"
+                "print(json.dumps({n: v(n) for n in ('torch', 'transformers', 'peft')}))")
+        r = bench.run([bench.python(stack), "-c", code])
+        out.append(f"stack {stack}: " + ", ".join(f"{k} {v}" for k, v in r.items()))
+    return "; ".join(out)
