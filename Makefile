@@ -41,5 +41,5 @@ goldens: ## make the test fixtures anew with the Python implementations (pinned 
 fuzz: setup ## run every fuzz target for FUZZTIME (30s)
 	@$(WITH) scripts/fuzz.sh
 
-clean: ## remove what was built and run here (the fetched things in GOPEFT_HOME stay)
-	rm -rf bin runs/demo
+clean: ## remove what was built and what the demos ran (the fetched things in GOPEFT_HOME stay)
+	rm -rf bin runs/demo runs/demo-data runs/demo-llama runs/demo-llama-data

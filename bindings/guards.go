@@ -57,13 +57,3 @@ func (s *Scope) RNGState(dev Device) Tensor {
 func (s *Scope) SetRNGState(state Tensor, dev Device) {
 	s.check("set rng state", csrc.RNGSet(state.p, dev.index()), state)
 }
-
-// WithSeed runs fn with dev's generator seeded, then restores the generator.
-func (s *Scope) WithSeed(dev Device, seed uint64, fn func()) {
-	c := s.Child()
-	defer c.Close()
-	state := c.RNGState(dev)
-	defer c.SetRNGState(state, dev)
-	s.Seed(seed)
-	fn()
-}

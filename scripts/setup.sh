@@ -15,7 +15,7 @@ if [[ -z ${LIBTORCH:-} ]]; then
     installed() { cmp -s "$setup_dir/$1" "$libtorch_dir/$2" && [[ -f $libtorch_dir/torch/lib/$3 ]]; }
     parts=()
     installed wheels.lock .installed libtorch_cpu.so || parts=(base)
-    if [[ ${CUDA:-} == 1 ]]; then
+    if [[ ${CUDA:-} == 1 || -e $libtorch_dir/.installed-cuda ]]; then
         installed wheels-cuda.lock .installed-cuda libtorch_cuda.so || parts+=(cuda)
     fi
     if [[ ${#parts[@]} -gt 0 ]]; then

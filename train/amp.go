@@ -113,3 +113,11 @@ func (c *Scaler) Close() {
 		c.scope.Close()
 	}
 }
+
+// inferencePrecision is ChoosePrecision where nothing is trained: what is left open is full precision.
+func inferencePrecision(amp string, dev bindings.Device) (Precision, error) {
+	if amp == "" || amp == "auto" {
+		amp = "none"
+	}
+	return ChoosePrecision(amp, dev)
+}

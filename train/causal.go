@@ -20,8 +20,8 @@ type Causal struct{}
 // Measure implements Task. The language model's head runs only where there is a target.
 func (Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
 	out := m.Forward(s, in)
-	loss, n := Causal{}.loss(s, m.(model.CausalLM), out, b, 0, b.Rows)
-	return Measure{Loss: loss, Weight: n}
+	loss, _ := Causal{}.loss(s, m.(model.CausalLM), out, b, 0, b.Rows)
+	return Measure{Loss: loss}
 }
 
 // loss is the sum over the targets of some rows of a batch, and their number.
@@ -96,20 +96,10 @@ func (e CausalEncoder) Encode(x data.CausalExample) (data.Sequence, error) {
 	if err != nil {
 		return seq, err
 	}
-	if err := checkVocab("input_ids", seq.IDs, e.Vocab); err != nil {
+	if err := data.CheckVocab("input_ids", seq.IDs, e.Vocab); err != nil {
 		return seq, err
 	}
-	return seq, checkVocab("labels", seq.Targets, e.Vocab)
-}
-
-// checkVocab refuses the first of some token ids that a model with so many (0: not known) has not.
-func checkVocab(what string, ids []int64, vocab int) error {
-	for i, id := range ids {
-		if vocab > 0 && (id < 0 || id >= int64(vocab)) && id != data.IgnoreTarget {
-			return fmt.Errorf("token %d of %s is %d, the model's vocabulary has %d", i+1, what, id, vocab)
-		}
-	}
-	return nil
+	return seq, data.CheckVocab("labels", seq.Targets, e.Vocab)
 }
 
 func (e CausalEncoder) encode(x data.CausalExample) (data.Sequence, error) {
@@ -379,7 +369,7 @@ func encodeCausal(ctx context.Context, enc CausalEncoder, set *data.CausalSet, w
 		x := set.Examples[i]
 		seq, err := enc.Encode(x)
 		if err != nil {
-			return fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
+			return &data.RowError{File: x.File, Line: x.Line, Row: x.Row, Err: err}
 		}
 		seqs[i] = seq
 		targets.Add(int64(seq.NumTargets()))

@@ -253,15 +253,19 @@ func TestPackedRowsAreAsWideAsIsOfUse(t *testing.T) {
 
 func TestUnknownTokensAreFoundBeforeTraining(t *testing.T) {
 	for _, c := range []struct{ task, model, row, want string }{
-		{"causal", "llama/gqa", `{"input_ids": [5, 48, 6]}`, "row 3: token 2 of input_ids is 48, the model's vocabulary has 48"},
-		{"causal", "llama/gqa", `{"input_ids": [5, 6, 7], "labels": [-100, 6, 99]}`, "row 3: token 3 of labels is 99"},
+		{"causal", "llama/gqa", `{"input_ids": [5, 48, 6]}`, "line 3: token 2 of input_ids is 48, the model's vocabulary has 48"},
+		{"causal", "llama/gqa", `{"input_ids": [5, 6, 7], "labels": [-100, 6, 99]}`, "line 3: token 3 of labels is 99"},
 		{"classify", "distilbert/tiny", `{"input_ids": [5, 5000, 6], "label": 0}`, "line 3: token 2 of input_ids is 5000"},
+		{"features", "distilbert/tiny", `{"input_ids": [5, 5000, 6], "label": 0}`, "line 3: token 2 of input_ids is 5000"},
 	} {
 		cfg := tinyConfig(t, "lora")
+		if c.task == "features" {
+			c.task, cfg.Method = "classify", train.Features
+		}
 		cfg.Task, cfg.Model, cfg.Data = c.task, modeltest.Testdata(t, c.model), ""
 		cfg.Train = filepath.Join(t.TempDir(), "rows.jsonl")
-		good := `{"input_ids": [5, 6, 7], "label": 1}` + "\n"
-		if err := os.WriteFile(cfg.Train, []byte(good+good+c.row+"\n"), 0o600); err != nil {
+		good := `{"input_ids": [5, 6, 7], "label": 1}` + "\n" + `{"input_ids": [5, 6, 7], "label": 2}` + "\n"
+		if err := os.WriteFile(cfg.Train, []byte(good+c.row+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		said := &stopOnNote{text: "no note says this"}

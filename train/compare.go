@@ -43,15 +43,8 @@ func ReadComparison(path string, base Config) (Comparison, error) {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	c.Methods, c.Settings = extra.Methods, extra.Settings
-	var doc yaml.Node
-	if err := yaml.Unmarshal(raw, &doc); err != nil {
+	if c.Base, err = parseConfig(raw, base, "methods", "settings"); err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(doc.Content) > 0 {
-		RemoveKeys(doc.Content[0], "methods", "settings")
-		if c.Base, err = overlay(base, doc.Content[0]); err != nil {
-			return c, fmt.Errorf("%s: %w", path, err)
-		}
 	}
 	return c, nil
 }
@@ -63,15 +56,6 @@ func RemoveKeys(m *yaml.Node, keys ...string) {
 			m.Content = slices.Delete(m.Content, i, i+2)
 		}
 	}
-}
-
-// overlay puts a YAML mapping over a configuration.
-func overlay(base Config, n *yaml.Node) (Config, error) {
-	raw, err := yaml.Marshal(n)
-	if err != nil {
-		return base, err
-	}
-	return parseConfig(raw, base)
 }
 
 // Config is the configuration of one method's run.

@@ -1,7 +1,6 @@
 package train
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -105,40 +104,42 @@ func ReadConfig(path string, base Config) (Config, error) {
 	return base, nil
 }
 
-func parseConfig(raw []byte, base Config) (Config, error) {
+// parseConfig reads YAML over base, keys of others left out.
+func parseConfig(raw []byte, base Config, others ...string) (Config, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(raw, &doc); err != nil {
 		return base, err
 	}
-	if err := checkIntegers(&doc); err != nil {
-		return base, err
+	if len(doc.Content) == 0 { // an empty file
+		return base, nil
 	}
-	d := yaml.NewDecoder(bytes.NewReader(raw))
-	d.KnownFields(true)
-	if err := d.Decode(&base); err != nil && !errors.Is(err, io.EOF) {
+	return overlay(base, doc.Content[0], others...)
+}
+
+// overlay puts a YAML mapping over a configuration, keys of others left out. Unknown keys are errors naming their line,
+// as are fractions where a field is an integer, which yaml would cut off.
+func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
+	if n.Kind != yaml.MappingNode {
+		return base, fmt.Errorf("line %d: want settings, each a line of the form `key: value`", n.Line)
+	}
+	kinds := map[string]reflect.Kind{"automatic": reflect.Slice}
+	Fields(reflect.ValueOf(&Config{}).Elem(), func(key, _ string, v reflect.Value) { kinds[key] = v.Kind() })
+	own := *n
+	own.Content = slices.Clone(n.Content)
+	RemoveKeys(&own, others...)
+	for i := 0; i+1 < len(own.Content); i += 2 {
+		key, value := own.Content[i], own.Content[i+1]
+		switch kind, known := kinds[key.Value]; {
+		case !known:
+			return base, fmt.Errorf("line %d: there is no setting %q", key.Line, key.Value)
+		case (kind == reflect.Int || kind == reflect.Int64 || kind == reflect.Uint64) && value.Tag != "!!int":
+			return base, fmt.Errorf("line %d: %s is %q, want a whole number", value.Line, key.Value, value.Value)
+		}
+	}
+	if err := own.Decode(&base); err != nil {
 		return base, errors.New(strings.Join(strings.Fields(err.Error()), " "))
 	}
 	return base, nil
-}
-
-// checkIntegers refuses fractions where a field is an integer: yaml would cut them off.
-func checkIntegers(doc *yaml.Node) error {
-	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
-		return nil
-	}
-	kinds := map[string]reflect.Kind{}
-	Fields(reflect.ValueOf(&Config{}).Elem(), func(key, _ string, v reflect.Value) { kinds[key] = v.Kind() })
-	pairs := doc.Content[0].Content
-	for i := 0; i+1 < len(pairs); i += 2 {
-		key, value := pairs[i], pairs[i+1]
-		switch kinds[key.Value] {
-		case reflect.Int, reflect.Int64, reflect.Uint64:
-			if value.Tag != "!!int" {
-				return fmt.Errorf("line %d: %s is %q, want a whole number", value.Line, key.Value, value.Value)
-			}
-		}
-	}
-	return nil
 }
 
 // Fields calls fn for every setting of a Config (addressable), those of the methods included, with its key,
@@ -310,6 +311,12 @@ func (c *Config) Check() error {
 	}
 	if c.Momentum >= 1 {
 		return usage("--momentum is %v, want it below 1", c.Momentum)
+	}
+	if _, err := NewSchedule(c.Schedule, 1, c.Warmup, 1); err != nil {
+		return usage("--%w", err) // it begins with the setting's name
+	}
+	if !slices.Contains(optimizers(), c.Optimizer) {
+		return usage("--optimizer %q is not known: one of %s", c.Optimizer, strings.Join(optimizers(), ", "))
 	}
 	if err := CheckLevers(c.Without); err != nil {
 		return err

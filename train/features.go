@@ -201,11 +201,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if note != "" {
 			f.ui.Note("%s", note)
 		}
-		amp := cfg.AMP
-		if amp == "auto" {
-			amp = "none" // inference
-		}
-		precision, err := ChoosePrecision(amp, dev)
+		precision, err := inferencePrecision(cfg.AMP, dev)
 		if err != nil {
 			return err
 		}
@@ -242,7 +238,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
 			}
 			begun := time.Now()
-			ids, err := data.EncodeAll(ctx, Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, threads(cfg.Threads))
+			ids, err := data.EncodeAll(ctx, Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, m.Info().Vocab, threads(cfg.Threads))
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
 			}

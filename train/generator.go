@@ -50,10 +50,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.Device, err = g.openDevice(s, o.Device); err != nil {
 		return g, err
 	}
-	if o.AMP == "" || o.AMP == "auto" {
-		o.AMP = "none"
-	}
-	precision, err := ChoosePrecision(o.AMP, mo.Device)
+	precision, err := inferencePrecision(o.AMP, mo.Device)
 	if err != nil {
 		return g, err
 	}

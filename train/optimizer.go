@@ -39,6 +39,8 @@ type Optimizer struct {
 	fresh  bool              // no step taken: sgd's momentum starts with the first gradient
 }
 
+func optimizers() []string { return []string{"adam", "adamw", "sgd"} }
+
 // NewOptimizer makes an optimizer for params. Close frees its state.
 func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param) (*Optimizer, error) {
 	if cfg.Beta1 == 0 {
@@ -68,7 +70,7 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 		}
 	default:
 		o.scope.Close()
-		return nil, fmt.Errorf("optimizer %q is not known (adam, adamw, sgd)", cfg.Name)
+		return nil, fmt.Errorf("optimizer %q is not known (%s)", cfg.Name, strings.Join(optimizers(), ", "))
 	}
 	return o, nil
 }

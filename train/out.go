@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,6 +71,41 @@ func prepareOut(cfg Config, mode OutMode, ui UI) (Config, error) {
 	}
 	cfg.Automatic = nil // what another run chose is asked for here
 	return cfg, WriteConfig(settings, cfg)
+}
+
+// checkInputs looks at what a run reads before --overwrite removes what an earlier one left.
+func (c Config) checkInputs(ctx context.Context, ui UI) error {
+	for _, in := range []struct{ flag, path string }{
+		{"model", c.Model}, {"adapter-init", c.AdapterInit}, {"data", c.Data}, {"train", c.Train}, {"val", c.Val}, {"test", c.Test},
+	} {
+		for _, name := range runFiles {
+			if in.path != "" && holds(filepath.Join(c.Out, name), in.path) {
+				return usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.flag, in.path)
+			}
+		}
+	}
+	var err error
+	if c.found, err = ResolveModel(ctx, c.Model, ui); err != nil {
+		return err
+	}
+	_, err = c.dataHash(ctx)
+	return err
+}
+
+// holds reports whether path is dir or lies in it.
+func holds(dir, path string) bool {
+	var real [2]string
+	for i, p := range []string{dir, path} {
+		var err error
+		if p, err = filepath.EvalSymlinks(p); err == nil {
+			real[i], err = filepath.Abs(p)
+		}
+		if err != nil { // what is not there holds nothing
+			return false
+		}
+	}
+	rel, err := filepath.Rel(real[0], real[1])
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 // resumeOut readies the folder of a run to go on with cfg.

@@ -46,10 +46,14 @@ func Resolve(model, adapter string) (Source, error) {
 	}
 	if exists(filepath.Join(adapter, "best")) {
 		run, err := resolveRun(adapter)
-		if err == nil && model != "" {
-			run.Model = model
+		if err != nil || model == "" {
+			return run, err
 		}
-		return run, err
+		if run.Adapter == "" {
+			return Source{}, usage("--adapter %s is a run that trained a whole model: give it as --model", adapter)
+		}
+		run.Model = model
+		return run, nil
 	}
 	if model == "" {
 		info, err := peft.Probe(adapter)
@@ -89,7 +93,7 @@ func exists(path string) bool {
 // PredictorOptions are how a Predictor computes.
 type PredictorOptions struct {
 	Device    string
-	AMP       string // "auto" means none: inference
+	AMP       string // "" and "auto" mean none: inference
 	Threads   int
 	Batch     int
 	MaxTokens int
@@ -127,10 +131,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	if p.dev, err = p.openDevice(s, o.Device); err != nil {
 		return p, err
 	}
-	if o.AMP == "auto" {
-		o.AMP = "none"
-	}
-	precision, err := ChoosePrecision(o.AMP, p.dev)
+	precision, err := inferencePrecision(o.AMP, p.dev)
 	if err != nil {
 		return p, err
 	}
@@ -344,7 +345,7 @@ type Rows struct {
 // Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
 // however long the file is. The last value has Err set unless the file ended well.
 func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) iter.Seq[Rows] {
-	return StreamRows(ctx, r, size, Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, threads(p.opts.Threads))
+	return StreamRows(ctx, r, size, Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, p.model.Info().Vocab, threads(p.opts.Threads))
 }
 
 // OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,6 +134,31 @@ func TestOverwriteLeavesForeignFilesAlone(t *testing.T) {
 	}
 	if _, err := os.Stat(keep); err != nil {
 		t.Error(err)
+	}
+}
+
+// Nothing is removed for a run that cannot begin, or that reads what would go.
+func TestOverwriteKeepsWhatItNeeds(t *testing.T) {
+	first := tinyConfig(t, "lora")
+	mustRun(t, first, train.Refuse)
+	want := comparable(t, first.Out)
+	for name, c := range map[string]struct {
+		set  func(*train.Config)
+		want string
+	}{
+		"its own adapter": {func(c *train.Config) { c.AdapterInit = filepath.Join(c.Out, "best") }, "--adapter-init"},
+		"no such data":    {func(c *train.Config) { c.Data = filepath.Join(t.TempDir(), "rows.csv") }, "rows.csv"},
+		"no such model":   {func(c *train.Config) { c.Model = filepath.Join(t.TempDir(), "model") }, "model"},
+		"optimizer":       {func(c *train.Config) { c.Optimizer = "adamx" }, "--optimizer"},
+		"schedule":        {func(c *train.Config) { c.Schedule = "wave" }, "--schedule"},
+		"warm-up":         {func(c *train.Config) { c.Warmup = math.Inf(1) }, "--warmup"},
+	} {
+		cfg := first
+		c.set(&cfg)
+		if _, err := train.Run(context.Background(), cfg, train.Overwrite, train.Quiet{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want it to say %s", name, err, c.want)
+		}
+		sameRun(t, comparable(t, first.Out), want)
 	}
 }
 

@@ -49,6 +49,11 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui UI) (report.Summary, 
 		return report.Summary{}, err
 	}
 	cfg.Out = cfg.OutFolder()
+	if mode == Overwrite {
+		if err := cfg.checkInputs(ctx, ui); err != nil {
+			return report.Summary{}, err
+		}
+	}
 	cfg, err := prepareOut(cfg, mode, ui)
 	if err != nil {
 		return report.Summary{}, err
@@ -399,7 +404,7 @@ func (r *run) onStep(s *bindings.Scope, rep StepReport) error {
 	return nil
 }
 
-// rate is training rows per second since the session began.
+// rate is training rows per second of all sessions so far.
 func (r *run) rate(rep StepReport) float64 {
 	return float64(rep.Samples) / (r.resumed + rep.Elapsed.Seconds())
 }

@@ -62,14 +62,9 @@ func (r *run) loadData(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
-				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, cores)
+				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, facts.Vocab, cores)
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
-				}
-				for i, x := range p.set.Examples {
-					if err := checkVocab("input_ids", ids[i], facts.Vocab); err != nil {
-						return &data.RowError{File: x.File, Line: x.Line, Row: x.Row, Err: err}
-					}
 				}
 				*p.part = ClassificationPart(ids, classes(p.set), pad)
 				(*p.part).InTurn = inTurn

@@ -11,18 +11,23 @@ import (
 
 // StreamRows is Predictor.Stream for any encoder. Leaving the loop stops what reads ahead, and the loop ends only
 // when that has returned; but a cancelled context ends the loop at once, even where a read of a pipe never returns.
-func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.Encoder, maxLength, workers int) iter.Seq[Rows] {
+func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.Encoder, maxLength, vocab, workers int) iter.Seq[Rows] {
 	return func(yield func(Rows) bool) {
 		ahead, cancel := context.WithCancel(ctx)
 		out := make(chan Rows, 1)
 		go func() {
 			defer close(out)
-			readAhead(ahead, out, r, size, enc, maxLength, workers)
+			readAhead(ahead, out, r, size, enc, maxLength, vocab, workers)
 		}()
 		defer func() {
 			cancel()
-			for ctx.Err() == nil {
-				if _, open := <-out; !open {
+			for {
+				select {
+				case _, open := <-out:
+					if !open {
+						return
+					}
+				case <-ctx.Done():
 					return
 				}
 			}
@@ -42,7 +47,7 @@ func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.E
 }
 
 // readAhead sends the tokenized rows of r until its end, an error, which is sent last, or the end of ctx.
-func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size int, enc data.Encoder, maxLength, workers int) {
+func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size int, enc data.Encoder, maxLength, vocab, workers int) {
 	send := func(rows Rows) bool {
 		select {
 		case out <- rows:
@@ -56,7 +61,7 @@ func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size
 		var failed error
 		rows.Examples, end, failed = readRows(r, size)
 		if len(rows.Examples) > 0 {
-			ids, err := data.EncodeAll(ctx, enc, rows.Examples, maxLength, workers)
+			ids, err := data.EncodeAll(ctx, enc, rows.Examples, maxLength, vocab, workers)
 			if rows.IDs = ids; err != nil {
 				failed = err
 			} else if !send(rows) {

@@ -36,7 +36,7 @@ func TestStreamRowsKeepsTheOrderAndEndsWithTheError(t *testing.T) {
 	}{{text, "", []int{3, 3, 1}}, {text + "{broken\n", "rows", []int{3, 3, 1}}, {"", "", nil}} {
 		var sizes []int
 		var failed error
-		for part := range train.StreamRows(context.Background(), examples(t, strings.NewReader(c.text)), 3, train.Encoder{}, 8, 1) {
+		for part := range train.StreamRows(context.Background(), examples(t, strings.NewReader(c.text)), 3, train.Encoder{}, 8, 0, 1) {
 			if failed != nil {
 				t.Error("a value behind the error")
 			}
@@ -52,7 +52,7 @@ func TestStreamRowsKeepsTheOrderAndEndsWithTheError(t *testing.T) {
 
 func TestLeavingStreamRowsLeavesNothingRunning(t *testing.T) {
 	base := runtime.NumGoroutine()
-	for range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat("{\"input_ids\": [1]}\n", 1000))), 2, train.Encoder{}, 8, 1) {
+	for range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat("{\"input_ids\": [1]}\n", 1000))), 2, train.Encoder{}, 8, 0, 1) {
 		break
 	}
 	for begun := time.Now(); runtime.NumGoroutine() > base; time.Sleep(time.Millisecond) {
@@ -70,7 +70,7 @@ func TestCancellingStreamRowsDoesNotWaitForAPipe(t *testing.T) {
 	rows := examples(t, pipe)
 	time.AfterFunc(10*time.Millisecond, cancel)
 	var failed error
-	for part := range train.StreamRows(ctx, rows, 1<<20, train.Encoder{}, 8, 1) {
+	for part := range train.StreamRows(ctx, rows, 1<<20, train.Encoder{}, 8, 0, 1) {
 		failed = part.Err
 	}
 	if !errors.Is(failed, context.Canceled) {
@@ -78,10 +78,31 @@ func TestCancellingStreamRowsDoesNotWaitForAPipe(t *testing.T) {
 	}
 }
 
+// The loop is left, as an error in a row leaves it, while a pipe has nothing more to read.
+func TestCancellingALeftStreamDoesNotWaitForAPipe(t *testing.T) {
+	pipe, in := io.Pipe()
+	defer in.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { _, _ = in.Write(bytes.Repeat([]byte("{\"input_ids\": [1]}\n"), 10_000)) }() // and nothing more
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		for range train.StreamRows(ctx, examples(t, pipe), 5000, train.Encoder{}, 8, 0, 1) {
+			time.AfterFunc(10*time.Millisecond, cancel)
+			break
+		}
+	}()
+	select {
+	case <-left:
+	case <-time.After(10 * time.Second):
+		t.Error("still waiting for the pipe")
+	}
+}
+
 func TestLongRowsMakeShortStretches(t *testing.T) {
 	row := "{\"input_ids\": [" + strings.Repeat("1,", 600_000) + "1]}\n" // 4.8 MB of ids
 	var sizes []int
-	for part := range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat(row, 5))), 1024, train.Encoder{}, 8, 1) {
+	for part := range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat(row, 5))), 1024, train.Encoder{}, 8, 0, 1) {
 		if part.Err != nil {
 			t.Fatal(part.Err)
 		}

@@ -12,7 +12,6 @@ import (
 type Part struct {
 	Lengths []int                                    // tokens of each example
 	Collate func(examples []int) (data.Batch, error) // lays examples out; safe for concurrent use
-	Weight  func(example int) int                    // what an example adds to the loss's denominator
 	InTurn  bool                                     // batches are made when they are asked for, not ahead
 }
 
@@ -22,7 +21,6 @@ type Measure struct {
 	Loss    bindings.Tensor // scalar
 	Correct bindings.Tensor // right predictions, an int64 scalar; none when the task has no accuracy
 	Rows    int             // predictions made
-	Weight  int
 	Logits  bindings.Tensor // [rows, labels]; none for a causal language model
 }
 
@@ -60,13 +58,13 @@ func (c Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, 
 	return Measure{
 		Loss:    s.CrossEntropy(logits, labels, data.IgnoreTarget, false),
 		Correct: s.Sum(s.Compare(s.ArgMax(logits, 1), bindings.Equal, labels)),
-		Rows:    b.Rows, Weight: b.Rows, Logits: logits,
+		Rows:    b.Rows, Logits: logits,
 	}
 }
 
 // ClassificationPart makes a part of tokenized examples.
 func ClassificationPart(ids [][]int64, labels []int, pad int64) *Part {
-	p := &Part{Lengths: make([]int, len(ids)), Weight: func(int) int { return 1 }}
+	p := &Part{Lengths: make([]int, len(ids))}
 	for i, seq := range ids {
 		p.Lengths[i] = len(seq)
 	}

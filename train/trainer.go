@@ -325,7 +325,11 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 	if t.Config.Clip > 0 {
 		norm := s.Norm(grads)
 		if math.IsNaN(norm) || math.IsInf(norm, 0) {
-			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + names[s.FirstNonFinite(grads)]}
+			name := "all parameters together" // each may be finite where their norm is not
+			if i := s.FirstNonFinite(grads); i >= 0 {
+				name = names[i]
+			}
+			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + name}
 		}
 		// PyTorch's clip_grad_norm_.
 		if factor := t.Config.Clip / (norm + 1e-6); factor < 1 {

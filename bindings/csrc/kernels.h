@@ -13,7 +13,7 @@ int gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d);
 
 char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */);
 
-// x·wᵀ + b + scale·(x·aᵀ)·bᵀ for a [rank, in] and up [out, rank] in fp32: a linear map with its low-rank update, for the
+// x·wᵀ + b + scale·(x·aᵀ)·upᵀ for a [rank, in] and up [out, rank] in fp32: a linear map with its low-rank update, for the
 // few rows of a decoding step. *out is NULL where this does not serve: more rows, other dtypes, or autograd records it.
 char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */, gp_tensor a, gp_tensor up, double scale);
 

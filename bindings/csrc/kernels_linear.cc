@@ -25,10 +25,10 @@ Operand columns_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type(
 
 // multiply gives Σk a(i, k)·b(j, k) + bias(j) as [a.rows, b.rows] in dtype d.
 Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Tensor& bias, bool bf16, at::ScalarType d) {
-  const bool direct = d == at::kFloat || k <= kDepthBf16;
+  const bool direct = d == at::kFloat || k <= (bf16 ? kDepthBf16 : kDepth);
   Tensor c = at::empty({m, n}, at::TensorOptions().dtype(direct ? d : at::kFloat));
   if (m == 0 || n == 0) return c;
-  if (k == 0) return c.zero_();
+  if (k == 0) return bias.defined() ? c.copy_(bias.expand_as(c)) : c.zero_();
   Tensor bf = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
   product({m, n, k, a, b, c.mutable_data_ptr(), direct && d == at::kBFloat16, n,
            bf.defined() ? bf.const_data_ptr<float>() : nullptr, bf16});

@@ -37,6 +37,14 @@ type scoredText struct {
 
 // evalCausal scores a language model: how likely it finds the answers, and on request how often its own match.
 func evalCausal(c *cli.Context, src train.Source, perRow io.Writer) error {
+	if c.IsSet("label-column") {
+		return &train.UsageError{Err: errors.New("--label-column goes with --task classify")}
+	}
+	for _, name := range []string{"stop", "max-new-tokens"} {
+		if c.IsSet(name) && c.String("match") == "" {
+			return &train.UsageError{Err: fmt.Errorf("--%s goes with --match, which generates answers", name)}
+		}
+	}
 	o := data.CausalOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, Template: c.String("template"),
 		TextColumn: c.String("text-column"), SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit")}
 	withPrompt, length := !c.Bool("mask-prompt"), c.Int("max-length")

@@ -42,7 +42,14 @@ class Bench:
     # Running the sides.
 
     def run(self, argv, cwd=None):
-        """Runs a program that prints a JSON object; returns it, or {"error": …}."""
+        """Runs a program that prints a JSON object; returns it, or {"error": …}, with the share of the machine that others took."""
+        watch = Watch()
+        r = self.output(argv, cwd)
+        r["foreign_cpu_share"] = watch.foreign()
+        return r
+
+    @staticmethod
+    def output(argv, cwd):
         env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore")
         try:
             p = subprocess.run([str(x) for x in argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT)
@@ -57,14 +64,7 @@ class Bench:
             return {"error": "its output is not JSON: " + text[-200:]}
 
     def ours(self, args):
-        before, began = busy(), time.time()
-        r = self.run([self.gopeft, "bench", "--json", "--threads", self.a.threads, *args])
-        mine = resource.getrusage(resource.RUSAGE_CHILDREN)
-        after = busy()
-        wall = time.time() - began
-        spent = mine.ru_utime + mine.ru_stime - before[1]
-        r["foreign_cpu_share"] = max(0.0, ((after[0] - before[0]) - spent) / (wall * os.cpu_count()))
-        return r
+        return self.run([self.gopeft, "bench", "--json", "--threads", self.a.threads, *args])
 
     def peer(self, stack, args):
         extra = [] if "sklearn" in args[0] else ["--threads", self.a.threads]
@@ -109,8 +109,11 @@ class Bench:
         model, parts = data / "models" / "distilbert-minilm-l3-v8k-fp16", self.scratch / "imdb"
         tool = ROOT / "scripts" / "goldens" / "compare_imdb.py"
         if not (parts / "test.csv").exists():
+            part = parts.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
             subprocess.run([sys.executable, str(tool), "split", "--data", str(data / "datasets" / "imdb_train_4000.csv"), "--rows", "1800",
-                            "--parts", "700,100,1000", "--out", str(parts)], check=True)
+                            "--parts", "700,100,1000", "--out", str(part)], check=True)
+            part.rename(parts)
         files = [x for p in ("train", "val", "test") for x in (f"--{p}", str(parts / f"{p}.csv"))]
 
         def timed(argv, read):
@@ -135,7 +138,7 @@ class Bench:
         args = [*row.ours, *row.peer]
         put = {}
         if "{lengths}" in args:
-            put["{lengths}"] = self.lengths(3 * self.a.length_batches if row.short else self.a.length_batches)
+            put["{lengths}"] = self.lengths(self.a.length_batches * (3 if "features" in row.name else 1))  # which are three times as fast
         if "{distilbert}" in args:
             put["{distilbert}"] = self.random_distilbert()
         return dataclasses.replace(row, ours=[put.get(x, x) for x in row.ours], peer=[put.get(x, x) for x in row.peer])
@@ -157,18 +160,21 @@ class Bench:
         if not (folder / "config.json").exists():
             code = ("import sys; from transformers import DistilBertConfig, DistilBertForSequenceClassification as M;"
                     "M(DistilBertConfig()).save_pretrained(sys.argv[1])")
-            subprocess.run([str(self.python(next(iter(self.venvs)))), "-W", "ignore", "-c", code, str(folder.resolve())], check=True)
+            part = folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            subprocess.run([str(self.python(next(iter(self.venvs)))), "-W", "ignore", "-c", code, str(part.resolve())], check=True)
+            part.rename(folder)
         return str(folder.resolve())
 
     def help(self, _):
         """Wall time of gopeft --help, and of importing what the peers need."""
         def timed(argv):
-            took = []
+            took, watch = [], Watch()
             for _ in range(7):
                 t = time.perf_counter()
                 subprocess.run([str(x) for x in argv], check=True, capture_output=True, timeout=TIMEOUT)
                 took.append(time.perf_counter() - t)
-            return {"seconds": statistics.median(took)}
+            return {"seconds": statistics.median(took), "foreign_cpu_share": watch.foreign()}
         return {"ours": [timed([self.gopeft, "--help"])],
                 "peers": {s: [timed([self.python(s), "-W", "ignore", "-c", "import torch, transformers, peft"])] for s in self.venvs}}
 
@@ -184,7 +190,9 @@ class Bench:
                     return {"ours": [saved], "peers": {}}
                 code = ("import numpy as np, sys; from safetensors.numpy import save_file; d, out = sys.argv[1:];"
                         "save_file({'features': np.load(d+'/f_x.npy').astype('float32'), 'labels': np.load(d+'/f_y.npy')}, out)")
-                subprocess.run([str(self.python(stack)), "-c", code, d, str(x.resolve())], check=True)
+                part = x.with_suffix(".part")
+                subprocess.run([str(self.python(stack)), "-c", code, d, str(part.resolve())], check=True)
+                part.rename(x)
         args = ["--mode", "fit", "--classifier", row.ours[0], "--features", str(x.resolve()), "--holdout", "5000", "--steps", "1", "--warmup", "0"]
         return self.sides(row, lambda: self.ours(args))
 
@@ -231,6 +239,7 @@ class Bench:
     def epochs(self, model, rows, out, extra):
         argv = [self.gopeft, "train", "--model", model, "--train", rows, "--method", "last", "--epochs", "3", "--amp", "none", "--log-every", "1000000",
                 "--no-train-eval", "--quiet", "--threads", self.a.threads, "--out", out, *extra]
+        watch = Watch()
         p = subprocess.run([str(x) for x in argv], capture_output=True, text=True, timeout=TIMEOUT)
         if p.returncode != 0:
             return {"error": p.stderr.strip()[-300:]}
@@ -240,7 +249,7 @@ class Bench:
         for i, line in enumerate(lines[1:], 1):
             cells = dict(zip(names, line.split(",")))
             ends.append(i * 12 * self.a.cached_batches / float(cells["samples_per_s"]))
-        return {"seconds": (ends[-1] - ends[0]) / (len(ends) - 1)}  # of an epoch behind the first
+        return {"seconds": (ends[-1] - ends[0]) / (len(ends) - 1), "foreign_cpu_share": watch.foreign()}  # of an epoch behind the first
 
     # What bounds the speed.
 
@@ -267,15 +276,22 @@ class Bench:
         products = {(r["B"], r["S"]): max(r[f"{dtype}_qk"], r.get(f"{dtype}_pv", 0)) for r in table if r["name"] == "attention"}
         rows = batch * seq
         if family == "distilbert":
+            # Of the last block all positions give keys and values; the rest is computed of the one that is read.
             wide = "s512" if seq == 512 else "s128"
-            layers, maps = 6, [(4 * 768 * 768, best["distil qkvo s128"]), (768 * 3072, best["distil ffn1 " + wide]), (768 * 3072, best["distil ffn2 " + wide])]
-            head = []
+            rates = best["distil qkvo s128"], best["distil ffn1 " + wide], best["distil ffn2 " + wide]
+            full, attended = 5, 5
+            flops = [(2 * (rows * 2 + batch * 2) * 768 * 768, rates[0]), (2 * batch * 768 * 3072, rates[1]), (2 * batch * 3072 * 768, rates[2])]
+            sizes = 4 * 768 * 768, 768 * 3072, 768 * 3072
         else:
-            layers, maps = 12, [(4 * 768 * 768, best["llama qkvo"]), (2 * 768 * 2048, best["llama gate/up"]), (768 * 2048, best["llama down"])]
-            head = [(768 * 32000, best["llama lm_head"])]
-        flops = [(2 * rows * size * layers, rate) for size, rate in maps] + [(2 * rows * size, rate) for size, rate in head]
-        flops.append((4 * batch * seq * seq * 768 * layers, products[batch, seq]))
-        return passes * sum(n / (rate * 1e9) for n, rate in flops)
+            # Causal: half of the scores are never computed.
+            rates = best["llama qkvo"], best["llama gate/up"], best["llama down"]
+            full, attended = 12, 12 / 2
+            flops = [(2 * rows * 768 * 32000, best["llama lm_head"])]
+            sizes = 4 * 768 * 768, 2 * 768 * 2048, 768 * 2048
+        flops += [(2 * rows * size * full, rate) for size, rate in zip(sizes, rates)]
+        maps = passes * sum(n / (rate * 1e9) for n, rate in flops)
+        # Attention's backward pass is twice its forward pass: none of its inputs is a weight.
+        return maps + (1 if passes == 1 else 3) * 4 * batch * seq * seq * 768 * attended / (products[batch, seq] * 1e9)
 
     def bandwidth(self):
         return next(r["gbytes_per_s"] for r in self.limits() if "gbytes_per_s" in r)
@@ -287,7 +303,7 @@ class Bench:
             self.limits()
         for i, row in enumerate(rows, 1):
             kept = self.kept.get(row.name)
-            if kept and not self.a.fresh and (self.a.keep or kept["binary"] == self.binary) and kept["repeats"] >= self.repeats(row):
+            if kept and not self.a.fresh and (self.a.keep or self.current(kept)) and kept["repeats"] >= self.repeats(row):
                 continue
             note("[%d/%d] %s" % (i, len(rows), row.name))
             if row.kind in ("tokenize", "article") and not self.a.data:
@@ -295,12 +311,21 @@ class Bench:
                 continue
             began = time.time()
             result = getattr(self, row.kind)(self.prepared(row))
-            result.update(binary=self.binary, commit=commit(), repeats=self.repeats(row), seconds=round(time.time() - began, 1),
+            result.update(binary=self.binary, settings=self.settings(), commit=commit(), repeats=self.repeats(row), seconds=round(time.time() - began, 1),
                           when=datetime.date.today().isoformat())
             self.kept[row.name] = result
             self.save()
         for row in rows:
             self.explain(row)
+
+    def settings(self):
+        """What else than the binary a measurement depends on."""
+        return {k: getattr(self.a, k) for k in ("threads", "steps", "length_batches", "cached_batches")}
+
+    def current(self, kept):
+        """Whether a row that was kept is what measuring it now would give."""
+        runs = [*kept["ours"], *(r for side in kept["peers"].values() for r in side)]
+        return kept["binary"] == self.binary and kept.get("settings") == self.settings() and not any("error" in r for r in runs)
 
     def explain(self, row):
         """Profiles, once, a row that missed its goal or says so itself: phases, and where the processor was in the steps, start-up apart."""
@@ -311,7 +336,7 @@ class Bench:
         if not f or f["ours"] is None or not (row.profile or f["missed"] or f["heavy"]):
             return
         note("profiling " + row.name)
-        first = kept["ours"][0]
+        first = next(r for r in kept["ours"] if "error" not in r)
         args = list(self.prepared(row).ours)
         if row.kind in ("step", "decode"):
             args[args.index("--steps") + 1] = str(max(4, round(PROFILED_SECONDS / first["step_s"]["median"])))
@@ -329,12 +354,23 @@ class Bench:
         self.save()
 
 
-def busy():
-    """The machine's busy CPU seconds, and those of this program's finished children."""
-    with open("/proc/stat", encoding="ascii") as f:
-        v = [int(x) for x in f.readline().split()[1:]]
-    child = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(v[i] for i in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK"), child.ru_utime + child.ru_stime
+class Watch:
+    """Tells what share of the machine others than this program's children take."""
+
+    def __init__(self):
+        self.began, (self.all, self.own) = time.time(), self.busy()
+
+    def foreign(self):
+        everything, own = self.busy()
+        return max(0.0, (everything - self.all - (own - self.own)) / ((time.time() - self.began) * os.cpu_count()))
+
+    @staticmethod
+    def busy():
+        """The machine's busy CPU seconds, and those of this program's finished children."""
+        with open("/proc/stat", encoding="ascii") as f:
+            v = [int(x) for x in f.readline().split()[1:]]
+        child = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return sum(v[i] for i in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK"), child.ru_utime + child.ru_stime
 
 
 def brief(r):

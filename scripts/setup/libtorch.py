@@ -37,12 +37,14 @@ def cuda_file(name):
     return name if re.fullmatch(r"nvidia/\w+/lib/[^/]+\.so(\.\d+)*", name) and name not in BASE_NVIDIA else None
 
 
-def install_base(target, lock, store):
+def install_base(target, lock, store, cuda):
     with wheels.staging(target.parent, target.name) as tmp:
         new = tmp / "new"
         for pin in wheels.read_lock(lock):
             wheels.unpack(wheels.fetch(pin, store), new, base_file)
         shutil.copyfile(lock, new / ".installed")
+        if cuda:  # wanted still, should this be cut short before it is there again
+            (new / ".installed-cuda").touch()
         os.sync()  # a rename must not outlive, in a power cut, the files it promises
         if target.exists():  # of another state of the lock file, or made by hand; it goes with tmp
             os.rename(target, tmp / "old")
@@ -71,18 +73,19 @@ def main():
         cuda = "cuda" in parts or (target / ".installed-cuda").exists()
         wheels.need_space(home, store, CUDA_SPACE if cuda else BASE_SPACE, "libtorch" + (" with CUDA" if cuda else ""))
         # Another set-up may have done the work while this one waited for the lock.
-        if not installed(target / ".installed", base_lock):
-            install_base(target, base_lock, store)
+        if not installed(target, ".installed", base_lock, "libtorch_cpu.so"):
+            install_base(target, base_lock, store, cuda)
             say(f"libtorch is in {target}")
-        if cuda and not installed(target / ".installed-cuda", cuda_lock):
+        if cuda and not installed(target, ".installed-cuda", cuda_lock, "libtorch_cuda.so"):
             install_cuda(target, [base_lock, cuda_lock], store)
             say(f"CUDA's libraries are in {target}")
         shutil.rmtree(store, ignore_errors=True)
 
 
-def installed(mark, lock):
-    """Was the part of mark installed from this state of the lock file?"""
-    return mark.exists() and mark.read_bytes() == lock.read_bytes()
+def installed(target, mark, lock, library):
+    """Was the part of mark installed from this state of the lock file, and is its library there still?"""
+    mark = target / mark
+    return mark.exists() and mark.read_bytes() == lock.read_bytes() and (target / "torch" / "lib" / library).exists()
 
 
 if __name__ == "__main__":

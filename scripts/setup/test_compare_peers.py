@@ -80,12 +80,13 @@ class ComparePeers(unittest.TestCase):
 
     def test_measured_rows_are_kept_until_the_binary_changes(self):
         rows = ("--rows", "llama decode bf16 base", "--repeats", "1")
-        self.assertEqual(sum("decode" in c or "generate" in c for c in self.compare(*rows)[1]), 3)
+        self.assertEqual(sum("decode" in c or "generate" in c for c in self.compare(*rows)[1]), 9)  # three times: it is short
         self.assertEqual(sum("generate" in c for c in self.compare(*rows)[1]), 0)
         self.program("gopeft", GOPEFT + "# another one\n")
         self.assertEqual(sum("generate" in c for c in self.compare(*rows, "--keep")[1]), 0)
+        self.assertEqual(sum("generate" in c for c in self.compare(*rows, "--threads", "1")[1]), 9)
         table, calls = self.compare(*rows)
-        self.assertEqual(sum("generate" in c for c in calls), 3)
+        self.assertEqual(sum("generate" in c for c in calls), 9)
         # 60 tokens/s of (100 M - 768 × 32,000) × 2 bytes, of 40 GB/s.
         self.assertIn("| 3.00× | 3× |", table)
         self.assertIn("| 23% |", table)
@@ -95,7 +96,11 @@ class ComparePeers(unittest.TestCase):
         self.assertIn("failed: gopeft: it is broken", table)
 
     def test_real_lengths_are_the_same_for_both_sides(self):
-        _, calls = self.compare("--rows", "lengths features", "--repeats", "1", "--length-batches", "3")
+        folder = self.dir / "cache.files" / "distilbert-base-random"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        _, calls = self.compare("--rows", "lengths features", "--repeats", "1", "--length-batches", "1")
+        self.assertEqual(len([c for c in calls if "--model " in c and "distilbert-base-random" in c]), 3)
         self.assertEqual(len([c for c in calls if "lengths-3.txt" in c]), 3)
         lengths = [int(x) for x in (self.dir / "cache.files" / "lengths-3.txt").read_text().split()]
         self.assertEqual(len(lengths), 36)
@@ -106,9 +111,14 @@ class ComparePeers(unittest.TestCase):
         bench = module.Bench.__new__(module.Bench)
         p = subprocess.run([str(self.dir / "a/bin/python"), "bench_gemm.py"], capture_output=True, text=True, env=dict(os.environ, CALLS=str(self.calls)))
         bench.kept = {"limits": [json.loads(x) for x in p.stdout.splitlines()]}
-        maps = 2 * 12 * 128 * 6 * (4 * 768 * 768 + 2 * 768 * 3072)
-        attention = 4 * 12 * 128 * 128 * 768 * 6
-        self.assertAlmostEqual(bench.limit_seconds("distilbert", 12, 128, "fp32", 3), 3 * (maps + attention) / 200e9)
+        block, rows = 4 * 768 * 768 + 2 * 768 * 3072, 12 * 128
+        maps = 2 * (rows * 5 * block + rows * 2 * 768 * 768 + 12 * (2 * 768 * 768 + 2 * 768 * 3072))  # the last block gives one position's result
+        attention = 4 * 12 * 128 * 128 * 768 * 5
+        self.assertAlmostEqual(bench.limit_seconds("distilbert", 12, 128, "fp32", 1), (maps + attention) / 200e9)
+        self.assertAlmostEqual(bench.limit_seconds("distilbert", 12, 128, "fp32", 2), (2 * maps + 3 * attention) / 200e9)
+        maps = 2 * 4 * 256 * (12 * (4 * 768 * 768 + 3 * 768 * 2048) + 768 * 32000)
+        attention = 4 * 4 * 256 * 256 * 768 * 12 / 2
+        self.assertAlmostEqual(bench.limit_seconds("llama", 4, 256, "fp32", 3), 3 * (maps + attention) / 200e9)
 
 
 if __name__ == "__main__":

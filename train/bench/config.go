@@ -112,7 +112,7 @@ func (c *Config) check() error {
 		{"kv-heads", c.KVHeads, 0}, {"ffn", c.FFN, 0}, {"vocab", c.Vocab, 0},
 	} {
 		if n.value < n.least || n.value > 1<<24 {
-			return fail("--%s is %d, want at least %d", n.flag, n.value, n.least)
+			return fail("--%s is %d, want %d to %d", n.flag, n.value, n.least, 1<<24)
 		}
 	}
 	if c.Batch*c.Seq > mostTokens || c.Batch*c.Seq*c.Steps > mostTokens {

@@ -16,8 +16,9 @@ type Encoder interface {
 }
 
 // EncodeAll tokenizes examples on the given number of goroutines; rows that carry
-// ids are cut to maxLength. An example without a single token is an error; the error is that of the first example that fails.
-func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, workers int) ([][]int64, error) {
+// ids are cut to maxLength. An example without a single token is an error, as is an id that a model with vocab tokens
+// (0: not known) has not; the error is that of the first example that fails.
+func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, vocab, workers int) ([][]int64, error) {
 	ids := make([][]int64, len(examples))
 	err := ForEach(ctx, len(examples), workers, func(i int) error {
 		ex := &examples[i]
@@ -35,12 +36,25 @@ func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, 
 		if len(ids[i]) == 0 { // where the tokenizer adds no special token
 			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: errors.New("the text is empty: it gives no tokens")}
 		}
+		if err := CheckVocab("input_ids", ids[i], vocab); err != nil {
+			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: err}
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return ids, nil
+}
+
+// CheckVocab refuses the first of some token ids, called what, that a model with so many (0: not known) has not.
+func CheckVocab(what string, ids []int64, vocab int) error {
+	for i, id := range ids {
+		if vocab > 0 && (id < 0 || id >= int64(vocab)) && id != IgnoreTarget {
+			return fmt.Errorf("token %d of %s is %d, the model's vocabulary has %d", i+1, what, id, vocab)
+		}
+	}
+	return nil
 }
 
 // ForEach runs do for 0..n-1 on the given number of goroutines, a chunk at a time

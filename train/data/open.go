@@ -88,6 +88,9 @@ func Open(path string, opts ReadOptions) (RowReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
+	if !info.Mode().IsRegular() { // a pipe, which is read once
+		return NewReader(f, path, opts)
+	}
 	var magic [4]byte
 	n, err := f.ReadAt(magic[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -31,34 +31,6 @@ func Pack(lengths []int, width int) ([][]int, error) {
 	return rows, nil
 }
 
-// PackInOrder fills rows with examples in the given order (nil: as they come),
-// starting a new row when the next example does not fit.
-func PackInOrder(lengths, order []int, width int) ([][]int, error) {
-	if err := checkPack(lengths, width); err != nil {
-		return nil, err
-	}
-	if order == nil {
-		order = make([]int, len(lengths))
-		for i := range order {
-			order[i] = i
-		}
-	}
-	var rows [][]int
-	room := 0
-	for _, i := range order {
-		if i < 0 || i >= len(lengths) {
-			return nil, fmt.Errorf("pack: no example %d", i)
-		}
-		if len(rows) == 0 || lengths[i] > room {
-			rows = append(rows, nil)
-			room = width
-		}
-		rows[len(rows)-1] = append(rows[len(rows)-1], i)
-		room -= lengths[i]
-	}
-	return rows, nil
-}
-
 func checkPack(lengths []int, width int) error {
 	for i, n := range lengths {
 		if n <= 0 || n > width {

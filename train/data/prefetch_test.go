@@ -146,7 +146,7 @@ func TestEncodeAll(t *testing.T) {
 	examples = append(examples, Example{IDs: []int64{7, 8, 9}}, Example{IDs: []int64{7}})
 	want = append(want, []int64{7, 8}, []int64{7})
 	for _, workers := range []int{0, 1, 4, 100} {
-		got, err := EncodeAll(t.Context(), wordLengths{}, examples, 2, workers)
+		got, err := EncodeAll(t.Context(), wordLengths{}, examples, 2, 0, workers)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,21 +158,21 @@ func TestEncodeAll(t *testing.T) {
 		examples[i] = Example{Text: "bad", File: "f.csv", Line: i}
 	}
 	for range 20 {
-		_, err := EncodeAll(t.Context(), wordLengths{}, examples, 0, 4)
+		_, err := EncodeAll(t.Context(), wordLengths{}, examples, 0, 0, 4)
 		if err == nil || err.Error() != "f.csv: line 70: tokenize: cannot" {
 			t.Fatalf("%v", err)
 		}
 	}
 	for _, empty := range []Example{{File: "f.csv", Line: 3}, {File: "f.csv", Line: 3, IDs: []int64{}}} {
-		_, err := EncodeAll(t.Context(), wordLengths{}, []Example{{Text: "a"}, empty}, 0, 1)
+		_, err := EncodeAll(t.Context(), wordLengths{}, []Example{{Text: "a"}, empty}, 0, 0, 1)
 		wantError(t, err, "f.csv: line 3: the text is empty")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := EncodeAll(ctx, wordLengths{}, examples, 0, 4); !errors.Is(err, context.Canceled) {
+	if _, err := EncodeAll(ctx, wordLengths{}, examples, 0, 0, 4); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if got, err := EncodeAll(t.Context(), wordLengths{}, nil, 0, 4); err != nil || len(got) != 0 {
+	if got, err := EncodeAll(t.Context(), wordLengths{}, nil, 0, 0, 4); err != nil || len(got) != 0 {
 		t.Error(got, err)
 	}
 	err := ForEach(t.Context(), 3, 2, func(i int) error { panic(fmt.Sprint("at ", i)) })

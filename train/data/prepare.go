@@ -98,6 +98,11 @@ func (p *Prepared) write(ctx context.Context) error {
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}
+	for _, path := range p.Files { // what a rename would refuse half-way
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("prepare: %s is there and no file", path)
+		}
+	}
 	for i, temp := range temps {
 		if err := os.Rename(temp, p.Files[i]); err != nil {
 			return fmt.Errorf("prepare: %w", err)

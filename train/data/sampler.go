@@ -91,24 +91,6 @@ func (s Sampler) Epoch(epoch int) ([][]int, error) {
 	return batches, nil
 }
 
-// Steps gives the number of batches of the first epochs together: with MaxTokens
-// epochs differ.
-func (s Sampler) Steps(epochs int) (int, error) {
-	if s.MaxTokens == 0 || !s.Shuffle {
-		batches, err := s.Epoch(0)
-		return epochs * len(batches), err
-	}
-	steps := 0
-	for epoch := range epochs {
-		batches, err := s.Epoch(epoch)
-		if err != nil {
-			return 0, err
-		}
-		steps += len(batches)
-	}
-	return steps, nil
-}
-
 // megaBatch is how many examples are sorted together.
 func (s Sampler) megaBatch() int {
 	size := s.BatchSize
