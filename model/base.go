@@ -19,10 +19,12 @@ type base struct {
 	headNames []string
 	config    map[string]any
 	path      string // of the checkpoint
-	scope     *bindings.Scope
-	source    *hf.Checkpoint // kept open while weights share its mapping
-	fresh     []string
-	stored    []*files.Entry // by parameter, of a model that is only described
+	// loadedFrom is Info's.
+	loadedFrom string
+	scope      *bindings.Scope
+	source     *hf.Checkpoint // kept open while weights share its mapping
+	fresh      []string
+	stored     []*files.Entry // by parameter, of a model that is only described
 }
 
 type initKind int

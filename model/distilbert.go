@@ -100,7 +100,7 @@ func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 func (m *DistilBERT) Info() Info {
 	c := m.cfg
 	return Info{Family: "distilbert", Vocab: c.Vocab, Hidden: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.Heads,
-		HeadDim: c.Dim / c.Heads, FFN: c.FFN, MaxPositions: c.MaxPositions}
+		HeadDim: c.Dim / c.Heads, FFN: c.FFN, MaxPositions: c.MaxPositions, LoadedFrom: m.loadedFrom}
 }
 
 // Forward implements Model.

@@ -136,7 +136,11 @@ func openDistilBERT(s *bindings.Scope, c *hf.Checkpoint, o Options, cfg DistilBE
 	}
 	m := newDistilBERT(cfg, labels)
 	m.config = distilConfig(cfg)
-	m.setLabels(labels)
+	if len(labels) > 0 {
+		m.setLabels(labels)
+	} else {
+		m.config["architectures"] = []string{"DistilBertModel"}
+	}
 	r.Wants, r.DType, r.Device = m.wants(fresh), o.DType, o.Device
 	if !o.Classify { // a head in the file has no use
 		ignore := r.Ignore
@@ -145,6 +149,7 @@ func openDistilBERT(s *bindings.Scope, c *hf.Checkpoint, o Options, cfg DistilBE
 		}
 	}
 	if types != nil {
+		m.loadedFrom = "bert"
 		r.Wants = append(r.Wants, *types)
 	}
 	return m, s.Run(func(s *bindings.Scope) error {

@@ -16,8 +16,7 @@ func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	return s.Linear(x, d.W.Value(), d.B.Value())
 }
 
-// In and Out are the map's widths.
-func (d *Dense) In() int64  { return d.W.T.Size(1) }
+// Out is the width of what the map gives.
 func (d *Dense) Out() int64 { return d.W.T.Size(0) }
 
 // masked is what a forbidden position's score becomes: large enough to vanish in softmax, finite so that a

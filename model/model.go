@@ -15,6 +15,8 @@ type Info struct {
 	HeadDim      int
 	FFN          int
 	MaxPositions int
+	// LoadedFrom is the model_type of the checkpoint, where that is another architecture's: "bert" of a DistilBERT.
+	LoadedFrom string
 }
 
 // Input is one batch.

@@ -43,6 +43,12 @@ func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	}
 }
 
+// Settle is Replace for good: the former tensor is the caller's to free.
+func (p *Param) Settle(t bindings.Tensor) {
+	p.Replace(t)
+	p.held = 0
+}
+
 // release gives back the pages of a tensor that lies in its checkpoint's file and is not computed with for now. The
 // file has what they held, and that they stay, should the system refuse, costs memory only.
 func (p *Param) release() {
@@ -194,6 +200,6 @@ func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
 func (p *Param) DropStored(s *bindings.Scope) {
 	if p.low.Defined() {
 		s.Free(p.T)
-		p.T, p.low = p.low, bindings.Tensor{}
+		p.T, p.low, p.file = p.low, bindings.Tensor{}, nil
 	}
 }

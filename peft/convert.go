@@ -65,12 +65,17 @@ func (a *adapter) foreign(m model.Model) error {
 	return nil
 }
 
+// modelType is a model's model_type as transformers knows it, e.g. "mistral" of the LLaMA family.
+func modelType(m model.Model) string {
+	if t, _ := m.Config()["model_type"].(string); t != "" {
+		return t
+	}
+	return m.Info().Family
+}
+
 // foreignAdaption says why peft's adaption prompts do not compute the LLaMA-Adapter, apart from its gates.
 func (a *adapter) foreignAdaption(m model.Model) error {
-	i, kind := m.Info(), m.Info().Family
-	if t, _ := m.Config()["model_type"].(string); t != "" {
-		kind = t
-	}
+	i, kind := m.Info(), modelType(m)
 	if kind != "llama" && kind != "mistral" {
 		return fmt.Errorf("peft has no adaption prompts for %s", kind)
 	}

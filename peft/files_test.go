@@ -125,6 +125,7 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 		{"wrong type of field", "peft/llama-causal-lora", set("r", "x"), "adapter_config.json"},
 		{"huge rank", "peft/llama-causal-lora", set("r", 1<<40), "rank is"},
 		{"no such target", "peft/llama-causal-lora", set("target_modules", []string{"c_attn"}), "name no linear map"},
+		{"no alpha", "peft/llama-causal-lora", set("lora_alpha", 0), "lora_alpha is 0"},
 		{"bad pattern", "peft/llama-causal-lora", set("target_modules", "(("), "target_modules"},
 		{"pissa", "peft/llama-causal-lora", set("init_lora_weights", "pissa"), "changes the base model's weights"},
 		{"bias", "peft/llama-causal-lora", set("bias", "some"), `bias "some" is not supported (none, all, lora_only)`},
@@ -164,6 +165,103 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 			loadFails(t, baseOf(t, c.fixture), dir, c.want)
 		})
 	}
+}
+
+// TestLoRAWithoutRankAndAlphaHasPeftsDefaults: 8 and 8, a scale of 1.
+func TestLoRAWithoutRankAndAlphaHasPeftsDefaults(t *testing.T) {
+	f := families[2]
+	g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+	dir, bare := filepath.Join(t.TempDir(), "adapter"), ""
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m := f.load(t, s)
+		defer m.Close()
+		method := shaken(t, s, "lora", peft.Options{Rank: 8, Alpha: 8}, m, 0.1)
+		in := f.input(g, s)
+		want := logits(s, m, in)
+		if err := method.Save(s, dir, m); err != nil {
+			return err
+		}
+		method.Close()
+		bare = copyFolder(t, dir)
+		if err := os.Remove(filepath.Join(bare, "gopeft.yaml")); err != nil {
+			return err
+		}
+		edit(t, filepath.Join(bare, "adapter_config.json"), func(m map[string]any) {
+			delete(m, "r")
+			delete(m, "lora_alpha")
+		})
+		back, err := peft.Load(s, bare, m)
+		if err != nil {
+			return err
+		}
+		defer back.Close()
+		modeltest.Close(t, "logits", logits(s, m, in), want, 0)
+		return nil
+	})
+}
+
+// TestHubFoldersNameTheModelsClass: the library loads a head only into a model of the class that its folder names.
+func TestHubFoldersNameTheModelsClass(t *testing.T) {
+	for folder, want := range map[string]string{"llama/base": "LlamaForCausalLM", "llama/mistral": "MistralForCausalLM", "distilbert/tiny": "DistilBertModel"} {
+		dir := filepath.Join(t.TempDir(), "adapter")
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := family{folder: folder}.load(t, s)
+			defer m.Close()
+			method := shaken(t, s, "houlsby", peft.Options{}, m, 0.1)
+			defer method.Close()
+			return method.Save(s, dir, m)
+		})
+		raw, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(raw), `"model_class": "`+want+`"`) && !strings.Contains(string(raw), `"model_class":"`+want+`"`) {
+			t.Errorf("%s: want class %s in %s", folder, want, raw)
+		}
+	}
+}
+
+// TestWholeModelOverAHeadlessBase: what full saved, head and label names with it, over the checkpoint it began from.
+func TestWholeModelOverAHeadlessBase(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "model")
+	g := modeltest.OpenGolden(t, families[0].folder+"/golden.safetensors")
+	load := func(s *bindings.Scope, labels ...string) (model.Model, error) {
+		zero := 0.0
+		return model.Load(s, modeltest.Testdata(t, "distilbert/tiny-mlm"), model.Options{Classify: true, Labels: labels, Dropout: &zero})
+	}
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m, err := load(s, "bad", "good")
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		method := shaken(t, s, "full", peft.Options{}, m, 0.1)
+		in := families[0].input(g, s)
+		want := logits(s, m, in)
+		if err := method.Save(s, dir, m); err != nil {
+			return err
+		}
+		method.Close()
+		info, err := peft.Probe(dir)
+		if err != nil {
+			return err
+		}
+		if got := strings.Join(info.HeadLabels([]string{"LABEL_0", "LABEL_1"}), " "); got != "bad good" {
+			t.Errorf("labels %s", got)
+		}
+		bare, err := load(s, info.HeadLabels(nil)...)
+		if err != nil {
+			return err
+		}
+		defer bare.Close()
+		back, err := peft.Load(s, dir, bare)
+		if err != nil {
+			return err
+		}
+		defer back.Close()
+		modeltest.Close(t, "logits", logits(s, bare, in), want, 0)
+		return nil
+	})
 }
 
 func slicesDelete(ts []files.Tensor, drop func(files.Tensor) bool) []files.Tensor {
@@ -456,6 +554,9 @@ func TestImpossibleConversionsSayWhy(t *testing.T) {
 		{"prompt of an encoder's classifier", "prompt", peft.Options{}, families[0], peft.DialectPeft, "peft classifies from the first virtual token, this adapter from [CLS]"},
 		{"prompt of a decoder's classifier", "prompt", peft.Options{}, families[1], peft.DialectPeft, "peft classifies from the last position, padding or not"},
 		{"adapted and trained", "lora", peft.Options{Unfreeze: []string{"*.1.attention.q_lin.weight"}}, families[0], peft.DialectPeft, "layer.1.attention.q_lin has both"},
+		{"lora over BERT in peft", "lora", peft.Options{}, family{folder: "distilbert/bert", classify: true}, peft.DialectPeft, "bert checkpoint that was loaded as distilbert"},
+		{"houlsby over BERT in the hub", "houlsby", peft.Options{}, family{folder: "distilbert/bert", classify: true}, peft.DialectHub, "bert checkpoint"},
+		{"houlsby over qwen2 in the hub", "houlsby", peft.Options{}, family{folder: "llama/qwen2"}, peft.DialectHub, "no models of type qwen2"},
 		{"nonsense", "llama-adapter", peft.Options{}, families[2], "x", "not known"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

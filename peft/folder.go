@@ -177,6 +177,9 @@ func open(path string) (*folder, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	if side != nil && side.Method != "" && side.Method != f.Method {
+		return nil, errors.Join(fmt.Errorf("%s: %s is of method %s, adapter_config.json of %s", path, sidecarName, side.Method, f.Method), f.Close())
+	}
 	if f.NumLabels == 0 {
 		f.NumLabels = len(f.Labels) // a head was saved: loading says which of its keys are missing
 	}
@@ -330,6 +333,10 @@ func (a *adapter) saveAs(s *bindings.Scope, dir string, m model.Model, d Dialect
 	if a.m != m || a.restore == nil {
 		return fmt.Errorf("save %s: the method is not attached to the model", a.name)
 	}
+	if from := m.Info().LoadedFrom; portable && from != "" && d != DialectModelFolder {
+		return fmt.Errorf("save %s as %s: the base is a %s checkpoint that was loaded as %s, whose modules have other names than that library gives it",
+			a.name, d, from, m.Info().Family)
+	}
 	var err error
 	switch d {
 	case DialectModelFolder:
@@ -382,6 +389,15 @@ func openModelFolder(path string) (*folder, error) {
 			f.NumLabels = rows
 		}
 	}
+	if f.NumLabels > 0 {
+		facts, err := model.ReadFacts(path)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		if len(facts.Labels) == f.NumLabels {
+			f.Labels = facts.Labels
+		}
+	}
 	f.prepare = func(model.Model, *Options) (technique, error) { return nil, nil }
 	f.values = func(s *bindings.Scope, m model.Model, _ *adapter, _ []spec) (given, error) {
 		var wants []want
@@ -393,10 +409,11 @@ func openModelFolder(path string) (*folder, error) {
 		if err != nil {
 			return given{}, err
 		}
+		g := given{model: map[string]bindings.Tensor{}}
 		for i, p := range params {
-			s.NoGrad(func() { s.Copy(p.T, ts[i]) })
+			g.model[p.Name] = ts[i]
 		}
-		return given{model: map[string]bindings.Tensor{}}, nil
+		return g, nil
 	}
 	return f, nil
 }

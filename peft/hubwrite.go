@@ -26,12 +26,20 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	class := map[string]string{"distilbert": "DistilBertForSequenceClassification", "llama": "LlamaForSequenceClassification"}[i.Family]
+	kind := modelType(m)
+	names, known := hubClasses[kind]
+	switch {
+	case portable && !known:
+		return fmt.Errorf("it has no models of type %s", kind)
+	case !known: // the folder is for gopeft
+		names = hubClasses[i.Family]
+	}
+	class := names.classifier
 	if len(m.Labels()) == 0 {
-		class = map[string]string{"distilbert": "DistilBertModel", "llama": "LlamaForCausalLM"}[i.Family]
+		class = names.plain
 	}
 	about := func(more map[string]any) map[string]any {
-		c := map[string]any{"hidden_size": i.Hidden, "model_type": i.Family, "model_class": class, "model_name": a.o.Base, "version": hubVersion}
+		c := map[string]any{"hidden_size": i.Hidden, "model_type": kind, "model_class": class, "model_name": a.o.Base, "version": hubVersion}
 		for k, v := range more {
 			c[k] = v
 		}
@@ -97,21 +105,30 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 		if len(head) > 0 {
 			steps = append(steps,
 				func() error { return saveTorch(s, filepath.Join(dir, hubHead), head, nil) },
-				func() error { return hf.WriteJSON(filepath.Join(dir, "head_config.json"), about(a.hubHead())) })
+				func() error {
+					return hf.WriteJSON(filepath.Join(dir, "head_config.json"), about(a.hubHead(names.flexible)))
+				})
 		}
 		return inTurn(append(steps, func() error { return a.writeSidecar(dir, a.o) })...)
 	})
 }
 
-// hubHead is what head_config.json says of the head.
-func (a *adapter) hubHead() map[string]any {
+// hubClasses are the library's names of model classes by model_type: the head is loaded only into one of the same name.
+var hubClasses = map[string]struct{ classifier, plain, flexible string }{
+	"distilbert": {"DistilBertForSequenceClassification", "DistilBertModel", "DistilBertAdapterModel"},
+	"llama":      {"LlamaForSequenceClassification", "LlamaForCausalLM", "LlamaAdapterModel"},
+	"mistral":    {"MistralForSequenceClassification", "MistralForCausalLM", "MistralAdapterModel"},
+}
+
+// hubHead is what head_config.json says of the head; a flexible one belongs to a class of its own.
+func (a *adapter) hubHead(flexible string) map[string]any {
 	ids := map[string]int{}
 	for id, label := range a.labels {
 		ids[label] = id
 	}
 	c := map[string]any{"config": nil, "name": nil, "num_labels": len(a.labels), "label2id": ids}
 	if w, ok := a.technique.(*withHead); ok {
-		c["name"], c["model_class"] = w.head.flexible, "DistilBertAdapterModel"
+		c["name"], c["model_class"] = w.head.flexible, flexible
 		c["config"] = map[string]any{
 			"head_type": "classification", "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
 			"label2id": ids, "use_pooler": false, "bias": true, "dropout_prob": nil,

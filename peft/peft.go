@@ -200,6 +200,13 @@ func (a *adapter) make(s *bindings.Scope, m model.Model, g given) error {
 		return s.MoveTo(m.Scope(), s.Contiguous(s.Clone(s.Detach(t))))
 	}
 	return s.Run(func(s *bindings.Scope) error {
+		if a.inPlace() { // what full saves is every parameter
+			for _, p := range m.Params().All() {
+				if t := g.model[p.Name]; t.Defined() {
+					s.NoGrad(func() { s.Copy(p.T, t) })
+				}
+			}
+		}
 		for _, sp := range specs {
 			t := g.own[sp.name]
 			if !t.Defined() {

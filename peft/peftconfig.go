@@ -2,6 +2,7 @@ package peft
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -116,9 +117,14 @@ func (c *peftConfig) check(raw []byte) error {
 
 func openPeft(f *folder, raw []byte) error {
 	where := func(err error) error { return fmt.Errorf("%s/adapter_config.json: %w", f.Path, err) }
-	var c peftConfig
+	c := peftConfig{Rank: 8, Alpha: 8} // peft's defaults
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return where(err)
+	}
+	if c.Type != "LORA" {
+		c.Rank, c.Alpha = 0, 0
+	} else if c.Alpha == 0 {
+		return where(errors.New("lora_alpha is 0: the update would be nothing"))
 	}
 	f.Dialect = DialectPeft
 	for _, t := range peftTypes {

@@ -335,6 +335,9 @@ func (p *Predictor) Close() error {
 	return p.close(m)
 }
 
+// Run is the settings of the run whose result is used, nil for what is no run's.
+func (p *Predictor) Run() *Config { return p.source.Run }
+
 // Rows is a stretch of a data file, tokenized.
 type Rows struct {
 	Examples []data.Example

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
 
 	"gopeft/train/data"
 )
@@ -61,16 +62,40 @@ func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size
 		var failed error
 		rows.Examples, end, failed = readRows(r, size)
 		if len(rows.Examples) > 0 {
-			ids, err := data.EncodeAll(ctx, enc, rows.Examples, maxLength, vocab, workers)
-			if rows.IDs = ids; err != nil {
+			var err error
+			rows.Examples, rows.IDs, err = encodeRows(ctx, r, rows.Examples, enc, maxLength, vocab, workers)
+			if err != nil {
 				failed = err
-			} else if !send(rows) {
+			}
+			if len(rows.Examples) > 0 && !send(rows) {
 				return
 			}
 		}
 		if failed != nil {
 			send(Rows{Err: failed})
 			return
+		}
+	}
+}
+
+// encodeRows tokenizes examples. Bad ones are left out where the reader skips such; else the error is of the first, and
+// what comes before it is given.
+func encodeRows(ctx context.Context, r *data.ExampleReader, examples []data.Example, enc data.Encoder, maxLength, vocab, workers int) ([]data.Example, [][]int64, error) {
+	for {
+		ids, err := data.EncodeAll(ctx, enc, examples, maxLength, vocab, workers)
+		var bad *data.RowError
+		if !errors.As(err, &bad) {
+			return examples, ids, err
+		}
+		at := slices.IndexFunc(examples, func(x data.Example) bool { return x.Row == bad.Row })
+		switch {
+		case at < 0:
+			return nil, nil, err
+		case r.Skip(bad):
+			examples = slices.Delete(examples, at, at+1)
+		default:
+			ids, again := data.EncodeAll(ctx, enc, examples[:at], maxLength, vocab, workers)
+			return examples[:at], ids, errors.Join(again, err)
 		}
 	}
 }

@@ -50,6 +50,36 @@ func TestStreamRowsKeepsTheOrderAndEndsWithTheError(t *testing.T) {
 	}
 }
 
+// A row that cannot be used is told behind those before it, or counted.
+func TestStreamRowsWithUnknownTokens(t *testing.T) {
+	text := "{\"input_ids\": [1]}\n{\"input_ids\": [2]}\n{\"input_ids\": [99]}\n{\"input_ids\": [3]}\n"
+	for _, skip := range []bool{false, true} {
+		r, err := data.NewReader(io.NopCloser(strings.NewReader(text)), "rows.jsonl", data.ReadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := data.NewExampleReader(r, "rows.jsonl", data.LoadOptions{NoLabels: true, SkipBadRows: skip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []int64
+		var failed error
+		for part := range train.StreamRows(context.Background(), rows, 10, train.Encoder{}, 8, 50, 1) {
+			for _, row := range part.IDs {
+				ids = append(ids, row...)
+			}
+			failed = part.Err
+		}
+		want, skipped := []int64{1, 2}, 0
+		if skip {
+			want, skipped = []int64{1, 2, 3}, 1
+		}
+		if !slices.Equal(ids, want) || (failed == nil) != skip || failed != nil && !strings.Contains(failed.Error(), "line 3") || rows.Stats().Skipped != skipped {
+			t.Errorf("skip %t: %v, %v, %+v", skip, ids, failed, rows.Stats())
+		}
+	}
+}
+
 func TestLeavingStreamRowsLeavesNothingRunning(t *testing.T) {
 	base := runtime.NumGoroutine()
 	for range train.StreamRows(context.Background(), examples(t, strings.NewReader(strings.Repeat("{\"input_ids\": [1]}\n", 1000))), 2, train.Encoder{}, 8, 0, 1) {

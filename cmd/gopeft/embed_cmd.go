@@ -58,7 +58,7 @@ func embed(c *cli.Context) error {
 		if err := limitLength(c, e); err != nil {
 			return err
 		}
-		rows, err := openExamples(c, nil)
+		rows, err := openExamples(c, src.Run, nil)
 		if err != nil {
 			return err
 		}

@@ -87,7 +87,7 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
-		rows, err := openExamples(c, p.Labels)
+		rows, err := openExamples(c, p.Run(), p.Labels)
 		if err != nil {
 			return err
 		}

@@ -51,9 +51,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			code = exitFailed
 		}
 	}()
+	out := &output{to: stdout}
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version,
-		Reader: stdin, Writer: stdout, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
+		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &train.UsageError{Err: err} },
 		Commands:       commands(),
@@ -84,6 +85,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 	err := app.RunContext(ctx, nameLast(args))
+	if err == nil && out.failed != nil {
+		err = fmt.Errorf("write results: %w", out.failed)
+	}
 	switch usage := (*train.UsageError)(nil); {
 	case err == nil:
 		return exitDone
@@ -103,6 +107,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 		return exitFailed
 	}
+}
+
+// output is standard output; it keeps the first error, which not every print looks at.
+type output struct {
+	to     io.Writer
+	failed error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil && o.failed == nil {
+		o.failed = err
+	}
+	return n, err
 }
 
 // commands lists what gopeft does, in the order help shows.

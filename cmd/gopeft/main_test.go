@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gopeft/bindings"
@@ -106,6 +107,23 @@ func TestFailuresExit1(t *testing.T) {
 	code, _, stderr := gopeft(t, "", "train", "--model", "/no/such/model", "--method", "lora", "--data", data, "--out", t.TempDir()+"/x")
 	if code != exitFailed || !strings.Contains(stderr, "/no/such/model") || strings.Contains(stderr, "goroutine") {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+// fullPipe refuses what is written.
+type fullPipe struct{}
+
+func (fullPipe) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestResultsThatCannotBeWrittenExit1(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "texts.csv")
+	if err := os.WriteFile(path, []byte("text,label\n"+strings.Repeat("a b,x\nc d,y\n", 20)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	args := []string{"gopeft", "prepare", "--data", path, "--out", t.TempDir() + "/parts"}
+	if code := run(context.Background(), args, strings.NewReader(""), fullPipe{}, &stderr); code != exitFailed || !strings.Contains(stderr.String(), "write results") {
+		t.Errorf("exit %d: %s", code, stderr.String())
 	}
 }
 

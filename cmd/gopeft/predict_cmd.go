@@ -77,13 +77,16 @@ func limitLength(c *cli.Context, p *train.Predictor) error {
 	return nil
 }
 
-func openExamples(c *cli.Context, labels []string, extra ...string) (*data.ExampleReader, error) {
+func openExamples(c *cli.Context, run *train.Config, labels []string, extra ...string) (*data.ExampleReader, error) {
 	path := c.String("data")
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	}
 	o := data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
 		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
+	if run != nil {
+		o.LikelyText, o.LikelyLabel = run.TextColumn, run.LabelColumn
+	}
 	if path == "-" {
 		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
 		if err != nil {
@@ -132,7 +135,7 @@ func predict(c *cli.Context, w io.Writer) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
-		rows, err := openExamples(c, nil, "adapter")
+		rows, err := openExamples(c, p.Run(), nil, "adapter")
 		if err != nil {
 			return err
 		}

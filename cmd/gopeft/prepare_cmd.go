@@ -32,6 +32,9 @@ func prepare(c *cli.Context) error {
 	if c.String("data") == "" || c.String("out") == "" {
 		return &train.UsageError{Err: errors.New("prepare needs --data FILE and --out FOLDER")}
 	}
+	if c.Bool("balanced") && c.Int("sample") == 0 {
+		return &train.UsageError{Err: errors.New("--balanced goes with --sample N")}
+	}
 	var ratios []float64
 	if err := setSlice(reflect.ValueOf(&ratios).Elem(), c.String("split"), "split"); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"gopeft/model"
 	"gopeft/model/tokenizer"
 	"gopeft/train"
 )
@@ -37,7 +38,14 @@ func tokenize(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	rows, err := openExamples(c, nil)
+	length := c.Int("max-length")
+	if length == 0 {
+		length = src.MaxLength // as its run cut texts
+	}
+	if facts, err := model.ReadFacts(src.Model); err == nil && (length == 0 || length > facts.Room) { // a tokenizer may be alone in its folder
+		length = facts.Room
+	}
+	rows, err := openExamples(c, src.Run, nil)
 	if err != nil {
 		return err
 	}
@@ -54,15 +62,23 @@ func tokenize(c *cli.Context) error {
 		if err != nil {
 			return errors.Join(out.Flush(), err)
 		}
-		enc, err := tok.Encode(example.Text, tokenizer.Options{AddSpecial: !c.Bool("no-special"), MaxLength: c.Int("max-length")})
-		if err != nil {
-			return errors.Join(out.Flush(), err)
+		row := map[string]any{}
+		ids := example.IDs
+		if ids == nil {
+			enc, err := tok.Encode(example.Text, tokenizer.Options{AddSpecial: !c.Bool("no-special"), MaxLength: length})
+			if err != nil {
+				return errors.Join(out.Flush(), err)
+			}
+			ids, row["offsets"] = enc.IDs, enc.Offsets
+		} else if length > 0 && len(ids) > length {
+			ids = ids[:length]
 		}
-		tokens := make([]string, len(enc.IDs))
-		for i, id := range enc.IDs {
+		tokens := make([]string, len(ids))
+		for i, id := range ids {
 			tokens[i], _ = tok.IDToToken(id)
 		}
-		if err := e.Encode(map[string]any{"ids": enc.IDs, "tokens": tokens, "offsets": enc.Offsets}); err != nil {
+		row["ids"], row["tokens"] = ids, tokens
+		if err := e.Encode(row); err != nil {
 			return err
 		}
 	}

@@ -28,7 +28,7 @@ type Client struct {
 	Progress func(done, total int64)
 	// Wait is how long to wait before attempt n (from 1) of a request that failed for a while; nil: 1, 2, 4, … s.
 	Wait func(n int) time.Duration
-	// Stall is how long a download may stand still before it is taken up anew; 0: 30 s.
+	// Stall is how long a download may stand still, or another answer take, before it is asked for anew; 0: 30 s.
 	Stall time.Duration
 }
 
@@ -234,6 +234,13 @@ func (c *Client) retry(ctx context.Context, do func() error) error {
 	}
 }
 
+func (c *Client) stall() time.Duration {
+	if c.Stall == 0 {
+		return 30 * time.Second
+	}
+	return c.Stall
+}
+
 // passingError may be gone at the next attempt.
 type passingError struct {
 	err   error
@@ -266,6 +273,8 @@ func (c *Client) list(ctx context.Context, r Repo) (l listing, err error) {
 	address := fmt.Sprintf("%s/api/%ss/%s/revision/%s", c.Endpoint, r.kind(), r.ID, url.PathEscape(r.revision()))
 	var raw []byte
 	err = c.retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, c.stall())
+		defer cancel()
 		resp, err := c.request(ctx, http.MethodGet, address, nil, false)
 		if err != nil {
 			err := fmt.Errorf("cannot reach the hub at %s: %w", c.Endpoint, unwrapURL(err))

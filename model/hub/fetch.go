@@ -70,6 +70,8 @@ func (p *pull) report(done, total int64) {
 func (p *pull) describe(ctx context.Context, name string) (b blob, err error) {
 	c := p.client
 	err = c.retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, c.stall())
+		defer cancel()
 		resp, err := c.request(ctx, http.MethodHead, c.fileURL(p.repo, p.commit, name), nil, false)
 		if err != nil {
 			return passing(nil, fmt.Errorf("%s: %s: %w", p.repo.ID, name, unwrapURL(err)))
@@ -162,10 +164,7 @@ func (p *pull) download(ctx context.Context, name string, b blob, partial string
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stall := p.client.Stall
-	if stall == 0 {
-		stall = 30 * time.Second
-	}
+	stall := p.client.stall()
 	watchdog := time.AfterFunc(stall, cancel)
 	defer watchdog.Stop()
 

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -462,6 +463,44 @@ func TestStandstillIsACut(t *testing.T) {
 	}
 	if read(t, filepath.Join(folder, "model.safetensors")) != files["model.safetensors"] {
 		t.Error("the file is damaged")
+	}
+}
+
+// A hub that takes the question and says nothing.
+func TestASilentHubIsAskedAgain(t *testing.T) {
+	release := make(chan struct{})
+	var asked atomic.Int32
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		<-release
+	}))
+	defer silent.Close()
+	defer close(release)
+	c := &hub.Client{Endpoint: silent.URL, Cache: t.TempDir(), Stall: 20 * time.Millisecond, Wait: func(int) time.Duration { return 0 }}
+	if _, err := c.Pull(context.Background(), repo, hub.ModelFiles); err == nil || asked.Load() < 2 {
+		t.Errorf("asked %d times, %v", asked.Load(), err)
+	}
+}
+
+func TestWholeModel(t *testing.T) {
+	for _, c := range []struct {
+		files string
+		want  bool
+	}{
+		{"config.json model.safetensors", true},
+		{"config.json", false},
+		{"model.safetensors", false},
+		{"config.json model.safetensors.index.json", false},
+		{"config.json model.safetensors.index.json model-00001-of-00002.safetensors", false},
+		{"config.json model.safetensors.index.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors", true},
+		{"config.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors", false},
+		{"config.json pytorch_model.bin.index.json pytorch_model-00001-of-00001.bin", true},
+		{"adapter_config.json adapter_model.safetensors", true},
+		{"x.gguf", true},
+	} {
+		if got := hub.WholeModel(strings.Fields(c.files)); got != c.want {
+			t.Errorf("%s: %t", c.files, got)
+		}
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -74,7 +77,27 @@ func WholeModel(names []string) bool {
 	if has("*.gguf") || has("adapter_config.json") && has("adapter_model.safetensors", "adapter_model.bin", "adapter.safetensors", "pytorch_adapter.bin") {
 		return true
 	}
-	return has("config.json") && has("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+	return has("config.json") && (has("model.safetensors", "pytorch_model.bin") || allShards(names))
+}
+
+var shardName = regexp.MustCompile(`^(model|pytorch_model)-\d{5}-of-(\d{5})\.(safetensors|bin)$`)
+
+// allShards reports whether an index of shards is among files with as many shards as their names speak of.
+func allShards(names []string) bool {
+	found, want := map[string]int{}, map[string]int{}
+	for _, name := range names {
+		if m := shardName.FindStringSubmatch(name); m != nil {
+			kind := m[1] + "." + m[3]
+			found[kind]++
+			want[kind], _ = strconv.Atoi(m[2])
+		}
+	}
+	for kind, n := range found {
+		if n == want[kind] && slices.Contains(names, kind+".index.json") {
+			return true
+		}
+	}
+	return false
 }
 
 // Pull fetches the files of a repository that choose selects, but for those the cache has, and returns the

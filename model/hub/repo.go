@@ -82,7 +82,7 @@ func localName(name string) bool {
 // AllFiles selects every file of a repository.
 func AllFiles(names []string) []string { return names }
 
-// settings are the files beside the weights that gopeft reads.
+// settings are the files beside the weights that gopeft reads, or hands on with a model's tokenizer.
 var settings = []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
 	"added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
 	"adapter_config.json", "head_config.json", "gopeft.yaml"}

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,29 +13,29 @@ import (
 )
 
 // folderConfig is what the files beside a tokenizer say about it: tokenizer_config.json, and where
-// that is silent special_tokens_map.json.
+// that is silent special_tokens_map.json and added_tokens.json.
 type folderConfig struct {
-	roles map[string]string // pad_token, ... to the token
-	chat  string
+	roles   map[string]string // pad_token, ... to the token
+	further map[string]bool   // special tokens without a role
+	chat    string
 
-	Lowercase     *bool                      `json:"do_lower_case"`
-	StripAccents  *bool                      `json:"strip_accents"`
-	ChineseChars  *bool                      `json:"tokenize_chinese_chars"`
-	PrefixSpace   *bool                      `json:"add_prefix_space"`
-	Legacy        *bool                      `json:"legacy"`
-	AddBOS        *bool                      `json:"add_bos_token"`
-	AddEOS        *bool                      `json:"add_eos_token"`
-	AddedTokens   map[string]json.RawMessage `json:"added_tokens_decoder"`
-	ChatTemplate  json.RawMessage            `json:"chat_template"`
-	addedTokens   []addedToken               // AddedTokens in the order of their ids
-	addedTokenIDs map[string]int64
+	Lowercase    *bool                      `json:"do_lower_case"`
+	StripAccents *bool                      `json:"strip_accents"`
+	ChineseChars *bool                      `json:"tokenize_chinese_chars"`
+	PrefixSpace  *bool                      `json:"add_prefix_space"`
+	Legacy       *bool                      `json:"legacy"`
+	AddBOS       *bool                      `json:"add_bos_token"`
+	AddEOS       *bool                      `json:"add_eos_token"`
+	AddedTokens  map[string]json.RawMessage `json:"added_tokens_decoder"`
+	ChatTemplate json.RawMessage            `json:"chat_template"`
+	addedTokens  []addedToken               // AddedTokens, or those of added_tokens.json, in the order of their ids
 }
 
 var roleNames = []string{"pad_token", "unk_token", "cls_token", "sep_token", "bos_token", "eos_token", "mask_token"}
 
 // readConfig reads the files beside a tokenizer; all of them may be absent.
 func readConfig(dir string) (*folderConfig, error) {
-	c := &folderConfig{roles: map[string]string{}}
+	c := &folderConfig{roles: map[string]string{}, further: map[string]bool{}}
 	for _, name := range []string{"tokenizer_config.json", "special_tokens_map.json"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -45,6 +46,11 @@ func readConfig(dir string) (*folderConfig, error) {
 		}
 		if err := c.read(data, name == "tokenizer_config.json"); err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+		}
+	}
+	if c.AddedTokens == nil {
+		if err := c.readAddedTokens(filepath.Join(dir, "added_tokens.json")); err != nil {
+			return nil, err
 		}
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja"))
@@ -72,6 +78,19 @@ func (c *folderConfig) read(data []byte, full bool) error {
 			c.roles[role] = token
 		}
 	}
+	var further []json.RawMessage
+	if raw := fields["additional_special_tokens"]; len(raw) > 0 {
+		if err := json.Unmarshal(raw, &further); err != nil {
+			return fmt.Errorf("additional_special_tokens: %w", jsonError(err))
+		}
+	}
+	for _, raw := range further {
+		token, err := tokenContent(raw)
+		if err != nil {
+			return fmt.Errorf("additional_special_tokens: %w", err)
+		}
+		c.further[token] = true
+	}
 	if !full {
 		return nil
 	}
@@ -81,7 +100,6 @@ func (c *folderConfig) read(data []byte, full bool) error {
 	if err := c.readChat(); err != nil {
 		return fmt.Errorf("chat_template: %w", err)
 	}
-	c.addedTokenIDs = map[string]int64{}
 	for key, raw := range c.AddedTokens {
 		var a addedToken
 		if err := json.Unmarshal(raw, &a); err != nil {
@@ -93,10 +111,42 @@ func (c *folderConfig) read(data []byte, full bool) error {
 		}
 		a.ID = id
 		c.addedTokens = append(c.addedTokens, a)
-		c.addedTokenIDs[a.Content] = id
 	}
-	slices.SortFunc(c.addedTokens, func(a, b addedToken) int { return int(a.ID - b.ID) })
+	c.sortAdded()
 	return nil
+}
+
+// readAddedTokens reads a file that transformers wrote before 4.34: token to id. As there, those that are special by role
+// or by name are found in the text as it is, the others in what normalization makes of it.
+func (c *folderConfig) readAddedTokens(path string) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var ids map[string]int64
+	if err := json.Unmarshal(data, &ids); err != nil {
+		return fmt.Errorf("%s: %w", path, jsonError(err))
+	}
+	roles := map[string]bool{}
+	for _, token := range c.roles {
+		roles[token] = true
+	}
+	for token, id := range ids {
+		if id < 0 || id >= maxTokens || token == "" {
+			return fmt.Errorf("%s: %q with id %d is no token", path, token, id)
+		}
+		special := roles[token] || c.further[token]
+		c.addedTokens = append(c.addedTokens, addedToken{ID: id, Content: token, Special: special, Normalized: !special})
+	}
+	c.sortAdded()
+	return nil
+}
+
+func (c *folderConfig) sortAdded() {
+	slices.SortFunc(c.addedTokens, func(a, b addedToken) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 // readChat accepts a template, or a list of named ones of which "default" counts.

@@ -234,6 +234,31 @@ func TestNamedTokens(t *testing.T) {
 	}
 }
 
+// TestAddedTokensOfOldFolders: what transformers gives for the same files. "Newword" is found in the lowercased text, as it
+// is no special token, and "[x]" is not, as special ones are looked for in the text as it is.
+func TestAddedTokensOfOldFolders(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\n[\nx\n]\n")
+	write(t, dir, "tokenizer_config.json", `{"tokenizer_class": "BertTokenizer", "do_lower_case": true}`)
+	write(t, dir, "special_tokens_map.json", `{"pad_token": "[END]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "additional_special_tokens": ["[X]"]}`)
+	write(t, dir, "added_tokens.json", `{"newword": 11, "[X]": 10, "[END]": 12}`)
+	tok := mustLoad(t, dir)
+	got, err := tok.EncodeIDs(nil, "Hello [X] Newword [x] World", Options{AddSpecial: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]int64{2, 5, 10, 11, 7, 8, 9, 6, 3}, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if id, ok := tok.PadID(); !ok || id != 12 || tok.VocabSize() != 13 {
+		t.Errorf("padding %d, %t, of %d tokens", id, ok, tok.VocabSize())
+	}
+	write(t, dir, "added_tokens.json", `{"": 1}`)
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "added_tokens.json") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSaveCopiesTheSource(t *testing.T) {
 	dir, to := tinyFolder(t, "level-digits"), t.TempDir()
 	write(t, dir, "tokenizer_config.json", "{\"eos_token\":  \"<|endoftext|>\"}\n")

@@ -12,6 +12,7 @@ TRIED = [
     "passes of 1,536 to 6,144 tokens (level), a bf16 copy of a language model's frozen head (at most 1.5 % of a step, 49 MB), weights packed beforehand "
     "(packing is 3 to 7 % of a step, and each weight would be held twice more, once for either pass)."]
 AT_LIMIT = ", at the limit: the matrix products alone, each at the best rate that MKL or oneDNN reaches for its shape, would take {:.0%} of the step's time"
+LEAST_BANDWIDTH, LEAST_OF_BASE = 0.7, 0.9  # of decoding: of the memory's bandwidth, and with an adapter of the bare model's speed
 NOISE = 0.10  # share of the machine taken by others from which on a row is marked
 
 
@@ -34,7 +35,7 @@ def figures(bench, row):
     failed = [r["error"] for r in kept["ours"] if "error" in r]
     good = [r for r in kept["ours"] if "error" not in r]
     f = dict(ours=None, theirs=None, stack="", ratio=None, memory=None, share=None, error=failed[0] if failed else "", noise=0, commit=kept["commit"],
-             missed=False, heavy=False)
+             missed=False, heavy=False, waits=False, lags=False)
     if not good:
         return f
     pick, more = statistics.median, MORE.get(row.kind, False)
@@ -61,6 +62,10 @@ def figures(bench, row):
     if row.kind == "decode":
         total = good[0]["total"] - 768 * 32000  # a token reads one row of the embeddings
         f["share"] = f["ours"] * total * (2 if "bf16" in row.name else 4) / (bench.bandwidth() * 1e9)
+        base = [r for r in bench.kept.get(row.name.rsplit(" ", 1)[0] + " base", {}).get("ours", []) if "error" not in r]
+        f["of_base"] = f["ours"] / pick(OURS["decode"](r) for r in base) if base else None
+        f["waits"], f["lags"] = f["share"] < LEAST_BANDWIDTH, f["of_base"] is not None and f["of_base"] < LEAST_OF_BASE
+        f["missed"] = f["missed"] or f["waits"] or f["lags"]
     for key in ("accuracy", "go_allocs_per_step", "go_heap_mb", "ready_rss_mb"):
         if key in good[0]:
             f[key] = pick(r[key] for r in good)
@@ -95,9 +100,10 @@ def render(bench, rows):
         label = row.name.removeprefix(common_prefix(rows, group)).strip() or row.name
         if row.peer_name:
             label += f" (peer: {row.peer_name})"
-        base = figures(bench, next((r for r in rows if r.kind == "decode" and r.name == row.name.rsplit(" ", 1)[0] + " base"), row))
-        if row.kind == "decode" and f["ours"] and base and base["ours"] and not row.name.endswith(" base"):
-            label += f" ({f['ours'] / base['ours']:.0%} of base)"
+        if row.kind == "decode" and f.get("of_base") and not row.name.endswith(" base"):
+            label += f" ({f['of_base']:.0%} of base{' ✗' if f['lags'] else ''})"
+        if row.kind == "help":
+            label += " (goal: 50 ms)"
         if row.kind == "article" and f.get("peer_accuracy") is not None:
             label += f", test accuracy {f['accuracy']:.3f}, Python's {f['peer_accuracy']:.3f}"
         if f["ours"] is None:
@@ -105,12 +111,16 @@ def render(bench, rows):
             continue
         lines.append("| {}{} | {} {} | {} | {} | {} | {} | {} | {} | {} |".format(
             "~" if f["noise"] > NOISE else "", label, number(f["ours"]), unit, number(f["theirs"]), f["stack"],
-            cell(f["ratio"], "{:.2f}×", f["missed"]), f"{row.goal:g}×" if row.goal else "", cell(f["memory"], "{:.2f}", f["heavy"]),
-            f"{row.memory:g}" if row.memory else "", cell(f["share"], "{:.0%}", False)))
+            cell(f["ratio"], "{:.2f}×", slow(row, f)), f"{row.goal:g}×" if row.goal else "", cell(f["memory"], "{:.2f}", f["heavy"]),
+            f"{row.memory:g}" if row.memory else "", cell(f["share"], "{:.0%}", f["waits"])))
     lines += levers(bench, done) + go_side(done) + profiles(bench, done) + missed(bench, done)
     lines += ["", "## What cannot be measured here", "", "Figures are of the CPU. The same code paths serve CUDA (pinned asynchronous copies, fused optimizers, "
               "flash attention, TF32); `gopeft bench --device cuda` measures them where there is a GPU.", ""]
     return "\n".join(lines)
+
+
+def slow(row, f):
+    return bool(row.goal) and f["ratio"] is not None and f["ratio"] < row.goal
 
 
 def levers(bench, done):
@@ -165,8 +175,12 @@ def missed(bench, done):
         if not (f["missed"] or f["heavy"]):
             continue
         said = []
-        if f["missed"]:
+        if slow(row, f):
             said.append(f"{f['ratio']:.2f}× of {row.goal:g}×" + (AT_LIMIT.format(f["share"]) if (f["share"] or 0) >= 0.9 else ""))
+        if f["waits"]:
+            said.append(f"{f['share']:.0%} of the memory's bandwidth, of {LEAST_BANDWIDTH:.0%}")
+        if f["lags"]:
+            said.append(f"{f['of_base']:.0%} of the bare model's speed, of {LEAST_OF_BASE:.0%}")
         if f["heavy"]:
             said.append(f"memory {f['memory']:.2f} of {row.memory:g}: {f['rss']:.0f} MB, {f.get('ready_rss_mb', 0):.0f} of them libtorch, program and weights, there before "
                         f"the first step; the peer's {f['peer_rss']:.0f}")

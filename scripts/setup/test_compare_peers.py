@@ -89,7 +89,8 @@ class ComparePeers(unittest.TestCase):
         self.assertEqual(sum("generate" in c for c in calls), 9)
         # 60 tokens/s of (100 M - 768 × 32,000) × 2 bytes, of 40 GB/s.
         self.assertIn("| 3.00× | 3× |", table)
-        self.assertIn("| 23% |", table)
+        self.assertIn("| 23% ✗ |", table)
+        self.assertIn("- llama decode bf16 base: 23% of the memory's bandwidth, of 70%", table)
 
     def test_a_row_that_fails_is_told(self):
         table, _ = self.compare("--rows", "12×128 fp32 lora$", "--repeats", "1", broken="1")

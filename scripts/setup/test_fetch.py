@@ -266,7 +266,7 @@ class TestLibtorch(Case):
                 child.join()
                 self.assertEqual(child.exitcode, -signal.SIGKILL)
                 found = files_below(self.target) if self.target.exists() else set()
-                self.assertIn(found, (set(), INSTALLED_BASE))
+                self.assertIn(found - {".installed-cuda"}, (set(), INSTALLED_BASE))  # empty, that mark says that CUDA is wanted still
                 self.install("base", "cuda")
                 self.assertEqual(files_below(self.target), INSTALLED_BASE | INSTALLED_CUDA)
                 self.assertEqual({p.name for p in self.home.iterdir()}, {".lock", "libtorch-1.0"})

@@ -319,7 +319,7 @@ func (r *CausalReader) fromAlpaca(row Row, instruction, input, output string) ([
 		return nil, err
 	}
 	var given, answer string
-	if v, ok := row.Lookup(input); ok && v != nil {
+	if v, ok := row.Lookup(input); ok && v != nil && input != "" { // pandas' index has no name either
 		if given, err = row.Text(input); err != nil {
 			return nil, err
 		}

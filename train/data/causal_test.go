@@ -80,6 +80,8 @@ func TestCausalRows(t *testing.T) {
 		how                 string
 		want                []CausalExample
 	}{
+		{"alpaca with pandas' index", "a.csv", ",instruction,output\n0,I,O\n1,J,P\n", CausalOptions{}, "Alpaca prompt from columns",
+			[]CausalExample{{Prompt: AlpacaPrompt("I", ""), Answer: "O"}, {Prompt: AlpacaPrompt("J", ""), Answer: "P"}}},
 		{"alpaca", "a.json", `[{"instruction":"I","input":"","output":"O"},{"instruction":"I","input":"J","output":""},{"instruction":"I","output":"P"},{"instruction":"I","input":null,"output":"Q"}]`, CausalOptions{}, "Alpaca prompt from columns",
 			[]CausalExample{{Prompt: AlpacaPrompt("I", ""), Answer: "O"}, {Prompt: AlpacaPrompt("I", "J")}, {Prompt: AlpacaPrompt("I", ""), Answer: "P"}, {Prompt: AlpacaPrompt("I", ""), Answer: "Q"}}},
 		{"alpaca without answers", "a.jsonl", `{"instruction":"I"}`, CausalOptions{PromptOnly: true}, "", []CausalExample{{Prompt: AlpacaPrompt("I", "")}}},

@@ -73,6 +73,9 @@ func (r *csvReader) record() ([]string, error) {
 	case errors.Is(err, errMeter):
 		at := r.csv.InputOffset()
 		return nil, fmt.Errorf("%s: the row at byte %d is longer than %d bytes: is a quote unclosed?", r.src.name, at, limit)
+	case errors.As(err, &parse) && errors.Is(err, csv.ErrQuote) && parse.Line > parse.StartLine && r.atEnd():
+		// Not a bad row to skip: it took all that follows with it.
+		return nil, fmt.Errorf("%s: line %d: a quote opened here is never closed (read to line %d, the end)", r.src.name, parse.StartLine, parse.Line)
 	case errors.As(err, &parse):
 		switch {
 		case errors.Is(err, csv.ErrFieldCount):
@@ -89,6 +92,12 @@ func (r *csvReader) record() ([]string, error) {
 		return nil, r.src.bad(parse.StartLine, err)
 	}
 	return nil, fmt.Errorf("%s: after row %d: %w", r.src.name, r.src.row, err)
+}
+
+// atEnd reports whether the file was read to its end.
+func (r *csvReader) atEnd() bool {
+	_, err := r.src.br.Peek(1)
+	return errors.Is(err, io.EOF)
 }
 
 func (r *csvReader) Next() (Row, error) {
@@ -164,6 +173,9 @@ func header(file string, names []string) ([]string, error) {
 	seen := make(map[string]bool, len(names))
 	for i, name := range names {
 		names[i] = strings.TrimSpace(name)
+		if strings.ContainsRune(names[i], '\r') {
+			return nil, fmt.Errorf("%s: line 1: a carriage return within a column's name: lines must end in LF or CRLF", file)
+		}
 		// pandas writes its index under an empty name; only a second one is ambiguous.
 		if seen[names[i]] {
 			return nil, fmt.Errorf("%s: line 1: two columns are named %q", file, names[i])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -33,6 +34,8 @@ type LoadOptions struct {
 	Read        ReadOptions
 	TextColumn  string   // default: guessed from usual names
 	LabelColumn string   // default: guessed from usual names
+	LikelyText  string   // the text column where the file has one of this name and TextColumn is not given
+	LikelyLabel string   // the same of labels
 	Labels      []string // class names by index, from a checkpoint; default: those of the data
 	NoLabels    bool     // leave labels alone: Example.Label is Unlabelled
 	SkipBadRows bool     // count bad rows instead of failing on the first
@@ -79,6 +82,7 @@ type ExampleReader struct {
 	columns Columns
 	found   bool // columns are settled
 	labels  *labelIndex
+	names   []string // class names that the file itself gives its label column's integers
 	stats   Stats
 	seen    map[string]struct{}
 }
@@ -135,14 +139,28 @@ func (r *ExampleReader) Next() (Example, error) {
 			return ex, nil
 		}
 		if r.opts.SkipBadRows && isRowError(err) {
-			if r.stats.Skipped == 0 {
-				r.stats.FirstSkipped = err
-			}
-			r.stats.Skipped++
+			r.skipped(err)
 			continue
 		}
 		return Example{}, err
 	}
+}
+
+// Skip counts a row that was read but cannot be used, as one that cannot be read; false if bad rows are not skipped.
+func (r *ExampleReader) Skip(err *RowError) bool {
+	if !r.opts.SkipBadRows {
+		return false
+	}
+	r.stats.Rows--
+	r.skipped(err)
+	return true
+}
+
+func (r *ExampleReader) skipped(err error) {
+	if r.stats.Skipped == 0 {
+		r.stats.FirstSkipped = err
+	}
+	r.stats.Skipped++
 }
 
 func (r *ExampleReader) count(ex Example) {
@@ -194,6 +212,9 @@ func (r *ExampleReader) next() (Example, error) {
 	if ex.Name, err = labelText(value); err != nil {
 		return Example{}, row.fail("%w", err)
 	}
+	if n, err := strconv.Atoi(ex.Name); err == nil && n >= 0 && n < len(r.names) {
+		ex.Name = r.names[n]
+	}
 	if r.labels != nil {
 		if ex.Label, err = r.labels.class(ex.Name); err != nil {
 			return Example{}, row.fail("%w", err)
@@ -206,17 +227,24 @@ func (r *ExampleReader) next() (Example, error) {
 // settle chooses the columns by the first row.
 func (r *ExampleReader) settle(row Row) error {
 	var err error
-	r.columns, err = findColumns(r.file, row.Columns(), r.opts.TextColumn, r.opts.LabelColumn, !r.opts.NoLabels)
+	text, label := r.opts.TextColumn, r.opts.LabelColumn
+	if text == "" && slices.Contains(row.Columns(), r.opts.LikelyText) {
+		text = r.opts.LikelyText
+	}
+	if label == "" && slices.Contains(row.Columns(), r.opts.LikelyLabel) {
+		label = r.opts.LikelyLabel
+	}
+	r.columns, err = findColumns(r.file, row.Columns(), text, label, !r.opts.NoLabels)
 	if err != nil {
 		return err
 	}
 	r.found = true
 	named, ok := r.rows.(interface{ ClassNames(string) []string })
-	if r.labels != nil || r.columns.Label == "" || !ok {
+	if r.columns.Label == "" || !ok {
 		return nil
 	}
-	if names := named.ClassNames(r.columns.Label); len(names) > 0 {
-		r.labels, err = newLabelIndex(names)
+	if r.names = named.ClassNames(r.columns.Label); len(r.names) > 0 && r.labels == nil {
+		r.labels, err = newLabelIndex(r.names)
 	}
 	return err
 }

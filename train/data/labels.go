@@ -16,7 +16,7 @@ func labelText(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
 		return labelName(v)
-	case json.Number, int64, float64:
+	case json.Number, int64, float64, float32:
 		n, ok := integer(v)
 		if !ok {
 			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", brief(v))

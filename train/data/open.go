@@ -36,7 +36,7 @@ type Encoding string
 const (
 	StrictUTF8  Encoding = ""             // a row that is not UTF-8 is a bad row
 	ReplaceUTF8 Encoding = "replace"      // bad bytes become U+FFFD
-	Windows1252 Encoding = "windows-1252" // a value that is not UTF-8 is read as Windows-1252
+	Windows1252 Encoding = "windows-1252" // what is not UTF-8 (a CSV or Parquet value, a TSV line, a JSON object) is read as Windows-1252
 )
 
 // DefaultMaxRowBytes bounds one row of any text format.

@@ -276,7 +276,7 @@ func (r *parquetReader) value(leaf *parquetLeaf, v parquet.Value) (any, error) {
 	case parquet.Int64:
 		return v.Int64(), nil
 	case parquet.Float:
-		return float64(v.Float()), nil
+		return v.Float(), nil
 	case parquet.Double:
 		return v.Double(), nil
 	}

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
@@ -103,9 +106,62 @@ func (r *parquetReader) checkPages(meta *format.ColumnMetaData) error {
 		case values > maxPageValues:
 			return fmt.Errorf("the page at byte %d has %d values, more than %d", at, values, maxPageValues)
 		}
+		codec, levels := meta.Codec, int64(0)
+		if v2 := header.DataPageHeaderV2; v2.Valid { // whose levels come first, as they are
+			levels = int64(v2.V.DefinitionLevelsByteLength) + int64(v2.V.RepetitionLevelsByteLength)
+			if levels < 0 || levels > packed || levels > int64(plain) {
+				return fmt.Errorf("the page at byte %d is shorter than its levels, %d bytes", at, levels)
+			}
+			if v2.V.IsCompressed.Valid && !v2.V.IsCompressed.V {
+				codec = format.Uncompressed
+			}
+		}
+		if err := checkInflated(io.NewSectionReader(r.f, at+levels, packed-levels), codec, int64(plain)-levels); err != nil {
+			return fmt.Errorf("the page at byte %d: %w", at, err)
+		}
 		at += packed
 	}
 	return nil
+}
+
+// checkInflated reads a page through, since the library decompresses as much as there is: a page must not hold more than
+// its header says.
+func checkInflated(in io.Reader, codec format.CompressionCodec, plain int64) error {
+	more := fmt.Errorf("it holds more than the %d bytes that its header says", plain)
+	switch codec {
+	case format.Snappy: // in one piece, behind its length
+		var head [binary.MaxVarintLen64]byte
+		n, err := io.ReadFull(in, head[:])
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if size, k := binary.Uvarint(head[:n]); k <= 0 || size > uint64(plain) {
+			return more
+		}
+		return nil
+	case format.Gzip:
+		gz, err := gzip.NewReader(in)
+		if err != nil {
+			return err
+		}
+		in = gz
+	case format.Brotli:
+		in = brotli.NewReader(in)
+	case format.Zstd:
+		d, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxPageBytes))
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		in = d
+	default:
+		return nil
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(in, plain+1))
+	if err == nil && n > plain {
+		err = more
+	}
+	return err
 }
 
 // pageHeader reads the page header at a place and tells its length.

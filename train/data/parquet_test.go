@@ -2,17 +2,22 @@ package data
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/andybalholm/brotli"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 // The fixtures are pyarrow's and datasets': scripts/goldens/data_parquet.py.
@@ -35,6 +40,69 @@ func TestParquetOfDatasetsLibrary(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, ex); diff != "" {
 			t.Errorf("example %d (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+// The file's integers are its own names' indices, whatever order a checkpoint has the names in.
+func TestParquetClassNamesInAnotherOrder(t *testing.T) {
+	set, err := Load(t.Context(), "testdata/hf_classlabel.parquet", LoadOptions{Labels: []string{"pos", "neg"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, ex := range set.Examples {
+		if want := []string{"neg", "pos"}[i%2]; ex.Name != want || ex.Label != 1-i%2 {
+			t.Errorf("row %d is %d, %s", ex.Row, ex.Label, ex.Name)
+		}
+	}
+	_, err = Load(t.Context(), "testdata/hf_classlabel.parquet", LoadOptions{Labels: []string{"good", "bad"}})
+	wantError(t, err, "row 1", "label", "neg")
+}
+
+// A page that unpacks to more than it says is refused before the library unpacks it.
+func TestPagesThatHoldMoreThanTheySay(t *testing.T) {
+	zeros := make([]byte, 1<<20)
+	for name, pack := range map[format.CompressionCodec]func(io.Writer) io.WriteCloser{
+		format.Gzip:   func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
+		format.Brotli: func(w io.Writer) io.WriteCloser { return brotli.NewWriter(w) },
+		format.Zstd: func(w io.Writer) io.WriteCloser {
+			z, err := zstd.NewWriter(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return z
+		},
+		format.Snappy: nil,
+	} {
+		var packed bytes.Buffer
+		if pack == nil {
+			packed.Write(binary.AppendUvarint(nil, uint64(len(zeros)))) // the rest is not looked at
+		} else {
+			w := pack(&packed)
+			if _, err := w.Write(zeros); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := checkInflated(bytes.NewReader(packed.Bytes()), name, int64(len(zeros))); err != nil {
+			t.Errorf("%v: %v", name, err)
+		}
+		wantError(t, checkInflated(bytes.NewReader(packed.Bytes()), name, 100), "more than the 100 bytes")
+	}
+	if err := checkInflated(nil, format.Uncompressed, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNumbersAsText(t *testing.T) {
+	for want, v := range map[string]any{
+		"1234567": 1234567.0, "4.1": float32(4.1), "0.1": 0.1, "-3": -3.0, "1e+21": 1e21, "1.5e-07": 1.5e-7, "0": 0.0, "100000000000000000000": 1e20,
+	} {
+		row := Row{names: []string{"n"}, values: []any{v}}
+		if got, err := row.Text("n"); err != nil || got != want {
+			t.Errorf("%v is %s (%v), want %s", v, got, err, want)
 		}
 	}
 }

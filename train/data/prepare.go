@@ -28,12 +28,15 @@ type Prepared struct {
 	Sets    []*Set
 	Notes   []string
 	Skipped int // bad rows
+
+	leftover []string // parts that an earlier run may have left
 }
 
 // Prepare reads labelled texts, samples and divides them by Load.Seed, and writes
 // CSV files with the columns text and label (by name). CRLF within a text becomes
-// LF. Either all files are complete or none is replaced: they are written beside
-// their places, synced, and renamed.
+// LF. The files are written beside their places, synced, and renamed once all are
+// complete; a part of an earlier run that this one has not is removed, since its
+// rows may be in the others now.
 func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
 	ratios := opts.Ratios
 	if ratios == nil {
@@ -50,14 +53,18 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
 		return nil, errors.New("prepare: labels are needed")
 	}
 	p := &Prepared{}
-	for _, name := range names[:len(ratios)] {
+	for i, name := range names {
 		path := filepath.Join(opts.Out, name)
 		if _, err := os.Lstat(path); err == nil && !opts.Replace {
 			return nil, fmt.Errorf("%s exists: choose another folder, or overwrite", path)
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("prepare: %w", err)
 		}
-		p.Files = append(p.Files, path)
+		if i < len(ratios) {
+			p.Files = append(p.Files, path)
+		} else {
+			p.leftover = append(p.leftover, path)
+		}
 	}
 	all, err := Load(ctx, opts.Input, opts.Load)
 	if err != nil {
@@ -105,6 +112,11 @@ func (p *Prepared) write(ctx context.Context) error {
 	}
 	for i, temp := range temps {
 		if err := os.Rename(temp, p.Files[i]); err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		}
+	}
+	for _, path := range p.leftover {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}

@@ -56,6 +56,27 @@ func TestPrepareWritesWhatLoadsBack(t *testing.T) {
 	}
 }
 
+// A part that a run with fewer parts has not is gone: its rows are in the others.
+func TestPrepareLeavesNoPartOfAnEarlierRun(t *testing.T) {
+	in := write(t, "in.csv", "text,label\n"+strings.Repeat("a,x\nb,y\n", 20))
+	out := t.TempDir()
+	o := PrepareOptions{Input: in, Out: out, Ratios: []float64{0.5, 0.25, 0.25}}
+	if _, err := Prepare(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	o.Ratios = []float64{0.5, 0.5}
+	if _, err := Prepare(t.Context(), o); err == nil || !strings.Contains(err.Error(), "exists") {
+		t.Errorf("got %v", err)
+	}
+	o.Replace = true
+	if _, err := Prepare(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(out, "test.csv")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("test.csv of the first run: %v", err)
+	}
+}
+
 func TestPrepareVader(t *testing.T) {
 	var b strings.Builder
 	for i := range 30 {

@@ -50,13 +50,23 @@ func (r Row) Text(column string) (string, error) {
 	case int64:
 		return strconv.FormatInt(v, 10), nil
 	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64), nil
+		return floatText(v, 64), nil
+	case float32:
+		return floatText(float64(v), 32), nil
 	case bool:
 		return strconv.FormatBool(v), nil
 	case nil:
 		return "", r.fail("column %q is null", column)
 	}
 	return "", r.fail("column %q holds %s, not text", column, kindOf(v))
+}
+
+// floatText is the shortest text of a number, as JSON writes it: with an exponent only when it is very large or small.
+func floatText(v float64, bits int) string {
+	if a := math.Abs(v); a != 0 && (a < 1e-6 || a >= 1e21) {
+		return strconv.FormatFloat(v, 'e', -1, bits)
+	}
+	return strconv.FormatFloat(v, 'f', -1, bits)
 }
 
 // IDs returns a column that holds token ids: a non-empty list of integers that
@@ -128,6 +138,8 @@ func integer(v any) (int64, bool) {
 		return wholeFloat(f)
 	case float64:
 		return wholeFloat(v)
+	case float32:
+		return wholeFloat(float64(v))
 	}
 	return 0, false
 }
@@ -148,7 +160,7 @@ func kindOf(v any) string {
 		return "text"
 	case bool:
 		return "a bool"
-	case json.Number, int64, float64:
+	case json.Number, int64, float64, float32:
 		return "a number"
 	case []any:
 		return "a list"

@@ -23,8 +23,8 @@
 // and pickle programs are checked before they are used, no pickle code is ever
 // executed, and a malformed file is one error naming the file and the tensor.
 // A file that another process shortens while it is mapped is an error from
-// [Entry.Float32] and [Prefault]; only code that uses Data in place cannot be
-// defended against it.
+// [Entry.Float32]; only code that uses Data in place cannot be defended against
+// it.
 //
 // The writers stream tensor by tensor, never hold more than one in memory, and
 // replace the destination atomically.

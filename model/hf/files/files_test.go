@@ -215,9 +215,6 @@ func TestRealModelsAreReadAndWrittenAgainByteForByte(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer a.Close()
-			if err := Prefault(t.Context(), a.Entries()); err != nil {
-				t.Fatal(err)
-			}
 			var tensors []Tensor
 			total := int64(0)
 			for _, e := range a.Entries() {

@@ -1,7 +1,6 @@
 package files
 
 import (
-	"context"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -193,9 +192,6 @@ func TestAShortenedFileIsAnError(t *testing.T) {
 	w := a.Entries()[0]
 	wantError(t, w.Float32(make([]float32, count), 0), path, `"w"`, "shortened")
 	wantError(t, w.Float32(make([]float32, 10), count-10), path, `"w"`, "shortened")
-	if err := Prefault(t.Context(), a.Entries()); err == nil {
-		t.Error("prefault saw nothing")
-	}
 }
 
 func TestRowsShareTheDataOfTheirEntry(t *testing.T) {
@@ -232,7 +228,7 @@ func TestRowsShareTheDataOfTheirEntry(t *testing.T) {
 	wantError(t, err, `"scalar"`, "cannot be cut")
 }
 
-func TestPrefaultAndReleaseKeepTheData(t *testing.T) {
+func TestReleaseKeepsTheData(t *testing.T) {
 	content := make([]byte, 1<<20)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(content)
@@ -251,14 +247,6 @@ func TestPrefaultAndReleaseKeepTheData(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries := append(a.Entries(), Entry{Name: "own", DType: U8, Shape: []int64{1}, Data: []byte{1}})
-	if err := Prefault(t.Context(), entries); err != nil {
-		t.Fatal(err)
-	}
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := Prefault(cancelled, entries); err != context.Canceled {
-		t.Errorf("a cancelled prefault gives %v", err)
-	}
 	// A write reaches neither the file nor, once released, anything at all.
 	entries[0].Data[half/2] ^= 0xff
 	for _, e := range entries {
@@ -277,9 +265,6 @@ func TestPrefaultAndReleaseKeepTheData(t *testing.T) {
 	}
 	if err := entries[1].Release(); err != nil {
 		t.Errorf("releasing after the archive is closed: %v", err)
-	}
-	if err := Prefault(t.Context(), entries[:2]); err != nil {
-		t.Errorf("prefault after the archive is closed: %v", err)
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)

@@ -1,15 +1,11 @@
 package files
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
-	"runtime"
 	"runtime/debug"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,66 +69,6 @@ func (m *mapping) close() error {
 func (m *mapping) view(e *Entry, offset, size int64) {
 	e.Data = m.data[offset : offset+size : offset+size]
 	e.source, e.offset = m, offset
-}
-
-// prefaultChunk is what one worker touches before it looks for more work.
-const prefaultChunk = 4 << 20
-
-// Prefault reads the mapped data of the entries into memory ahead of use: the
-// system is told to read ahead in file order, and a few goroutines touch the
-// pages so that the first pass over the weights does not stop at each of them.
-// Entries that own their memory are skipped.
-func Prefault(ctx context.Context, entries []Entry) error {
-	page := int64(os.Getpagesize())
-	var chunks [][]byte
-	for _, e := range entries {
-		if e.source == nil || len(e.Data) == 0 || e.source.data == nil {
-			continue
-		}
-		first := e.offset / page * page
-		last := e.offset + int64(len(e.Data))
-		whole := e.source.data[first:last]
-		if err := unix.Madvise(whole, unix.MADV_WILLNEED); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("%s: read ahead: %w", e.File, err)
-		}
-		for len(whole) > 0 {
-			n := min(len(whole), prefaultChunk)
-			chunks = append(chunks, whole[:n])
-			whole = whole[n:]
-		}
-	}
-	return touch(ctx, chunks, int(page))
-}
-
-// touch reads a byte of every page of the chunks, in order, on a few goroutines.
-func touch(ctx context.Context, chunks [][]byte, page int) error {
-	var next, sum atomic.Int64
-	failures := make([]error, min(len(chunks), runtime.GOMAXPROCS(0), 4))
-	var wg sync.WaitGroup
-	for worker := range failures {
-		wg.Go(func() {
-			failures[worker] = guardFaults(func() {
-				touched := int64(0)
-				for ctx.Err() == nil {
-					i := next.Add(1) - 1
-					if i >= int64(len(chunks)) {
-						break
-					}
-					for p := 0; p < len(chunks[i]); p += page {
-						touched += int64(chunks[i][p])
-					}
-				}
-				sum.Add(touched) // the reads must have a use, or they may be left out
-			})
-		})
-	}
-	wg.Wait()
-	for _, err := range failures {
-		if err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
 }
 
 // guardFaults runs work that reads mapped memory, and gives an error where the
