@@ -186,13 +186,13 @@ def table(a):
              "lora": "LoRA, rank 8"}
     with open(a.gopeft, newline="", encoding="utf-8") as f:
         ours = {r["method"]: r for r in csv.DictReader(f)}
-    print("| method | gopeft: val acc | Python: val acc | gopeft: test acc | Python: test acc | gopeft: s | Python: s | gopeft: MB | Python: MB |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| method | gopeft: val acc | Python: val acc | gopeft: test acc | Python: test acc |")
+    print("|---|---|---|---|---|")
     for line in a.python.read_text(encoding="utf-8").splitlines():
         r = json.loads(line)
         o = ours[r["method"]]
-        print(f"| {names[r['method']]} | {float(o['val_acc']):.3f} | {r['val_acc']:.3f} | {float(o['test_acc']):.3f} | {r['test_acc']:.3f} "
-              f"| {float(o['seconds']):.1f} | {r['seconds']:.1f} | {float(o['peak_rss_mb']):.0f} | {r['peak_rss_mb']:.0f} |")
+        print(f"| {names[r['method']]} | {float(o['val_acc']):.3f} | {r['val_acc']:.3f} | {float(o['test_acc']):.3f} | {r['test_acc']:.3f} |")
+
 
 
 def main():

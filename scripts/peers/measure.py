@@ -311,12 +311,17 @@ class Bench:
                 continue
             began = time.time()
             result = getattr(self, row.kind)(self.prepared(row))
-            result.update(binary=self.binary, settings=self.settings(), commit=commit(), repeats=self.repeats(row), seconds=round(time.time() - began, 1),
+            result.update(binary=self.binary, settings=self.settings(), commit=self.commit(), repeats=self.repeats(row), seconds=round(time.time() - began, 1),
                           when=datetime.date.today().isoformat())
             self.kept[row.name] = result
             self.save()
         for row in rows:
             self.explain(row)
+
+    def commit(self):
+        """The commit that the binary was built from, as it says itself."""
+        p = subprocess.run([self.gopeft, "--version"], capture_output=True, text=True)
+        return p.stdout.split()[-1] if p.returncode == 0 and p.stdout.split() else "an unknown commit"
 
     def settings(self):
         """What else than the binary a measurement depends on."""
@@ -380,11 +385,6 @@ def brief(r):
             v = r[key]["median"] if isinstance(r[key], dict) else r[key]
             return form % v + ("  %.0f MB" % r["peak_rss_mb"] if "peak_rss_mb" in r else "")
     return ""
-
-
-def commit():
-    p = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return p.stdout.strip() or "an unknown commit"
 
 
 def note(text):

@@ -10,7 +10,12 @@ TRIED = [
     "written over inputs that nothing reads again, or computed again in the backward pass; hidden states freed as the next is there; inference in passes "
     "of 2,048 tokens; the low-rank update of a decoding step as one operation. The table above has what each group of them gives. Looked at and left: "
     "passes of 1,536 to 6,144 tokens (level), a bf16 copy of a language model's frozen head (at most 1.5 % of a step, 49 MB), weights packed beforehand "
-    "(packing is 3 to 7 % of a step, and each weight would be held twice more, once for either pass)."]
+    "(packing is 3 to 7 % of a step, and each weight would be held twice more, once for either pass).",
+    "The first step: with everything in the page cache it is done 1.9 s after the start (LoRA) and 2.4 s (full), by a run alone on the machine; beside Python's "
+    "runs, as measured here, the system has to find and clear pages first (1.4 s of system time against 0.3 s). Most of it is the step itself (1.2 and 1.9 s when "
+    "warm), which touches the memory of activations, gradients and optimizer for the first time; the start takes 0.5 s, half of it drawing the made-up weights.",
+    "Decoding in bf16 reads its weights at 75 % of the memory's bandwidth and more: 3× would need more than 85 % beside a peer at 43 tokens/s.",
+    "Memory at `last`, 12 × 128: nearly all of it is libtorch, program and weights, there before the first step."]
 AT_LIMIT = ", at the limit: the matrix products alone, each at the best rate that MKL or oneDNN reaches for its shape, would take {:.0%} of the step's time"
 LEAST_BANDWIDTH, LEAST_OF_BASE = 0.7, 0.9  # of decoding: of the memory's bandwidth, and with an adapter of the bare model's speed
 NOISE = 0.10  # share of the machine taken by others from which on a row is marked

@@ -65,7 +65,7 @@ def llama_rows(quick_steps):
             common = ["--mode", "generate", "--method", method, "--batch", "1", "--seq", "128", "--new-tokens", "32", "--dtype", dtype,
                       "--steps", str(max(3, quick_steps // 2))]
             yield Row(f"llama decode {dtype} {method}", "LLaMA 12 × 768, greedy decoding, batch 1", "decode",
-                      ["--arch", "llama", *methods.get(method, []), *common], ["peer_llama.py", *common], goal=goal, quick=method == "base", short=True)
+                      ["--arch", "llama", *methods.get(method, []), *common], ["peer_llama.py", *common], goal=goal, quick=method == "base", short=dtype == "bf16")
 
 
 def other_rows(threads):
