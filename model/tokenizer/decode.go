@@ -9,8 +9,32 @@ import (
 )
 
 // Decode is the text of some ids, without the special tokens if asked. An id outside the
-// vocabulary has no text. Bytes that do not make up UTF-8 come out as U+FFFD.
+// vocabulary has no text. Bytes that do not make up UTF-8 come out as U+FFFD. Where the
+// tokenizer's configuration asks for it, the text is tidied up: spaces go that stand in front of
+// English punctuation.
 func (t *Tokenizer) Decode(ids []int64, skipSpecial bool) string {
+	text := t.decode(ids, skipSpecial)
+	if t.tidy {
+		return tidied(text)
+	}
+	return text
+}
+
+// untidy is what clean_up_tokenization_spaces replaces, in this order.
+var untidy = [][2]string{
+	{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"},
+	{" 're", "'re"},
+}
+
+func tidied(text string) string {
+	for _, r := range untidy {
+		text = strings.ReplaceAll(text, r[0], r[1])
+	}
+	return text
+}
+
+// decode is the text of some ids as the decoder gives it.
+func (t *Tokenizer) decode(ids []int64, skipSpecial bool) string {
 	if t.rawTokens != nil {
 		var raw []byte
 		for _, id := range ids {

@@ -98,6 +98,9 @@ func compare(t *testing.T, tok *Tokenizer, want recording) {
 		}
 	}
 	for _, c := range want.Cases {
+		if tok.tidy { // transformers does that, not the library that was recorded
+			c.Decoded, c.Skipped = tidied(c.Decoded), tidied(c.Skipped)
+		}
 		e, err := tok.Encode(c.Text, Options{AddSpecial: true})
 		if err != nil {
 			report("Encode(%+q): %v", c.Text, err)

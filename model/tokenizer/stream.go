@@ -1,19 +1,25 @@
 package tokenizer
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
-// Stream decodes ids one at a time, without the special tokens. What its calls return, put
-// together, is what Decode would have said of all the ids; it is not for concurrent use.
+// Stream decodes ids one at a time, without the special tokens; it is not for concurrent use.
+//
+// What its calls return, put together, is what Decode would have said of all the ids, but where
+// that depends on what comes later: text once returned stays. So a Stream does not tidy text up,
+// and of a run of byte tokens that in the end is not UTF-8 the characters before the first wrong
+// byte stay, while Decode makes every byte of the run a U+FFFD.
 type Stream struct {
 	t       *Tokenizer
 	ids     []int64 // the last ids, the first of them for context alone
 	context int     // how many ids of that have been returned as text
 	shown   string  // the text of the context
-	raw     []byte  // the bytes held back, or of the run of byte tokens at the end
+	held    []int64 // the byte tokens of an unfinished character
+	raw     []byte  // its bytes
+	broken  bool    // the run of byte tokens at the end is not UTF-8
 }
-
-// maxHeld is the number of byte tokens at which a character must be complete.
-const maxHeld = utf8.UTFMax
 
 // NewStream starts an incremental decoding.
 func (t *Tokenizer) NewStream() *Stream { return &Stream{t: t} }
@@ -33,35 +39,60 @@ func (s *Stream) Push(id int64) string {
 		s.raw = append(s.raw[:0], s.raw[whole:]...)
 		return text
 	}
-	s.ids = append(s.ids, id)
-	token, _ := s.t.IDToToken(id)
-	if b, ok := byteToken(token); ok && s.t.byteFallback {
-		s.raw = append(s.raw, b)
-		if unfinished(s.raw) > 0 && len(s.ids)-s.context < maxHeld {
-			return ""
-		}
-	} else {
-		s.raw = s.raw[:0]
+	token, ok := s.t.IDToToken(id)
+	if !ok {
+		return ""
 	}
-	return s.show(s.t.Decode(s.ids, true))
+	if b, ok := byteToken(token); ok && s.t.byteFallback {
+		return s.pushByte(id, b)
+	}
+	lost := s.giveUp()
+	s.broken = false
+	s.ids = append(s.ids, id)
+	return lost + s.show()
+}
+
+// pushByte takes a byte token.
+func (s *Stream) pushByte(id int64, b byte) string {
+	s.held, s.raw = append(s.held, id), append(s.raw, b)
+	if !s.broken && !utf8.FullRune(s.raw) {
+		return ""
+	}
+	if r, n := utf8.DecodeRune(s.raw); s.broken || r == utf8.RuneError && n == 1 {
+		s.broken = true
+		return s.giveUp()
+	}
+	s.ids = append(s.ids, s.held...)
+	s.held, s.raw = s.held[:0], s.raw[:0]
+	return s.show()
+}
+
+// giveUp returns a U+FFFD for every byte token held back. They are the context of what follows.
+func (s *Stream) giveUp() string {
+	if len(s.held) == 0 {
+		return ""
+	}
+	lost := strings.Repeat("\uFFFD", len(s.held))
+	s.ids = append(s.ids[:0], s.held...)
+	s.keep()
+	s.held, s.raw = s.held[:0], s.raw[:0]
+	return lost
 }
 
 // Flush returns what was held back, with U+FFFD for a character that was cut short. The stream
 // starts afresh.
 func (s *Stream) Flush() string {
-	last := ""
+	last := s.giveUp()
 	if s.t.rawTokens != nil {
 		last = lossy(s.raw)
-	}
-	if len(s.ids) > s.context {
-		last = s.show(s.t.Decode(s.ids, true))
 	}
 	*s = Stream{t: s.t}
 	return last
 }
 
-// show returns what all has beyond the context, and makes what was new the context.
-func (s *Stream) show(all string) string {
+// show returns what the ids say beyond the context, and makes what was new the context.
+func (s *Stream) show() string {
+	all := s.t.decode(s.ids, true)
 	n := 0
 	for n < len(all) && n < len(s.shown) && all[n] == s.shown[n] {
 		n++
@@ -74,11 +105,15 @@ func (s *Stream) show(all string) string {
 			n--
 		}
 	}
-	fresh := all[n:]
 	s.ids = append(s.ids[:0], s.ids[s.context:]...)
+	s.keep()
+	return all[n:]
+}
+
+// keep makes the ids the context of what follows.
+func (s *Stream) keep() {
 	s.context = len(s.ids)
-	s.shown = s.t.Decode(s.ids, true)
-	return fresh
+	s.shown = s.t.decode(s.ids, true)
 }
 
 // unfinished is the number of bytes at the end of b that the start of a character is made of.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	sugarme "github.com/sugarme/tokenizer"
@@ -22,6 +23,7 @@ type Tokenizer struct {
 	decoder         sugarme.Decoder
 	rawTokens       []string // by id, where decoding is no more than joining bytes
 	byteFallback    bool     // decoding turns runs of tokens like <0x0A> into text
+	tidy            bool     // decoded text is tidied up
 
 	tokens  []string // by id; "" where there is none
 	ids     map[string]int64
@@ -37,10 +39,11 @@ type Tokenizer struct {
 type namedTokens struct{ pad, unk, cls, sep, bos, eos int64 }
 
 // Load reads the tokenizer of a HuggingFace folder: tokenizer.json, else vocab.txt (BERT), else
-// tokenizer.model (SentencePiece, or the base64 ranks of LLaMA-3). The special tokens' roles and
-// the chat template come from tokenizer_config.json, special_tokens_map.json and
-// chat_template.jinja beside it, where there are such. Truncation and padding that a
-// tokenizer.json prescribes are ignored: Options decide.
+// tokenizer.model (SentencePiece, or the base64 ranks of LLaMA-3). The special tokens' roles, the
+// chat template and some settings come from the files beside it, where there are such:
+// tokenizer_config.json, chat_template.jinja, and where the first lists no added tokens
+// special_tokens_map.json and added_tokens.json. Truncation and padding that a tokenizer.json
+// prescribes are ignored: Options decide.
 func Load(dir string) (*Tokenizer, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -96,6 +99,11 @@ func (t *Tokenizer) IDToToken(id int64) (string, bool) {
 		return "", false
 	}
 	return t.tokens[id], true
+}
+
+// Around are the special tokens that AddSpecial puts in front of a single text and behind it.
+func (t *Tokenizer) Around() (before, after []int64) {
+	return slices.Clone(t.post.before), slices.Clone(t.post.after)
 }
 
 // IsSpecial tells whether an id is a special token, one that Decode can skip.
