@@ -11,6 +11,15 @@
 // and Qwen2 (BPE over bytes). What a file asks for and the package does not do is an error when
 // it is loaded, never a different result.
 //
+// With a tokenizer_config.json beside a tokenizer.json the result is that of transformers'
+// AutoTokenizer, which puts much of the former over the latter, by its class: BERT's
+// do_lower_case, strip_accents and tokenize_chinese_chars, LLaMA's add_bos_token, add_eos_token
+// and add_prefix_space, new special tokens, and that decoded text is tidied up (configure.go).
+// Classes that it does not know count as PreTrainedTokenizerFast. Two things differ. Without a
+// tokenizer_config.json a tokenizer.json is taken at its word, though AutoTokenizer finds a class
+// by config.json then too. And the text of a Stream is not tidied up: what was returned cannot be
+// taken back.
+//
 // A text passes four stages. Added tokens, such as [SEP] or <|eot_id|>, are found in it and set
 // apart (added.go). What lies between is normalized (normalize.go) and cut into words
 // (pretokenize.go, words.go). The model turns words into tokens (wordpiece.go, bpe.go). The

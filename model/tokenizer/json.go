@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// parseTokenizerJSON reads a tokenizer.json.
-func parseTokenizerJSON(data []byte, _ *folderConfig) (*spec, error) {
+// parseTokenizerJSON reads a tokenizer.json and puts the configuration over it.
+func parseTokenizerJSON(data []byte, c *folderConfig) (*spec, error) {
 	var file struct {
 		Added         []addedToken    `json:"added_tokens"`
 		Normalizer    json.RawMessage `json:"normalizer"`
@@ -35,6 +35,9 @@ func parseTokenizerJSON(data []byte, _ *folderConfig) (*spec, error) {
 	}
 	if err := s.model.parse(file.Model); err != nil {
 		return nil, fmt.Errorf("model: %w", err)
+	}
+	if err := s.configure(c); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

@@ -54,12 +54,17 @@ func TestLoadRejects(t *testing.T) {
 		{"unigram model", "tokenizer.model", string(protoModel(1, "<unk>", "a")), "model type 1 is not supported"},
 		{"piece twice", "tokenizer.model", string(protoModel(2, "<unk>", "<s>", "</s>", "a", "a")), `piece 4: "a" is there twice`},
 		{"empty piece", "tokenizer.model", string(protoModel(2, "<unk>", "")), "piece 1 is empty"},
+		{"huge piece", "tokenizer.model", string(protoModel(2, "<unk>", strings.Repeat("a", maxPiece+1))), "piece 1 has 65537 bytes, more than 65536"},
 		{"bad base64", "tokenizer.model", "YQ== 0\n??? 1\n", `line 2: "???" is not a token in base64`},
 		{"bad rank", "tokenizer.model", "YQ== 0\nYg== x\n", `line 2: "x" is not a rank`},
+		{"huge token", "tokenizer.model", base64.StdEncoding.EncodeToString([]byte(strings.Repeat("a", maxPiece+1))) + " 0\n", "line 1: a token of 65537 bytes, more than 65536"},
 		{"rank twice", "tokenizer.model", "YQ== 0\nYg== 0\n", "the ranks are not the numbers 0 to 1"},
 		{"token twice", "tokenizer.model", "YQ== 0\nYQ== 1\n", "line 2: the token is there twice"},
 		{"configuration", "tokenizer_config.json", "{", "tokenizer_config.json: at byte 1"},
 		{"role", "tokenizer_config.json", `{"pad_token": 3}`, "pad_token: neither a string"},
+		{"object", "tokenizer_config.json", `{"pad_token": []}`, "pad_token: neither a string"},
+		{"special tokens", "tokenizer_config.json", `{"additional_special_tokens": "<x>"}`, "additional_special_tokens: not a list"},
+		{"split special tokens", "tokenizer_config.json", `{"split_special_tokens": true}`, "split_special_tokens"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -81,13 +86,13 @@ func TestLoadRejects(t *testing.T) {
 func protoModel(kind byte, pieces ...string) []byte {
 	var out []byte
 	for i, p := range pieces {
-		body := append([]byte{0x0a, byte(len(p))}, p...)
+		body := append(binary.AppendUvarint([]byte{0x0a}, uint64(len(p))), p...)
 		body = append(body, 0x15)
 		body = binary.LittleEndian.AppendUint32(body, math.Float32bits(-float32(i)))
 		if i < 3 {
 			body = append(body, 0x18, []byte{2, 3, 3}[i])
 		}
-		out = append(append(out, 0x0a, byte(len(body))), body...)
+		out = append(binary.AppendUvarint(append(out, 0x0a), uint64(len(body))), body...)
 	}
 	return append(out, 0x12, 2, 0x18, kind)
 }

@@ -29,6 +29,9 @@ func parseRanks(data []byte, c *folderConfig) (*spec, error) {
 		if err != nil || len(token) == 0 {
 			return nil, fmt.Errorf("line %d: %q is not a token in base64", number, code)
 		}
+		if len(token) > maxPiece {
+			return nil, fmt.Errorf("line %d: a token of %d bytes, more than %d", number, len(token), maxPiece)
+		}
 		id, err := strconv.ParseInt(string(rank), 10, 32)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %q is not a rank", number, rank)
@@ -105,9 +108,16 @@ func printableBytes(s string) string {
 // mergesByRank lists the merges that ranks imply: every way to put a token together from two
 // others, the tokens by their ranks.
 func mergesByRank(ranks map[string]int64) []mergeRule {
+	var lengths [maxPiece + 1]bool // which tokens have, so that few halves are looked up
+	for token := range ranks {
+		lengths[len(token)] = true
+	}
 	var all []mergeRule
 	for token, id := range ranks {
 		for i := 1; i < len(token); i++ {
+			if !lengths[i] || !lengths[len(token)-i] {
+				continue
+			}
 			left, ok := ranks[token[:i]]
 			if !ok {
 				continue

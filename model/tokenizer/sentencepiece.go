@@ -178,6 +178,9 @@ func (m *spm) spec(c *folderConfig) (*spec, error) {
 		if p.text == "" {
 			return nil, fmt.Errorf("piece %d is empty", id)
 		}
+		if len(p.text) > maxPiece {
+			return nil, fmt.Errorf("piece %d has %d bytes, more than %d", id, len(p.text), maxPiece)
+		}
 		if _, ok := vocab[p.text]; ok {
 			return nil, fmt.Errorf("piece %d: %q is there twice", id, p.text)
 		}
@@ -187,6 +190,7 @@ func (m *spm) spec(c *folderConfig) (*spec, error) {
 		return nil, err
 	}
 	s.model.merges = mergesByScore(s.model.vocab, m.pieces)
+	given := c.special()
 	named := func(role string, id int) string {
 		if token := c.roles[role]; token != "" {
 			return token
@@ -211,6 +215,7 @@ func (m *spm) spec(c *folderConfig) (*spec, error) {
 	for _, token := range []string{unk, bos, eos} {
 		s.addSpecial(token)
 	}
+	s.addNamed(given)
 	prefix := m.dummyPrefix
 	if c.PrefixSpace != nil {
 		prefix = *c.PrefixSpace
@@ -253,19 +258,24 @@ func (s *spec) around(bos string, addBOS bool, eos string, addEOS bool) error {
 	if !addBOS && !addEOS {
 		return nil
 	}
+	added, err := s.addedIDs()
+	if err != nil {
+		return err
+	}
 	type m = map[string]any
 	special := m{}
 	var single, pair []any
 	for i, seq := range []string{"A", "B"} {
 		var part []any
-		add := func(token string) error {
-			id, ok := s.model.vocab[token]
-			for _, a := range s.added {
-				if a.Content == token && !ok {
-					id, ok = int32(a.ID), true
-				}
+		add := func(name, token string) error {
+			if token == "" {
+				return fmt.Errorf("add_%s_token is true, or not said, but there is no %s_token", name, name)
 			}
-			if token == "" || !ok {
+			id, ok := added[token]
+			if known, inModel := s.model.vocab[token]; inModel {
+				id, ok = int64(known), true
+			}
+			if !ok {
 				return fmt.Errorf("special token %q, to be put around texts, is not in the vocabulary", token)
 			}
 			special[token] = m{"id": token, "ids": []any{id}, "tokens": []any{token}}
@@ -273,13 +283,13 @@ func (s *spec) around(bos string, addBOS bool, eos string, addEOS bool) error {
 			return nil
 		}
 		if addBOS {
-			if err := add(bos); err != nil {
+			if err := add("bos", bos); err != nil {
 				return err
 			}
 		}
 		part = append(part, m{"Sequence": m{"id": seq, "type_id": i}})
 		if addEOS {
-			if err := add(eos); err != nil {
+			if err := add("eos", eos); err != nil {
 				return err
 			}
 		}
@@ -301,6 +311,10 @@ func mergesByScore(vocab map[string]int32, pieces []piece) []mergeRule {
 		score                 float32
 		leftRunes, rightRunes int
 	}
+	var lengths [maxPiece + 1]bool // which pieces have, so that few halves are looked up
+	for _, p := range pieces {
+		lengths[len(p.text)] = true
+	}
 	var all []way
 	for id, p := range pieces {
 		from := len(all)
@@ -311,6 +325,9 @@ func mergesByScore(vocab map[string]int32, pieces []piece) []mergeRule {
 				continue
 			}
 			k++
+			if !lengths[i] || !lengths[len(p.text)-i] {
+				continue
+			}
 			left, ok := vocab[p.text[:i]]
 			if !ok {
 				continue

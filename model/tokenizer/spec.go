@@ -9,8 +9,11 @@ import (
 // the model taken apart.
 type spec struct {
 	added                                            []addedToken
+	later                                            []addedToken    // what the configuration adds to these, of a tokenizer.json
+	entered                                          map[string]bool // the contents of added, for addToken
 	normalizer, preTokenizer, postProcessor, decoder json.RawMessage
-	padToken                                         string // of a padding section, as a hint to the token's role
+	patterns                                         json.RawMessage // the normalizer of added tokens, where theirs is another
+	padToken                                         string          // of a padding section, as a hint to the token's role
 	model                                            modelSpec
 }
 
@@ -34,6 +37,10 @@ type modelSpec struct {
 
 // maxTokens bounds ids, so that a few bytes of a malformed file cannot ask for gigabytes.
 const maxTokens = 1 << 21
+
+// maxPiece bounds the bytes of a token that is tried to be put together from two others at every place: the time it takes
+// grows with the square of them.
+const maxPiece = 64 << 10
 
 // setVocab takes over a vocabulary after a check of its ids.
 func (m *modelSpec) setVocab(vocab map[string]int64) error {
@@ -80,12 +87,24 @@ func (m *modelSpec) addMerge(left, right string) error {
 
 // addToken enters an added token, unless one of that content is there already.
 func (s *spec) addToken(a addedToken) {
-	for _, old := range s.added {
-		if old.Content == a.Content {
-			return
+	if s.entered == nil {
+		s.entered = make(map[string]bool, len(s.added))
+		for _, old := range s.added {
+			s.entered[old.Content] = true
 		}
 	}
-	s.added = append(s.added, a)
+	if !s.entered[a.Content] {
+		s.entered[a.Content] = true
+		s.added = append(s.added, a)
+	}
+}
+
+// addNamed enters the special tokens that the configuration names, as far as they are new.
+func (s *spec) addNamed(tokens []configToken) {
+	for _, t := range tokens {
+		t.Special = true
+		s.addToken(t.addedToken)
+	}
 }
 
 // addSpecial enters a token of the vocabulary as a special one.
@@ -129,9 +148,17 @@ func build(s *spec, config *folderConfig) (*Tokenizer, error) {
 	for token, id := range s.model.vocab {
 		t.ids[token] = int64(id)
 	}
-	if err := t.addTokens(s.added); err != nil {
+	ids, err := s.addedIDs()
+	if err != nil {
 		return nil, err
 	}
+	patterns := t.normalizer
+	if len(s.patterns) > 0 {
+		if patterns, err = parseNormalizer(s.patterns); err != nil {
+			return nil, fmt.Errorf("normalizer: %w", err)
+		}
+	}
+	t.addTokens(ids, patterns, s.added, s.later)
 	if t.post, err = parsePostProcessor(s.postProcessor, len(t.tokens)); err != nil {
 		return nil, err
 	}
@@ -153,53 +180,65 @@ func build(s *spec, config *folderConfig) (*Tokenizer, error) {
 			}
 		}
 	}
+	t.tidy = config.CleanUp
 	t.name(config)
 	return t, nil
 }
 
-// addTokens enters the added tokens. As in the library, the id of one that the model knows is
-// the model's, and of another the next free one, whatever the file says.
-func (t *Tokenizer) addTokens(added []addedToken) error {
-	type key = addedToken
-	seen := map[key]bool{}
-	size := int64(len(t.ids))
-	next := size
-	var special, plain []addedToken
-	isSpecial := map[string]bool{}
-	for _, a := range added {
-		if a.Special && a.Content != "" && !isSpecial[a.Content] {
-			isSpecial[a.Content] = true
-			special = append(special, a)
+// addedIDs gives the added tokens their ids. As in the library, the id of one that the model knows is the model's, and of
+// another the next free one, whatever the file says.
+func (s *spec) addedIDs() (map[string]int64, error) {
+	ids := make(map[string]int64, len(s.added)+len(s.later))
+	next := int64(len(s.model.vocab))
+	for _, list := range [][]addedToken{s.added, s.later} {
+		for _, a := range list {
+			if _, ok := ids[a.Content]; ok || a.Content == "" {
+				continue
+			}
+			id := next
+			if known, ok := s.model.vocab[a.Content]; ok {
+				id = int64(known)
+			}
+			if id >= maxTokens {
+				return nil, fmt.Errorf("added_tokens: more than %d tokens", maxTokens)
+			}
+			ids[a.Content] = id
+			next = max(next, id+1)
 		}
 	}
+	return ids, nil
+}
+
+// addTokens enters added tokens, one list after the other, with their ids, and makes them findable.
+func (t *Tokenizer) addTokens(ids map[string]int64, patterns normalizer, lists ...[]addedToken) {
+	var special, plain []addedToken
+	isSpecial := map[string]bool{}
 	last := map[string]addedToken{}
-	for _, a := range added {
-		k := a
-		k.ID = 0
-		if a.Content == "" || seen[k] {
-			continue
-		}
-		seen[k] = true
-		id, ok := t.ids[a.Content]
-		if !ok {
-			id = next
-			next++
-			if id >= maxTokens {
-				return fmt.Errorf("added_tokens: more than %d tokens", maxTokens)
+	for _, list := range lists {
+		for _, a := range list { // the special ones are known before any is entered
+			if a.Special && a.Content != "" && !isSpecial[a.Content] {
+				isSpecial[a.Content] = true
+				special = append(special, a)
 			}
-			t.ids[a.Content] = id
 		}
-		for int64(len(t.tokens)) <= id {
-			t.tokens = append(t.tokens, "")
-		}
-		t.tokens[id] = a.Content
-		last[a.Content] = a
-		if !isSpecial[a.Content] {
-			plain = append(plain, a)
+		for _, a := range list {
+			a.ID = 0
+			if a.Content == "" || last[a.Content] == a {
+				continue
+			}
+			last[a.Content] = a
+			id := ids[a.Content]
+			for int64(len(t.tokens)) <= id {
+				t.tokens = append(t.tokens, "")
+			}
+			t.ids[a.Content], t.tokens[id] = id, a.Content
+			if !isSpecial[a.Content] {
+				plain = append(plain, a)
+			}
 		}
 	}
 	for _, a := range append(special, plain...) {
-		id := t.ids[a.Content]
+		id := ids[a.Content]
 		if isSpecial[a.Content] {
 			t.special[id] = true
 		}
@@ -211,10 +250,9 @@ func (t *Tokenizer) addTokens(added []addedToken) error {
 			continue
 		}
 		pattern := text{b: []byte(a.Content)}
-		if t.normalizer != nil {
-			pattern = t.normalizer.normalize(newEncoder(t), pattern)
+		if patterns != nil {
+			pattern = patterns.normalize(newEncoder(t), pattern)
 		}
 		t.normalizedAdded.add(string(pattern.b), m)
 	}
-	return nil
 }

@@ -206,16 +206,25 @@ func TestNamedTokens(t *testing.T) {
 	if _, ok := tok.PadID(); ok {
 		t.Error("a padding token out of nowhere")
 	}
-	write(t, dir, "tokenizer_config.json", `{"pad_token": "[PAD]", "bos_token": {"content": "[CLS]"}, "eos_token": null,
-		"chat_template": [{"name": "tool", "template": "no"}, {"name": "default", "template": "yes"}]}`)
-	write(t, dir, "special_tokens_map.json", `{"pad_token": "[MASK]", "eos_token": "[SEP]"}`)
-	tok = mustLoad(t, dir)
-	for name, get := range map[string]func() (int64, bool){"[PAD]": tok.PadID, "[CLS]": tok.BOSID, "[SEP]": tok.EOSID} {
-		want, _ := tok.TokenToID(name)
-		if id, ok := get(); !ok || id != want {
-			t.Errorf("%s: got %d, %v, want %d", name, id, ok, want)
+	roles := func(want map[string]func() (int64, bool)) {
+		t.Helper()
+		for name, get := range want {
+			wantID, known := tok.TokenToID(name)
+			if id, ok := get(); ok != known || ok && id != wantID {
+				t.Errorf("%s: got %d, %v, want %d", name, id, ok, wantID)
+			}
 		}
 	}
+	// Of old files special_tokens_map.json counts, of those that list the added tokens tokenizer_config.json alone.
+	const config = `"pad_token": "[PAD]", "bos_token": {"content": "[CLS]"}, "eos_token": null,
+		"chat_template": [{"name": "tool", "template": "no"}, {"name": "default", "template": "yes"}]}`
+	write(t, dir, "tokenizer_config.json", "{"+config)
+	write(t, dir, "special_tokens_map.json", `{"pad_token": {"content": "[MASK]"}, "eos_token": "[SEP]"}`)
+	tok = mustLoad(t, dir)
+	roles(map[string]func() (int64, bool){"[MASK]": tok.PadID, "[CLS]": tok.BOSID, "[SEP]": tok.EOSID})
+	write(t, dir, "tokenizer_config.json", `{"added_tokens_decoder": {}, `+config)
+	tok = mustLoad(t, dir)
+	roles(map[string]func() (int64, bool){"[PAD]": tok.PadID, "[CLS]": tok.BOSID, "no token": tok.EOSID})
 	if got := tok.ChatTemplate(); got != "yes" {
 		t.Errorf("chat template %q", got)
 	}

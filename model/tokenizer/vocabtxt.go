@@ -25,6 +25,9 @@ func parseVocabTxt(data []byte, c *folderConfig) (*spec, error) {
 	if len(vocab) == 0 {
 		return nil, errors.New("the vocabulary is empty")
 	}
+	if !c.given["clean_up_tokenization_spaces"] {
+		c.CleanUp = true // which transformers does for this kind of folder alone
+	}
 	return bertSpec(vocab, c)
 }
 
@@ -34,6 +37,7 @@ func bertSpec(vocab map[string]int64, c *folderConfig) (*spec, error) {
 	if err := s.model.setVocab(vocab); err != nil {
 		return nil, err
 	}
+	given := c.special()
 	role := func(name, usual string) string {
 		if token := c.roles[name]; token != "" {
 			return token
@@ -49,22 +53,29 @@ func bertSpec(vocab map[string]int64, c *folderConfig) (*spec, error) {
 			s.addSpecial(token)
 		}
 	}
+	s.addNamed(given)
 	for _, token := range []string{cls, sep} {
 		if _, ok := vocab[token]; !ok {
 			return nil, fmt.Errorf("special token %q is not in the vocabulary", token)
 		}
 	}
-	orTrue := func(b *bool) bool { return b == nil || *b }
-	s.normalizer = raw(map[string]any{
-		"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": orTrue(c.ChineseChars),
-		"strip_accents": c.StripAccents, "lowercase": orTrue(c.Lowercase),
-	})
+	s.setBERTNormalizer(true, c)
 	s.preTokenizer = raw(map[string]any{"type": "BertPreTokenizer"})
 	s.postProcessor = raw(map[string]any{
 		"type": "BertProcessing", "sep": []any{sep, vocab[sep]}, "cls": []any{cls, vocab[cls]},
 	})
 	s.decoder = raw(map[string]any{"type": "WordPiece", "prefix": "##", "cleanup": true})
 	return s, nil
+}
+
+// setBERTNormalizer has texts normalized as the configuration says: unless it says no, they are lowercased, and Chinese
+// characters are words of their own.
+func (s *spec) setBERTNormalizer(clean bool, c *folderConfig) {
+	orTrue := func(b *bool) bool { return b == nil || *b }
+	s.normalizer = raw(map[string]any{
+		"type": "BertNormalizer", "clean_text": clean, "handle_chinese_chars": orTrue(c.ChineseChars),
+		"strip_accents": c.StripAccents, "lowercase": orTrue(c.Lowercase),
+	})
 }
 
 // raw is v as JSON; v is made of maps, lists, strings, numbers and truth values alone.

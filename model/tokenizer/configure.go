@@ -1,0 +1,192 @@
+package tokenizer
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tokenizerClass is what a class of transformers puts over a tokenizer.json. The class of no name, which is that of
+// PreTrainedTokenizerFast and of those not listed here, puts little over it.
+type tokenizerClass struct {
+	roles    map[string]string // its special tokens, where the configuration does not give them
+	infills  bool              // infillNames are special tokens too
+	bert     bool              // how BERT normalizes is for the configuration to say
+	llama    bool              // so are the tokens around a text,
+	prefixes bool              // and, where it says whether a space is put in front, all that SentencePiece does with spaces
+}
+
+var (
+	bertRoles = map[string]string{
+		"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
+	}
+	llamaRoles  = map[string]string{"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+	infillRoles = map[string]string{
+		"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
+		"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>",
+	}
+	gpt2Roles  = map[string]string{"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+	qwen2Roles = map[string]string{"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+)
+
+// classes are by the name of the class without Fast.
+var classes = map[string]tokenizerClass{
+	"BertTokenizer":       {roles: bertRoles, bert: true},
+	"DistilBertTokenizer": {roles: bertRoles, bert: true},
+	"ElectraTokenizer":    {roles: bertRoles, bert: true},
+	"LlamaTokenizer":      {roles: llamaRoles, llama: true, prefixes: true},
+	"CodeLlamaTokenizer":  {roles: infillRoles, infills: true, llama: true},
+	"GPT2Tokenizer":       {roles: gpt2Roles},
+	"Qwen2Tokenizer":      {roles: qwen2Roles},
+}
+
+// modelClasses are the classes of the models whose folders name none.
+var modelClasses = map[string]string{
+	"bert": "BertTokenizer", "distilbert": "DistilBertTokenizer", "electra": "ElectraTokenizer", "llama": "LlamaTokenizer",
+	"mistral": "LlamaTokenizer", "code_llama": "CodeLlamaTokenizer", "gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer",
+}
+
+// readClass finds the class that AutoTokenizer takes: the one that tokenizer_config.json names, else what config.json
+// makes of it. Where there is no tokenizer_config.json a tokenizer.json is taken at its word.
+func (c *folderConfig) readClass(dir string) error {
+	if !c.found {
+		return nil
+	}
+	name := c.TokenizerClass
+	if name == "" {
+		var config struct {
+			TokenizerClass string `json:"tokenizer_class"`
+			ModelType      string `json:"model_type"`
+		}
+		path := filepath.Join(dir, "config.json")
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(data, &config); err != nil {
+			return fmt.Errorf("%s: %w", path, jsonError(err))
+		}
+		name = cmp.Or(config.TokenizerClass, modelClasses[config.ModelType])
+	}
+	c.class = classes[strings.TrimSuffix(name, "Fast")]
+	return nil
+}
+
+// configure puts over a tokenizer.json what the files beside it say, as transformers does when it opens the folder.
+func (s *spec) configure(c *folderConfig) error {
+	if !c.found {
+		return nil
+	}
+	for role, token := range c.class.roles {
+		if !c.given[role] {
+			c.roles[role] = token
+		}
+	}
+	if s.padToken != "" && !c.given["pad_token"] && c.roles["pad_token"] == "" {
+		c.roles["pad_token"] = s.padToken
+	}
+	s.later = c.tokensOver(s.added)
+	if !c.class.prefixes {
+		s.configurePrefix(c)
+	}
+	if c.class.bert {
+		s.configureBERT(c)
+	}
+	if c.class.llama {
+		return s.configureLLaMA(c)
+	}
+	return nil
+}
+
+// tokensOver lists the tokens that transformers adds to those of a tokenizer.json: first those of the configuration that
+// are not there, or there with other flags, by their ids; then the special ones that are new.
+func (c *folderConfig) tokensOver(own []addedToken) []addedToken {
+	inFile := map[string]addedToken{} // as the last entry has it
+	ids := map[int64]bool{}
+	for _, a := range own {
+		ids[a.ID] = true
+		a.ID = 0
+		inFile[a.Content] = a
+	}
+	flags := inFile // of the tokens with a role, whatever flags these come with
+	if c.AddedTokens != nil {
+		flags = map[string]addedToken{}
+	}
+	var out []addedToken
+	added := map[string]addedToken{}
+	add := func(a addedToken) {
+		added[a.Content] = a
+		out = append(out, a)
+	}
+	for _, a := range c.addedTokens {
+		id := a.ID
+		a.ID = 0
+		switch {
+		case c.AddedTokens != nil:
+			flags[a.Content] = a
+		case ids[id]: // a tokenizer.json wins over added_tokens.json
+			continue
+		}
+		if inFile[a.Content] != a {
+			add(a)
+		}
+	}
+	special := c.special()
+	isSpecial := map[string]bool{}
+	for _, t := range special {
+		isSpecial[t.Content] = true
+		if a, ok := flags[t.Content]; ok && t.role {
+			t.addedToken, t.flags = a, true
+		}
+		_, there := inFile[t.Content]
+		a, again := added[t.Content]
+		if t.flags && !(again && a == t.addedToken) || !t.flags && !there && !again {
+			add(t.addedToken)
+		}
+	}
+	for i := range out {
+		out[i].Special = out[i].Special || isSpecial[out[i].Content]
+	}
+	return out
+}
+
+// configureBERT does what transformers' BertTokenizerFast does: after the added tokens are entered, in whose patterns
+// the normalizer of the file remains.
+func (s *spec) configureBERT(c *folderConfig) {
+	var n component
+	if json.Unmarshal(s.normalizer, &n) == nil && n.Type == "BertNormalizer" {
+		s.patterns = s.normalizer
+		s.setBERTNormalizer(n.CleanText, c)
+	}
+}
+
+// configureLLaMA does what transformers' LlamaTokenizerFast does.
+func (s *spec) configureLLaMA(c *folderConfig) error {
+	if c.class.prefixes && c.PrefixSpace != nil && s.model.byteFallback {
+		s.normalizer, s.preTokenizer = nil, nil
+		s.sentencePiece(*c.PrefixSpace, c.Legacy == nil || *c.Legacy)
+	}
+	s.postProcessor = nil
+	return s.around(c.roles["bos_token"], c.AddBOS == nil || *c.AddBOS, c.roles["eos_token"], c.AddEOS != nil && *c.AddEOS)
+}
+
+// configurePrefix has a ByteLevel that is the only pre-tokenizer put a space in front of texts, or not: not unless the
+// configuration says so.
+func (s *spec) configurePrefix(c *folderConfig) {
+	var p component
+	if json.Unmarshal(s.preTokenizer, &p) != nil || p.Type != "ByteLevel" || c.given["add_prefix_space"] && c.PrefixSpace == nil {
+		return
+	}
+	s.preTokenizer = raw(map[string]any{
+		"type": "ByteLevel", "add_prefix_space": c.PrefixSpace != nil && *c.PrefixSpace, "trim_offsets": p.TrimOffsets,
+		"use_regex": p.UseRegex == nil || *p.UseRegex,
+	})
+}
