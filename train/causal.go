@@ -178,13 +178,15 @@ func (e CausalEncoder) chat(messages []data.Message) (data.Sequence, error) {
 	return cut(seq, e.MaxLength), nil
 }
 
-// ids tokenizes with the tokenizer's begin token; an end token of its template is taken off.
+// ids tokenizes with the tokenizer's begin token. What its template puts behind a text, an end token, is taken off; one
+// that the text itself ends with stays.
 func (e CausalEncoder) ids(text string) ([]int64, error) {
 	ids, err := e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{AddSpecial: true})
-	if eos, ok := e.end(); ok && err == nil && len(ids) > 0 && ids[len(ids)-1] == eos {
-		ids = ids[:len(ids)-1]
+	if err != nil {
+		return nil, err
 	}
-	return ids, err
+	_, behind := e.Tokenizer.Around()
+	return ids[:len(ids)-len(behind)], nil
 }
 
 // end is the token that ends an answer.

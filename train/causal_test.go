@@ -78,7 +78,8 @@ func textModel(t *testing.T, eos string) string {
 			"special_tokens": m{"<s>": m{"id": "<s>", "ids": []int{1}, "tokens": []string{"<s>"}}}},
 		"model": m{"type": "BPE", "vocab": vocab, "merges": []string{}, "unk_token": "<unk>"},
 	})
-	config := m{"bos_token": "<s>", "unk_token": "<unk>",
+	// A class of LLaMA's own would have an end token though none is named.
+	config := m{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "unk_token": "<unk>",
 		"chat_template": "{% for m in messages %}{{ m.role[:1] }}:{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"}
 	if eos != "" {
 		config["eos_token"] = eos
@@ -175,6 +176,48 @@ func TestCausalEncoderTargets(t *testing.T) {
 	} {
 		if _, err := c.e.Encode(c.x); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// What the tokenizer's template puts behind a text goes, an end token that the text ends with stays.
+func TestPromptsKeepTheEndTokensTheySpell(t *testing.T) {
+	type m = map[string]any
+	begins := m{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+	ends := m{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "add_eos_token": true}
+	same := m{"tokenizer_class": "LlamaTokenizer", "bos_token": "</s>", "eos_token": "</s>", "add_bos_token": false}
+	around := m{"tokenizer_class": "LlamaTokenizer", "bos_token": "</s>", "eos_token": "</s>", "add_eos_token": true}
+	for _, c := range []struct {
+		config         m
+		prompt, want   string
+		answer, learnt string
+	}{
+		{begins, "hi", "<hi", "yes", "<hiYESE"},
+		{begins, "hi</s>", "<hie", "yes", "<hieYESE"},
+		{begins, "hi", "<hi", "yes</s>", "<hiYESE"},
+		{ends, "hi", "<hi", "yes", "<hiYESE"},
+		{ends, "hi</s>", "<hie", "yes</s>", "<hieYESE"},
+		{same, "</s>", "e", "yes", "eYESE"},
+		{same, "hi", "hi", "yes", "hiYESE"},
+		{same, "hi</s>", "hie", "yes", "hieYESE"},
+		{around, "hi", "ehi", "yes", "ehiYESE"},
+		{around, "hi</s>", "ehie", "yes", "ehieYESE"},
+	} {
+		dir := textModel(t, "</s>")
+		writeJSON(t, filepath.Join(dir, "tokenizer_config.json"), c.config)
+		tok, err := train.OpenTokenizer(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := train.Generator{Tokenizer: tok}
+		ids, err := g.Prompt(data.CausalExample{Prompt: c.prompt}, false)
+		prompt := data.Sequence{IDs: ids, Targets: slices.Repeat([]int64{data.IgnoreTarget}, len(ids))}
+		if got := spell(prompt); got != c.want || err != nil {
+			t.Errorf("%v: the prompt %q is %q, %v, want %q", c.config, c.prompt, got, err, c.want)
+		}
+		seq, err := train.CausalEncoder{Tokenizer: tok}.Encode(data.CausalExample{Prompt: c.prompt, Answer: c.answer})
+		if got := spell(seq); got != c.learnt || err != nil {
+			t.Errorf("%v: %q and %q are %q, %v, want %q", c.config, c.prompt, c.answer, got, err, c.learnt)
 		}
 	}
 }
