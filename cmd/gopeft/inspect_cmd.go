@@ -136,6 +136,9 @@ func newInspection(c *cli.Context, src train.Source) (*inspection, error) {
 	classify := !facts.Writes
 	switch {
 	case src.Adapter != "":
+		if flag := methodFlagGiven(c); flag != "" {
+			return nil, &train.UsageError{Err: fmt.Errorf("--%s: the method and its settings are those of the adapter %s", flag, src.Adapter)}
+		}
 		info, err := peft.Probe(src.Adapter)
 		if err != nil {
 			return nil, err
@@ -166,6 +169,19 @@ func newInspection(c *cli.Context, src train.Source) (*inspection, error) {
 	}
 	x.result = inspected{Model: src.Model, Adapter: src.Adapter, Method: x.cfg.Method, Task: x.cfg.Task, DTypes: map[string]int64{}}
 	return x, nil
+}
+
+// methodFlagGiven is a flag that was given of those that choose a method or set it up, "" if none was.
+func methodFlagGiven(c *cli.Context) string {
+	if c.IsSet("method") {
+		return "method"
+	}
+	for _, f := range peftFlags() {
+		if name := f.Names()[0]; c.IsSet(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (x *inspection) run(s *bindings.Scope) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,6 +79,24 @@ func TestInspectAdapterFolders(t *testing.T) {
 		if !strings.Contains(text, "embeddings: trainable") || !strings.Contains(text, "*") {
 			t.Errorf("%s: %s", c.adapter, text)
 		}
+	}
+}
+
+// An adapter is what it is: a flag that would say otherwise is not passed over.
+func TestInspectOfAnAdapterTakesNoMethod(t *testing.T) {
+	base, adapter := modeltest.Testdata(t, "llama/base"), modeltest.Testdata(t, "peft/llama-causal-lora")
+	out := filepath.Join(t.TempDir(), "run")
+	must(t, "", "train", "--task", "causal", "--model", base, "--method", "lora", "--train",
+		writeText(t, "rows.jsonl", strings.Repeat("{\"input_ids\": [1, 5, 9, 12, 20]}\n", 4)), "--epochs", "1", "--amp", "none", "--out", out)
+	for _, from := range [][]string{{"--model", base, "--adapter", adapter}, {"--model", out}} {
+		for _, extra := range [][]string{{"--method", "ia3"}, {"--rank", "4"}, {"--dora"}, {"--targets", "q"}} {
+			args := slices.Concat([]string{"inspect"}, from, extra)
+			code, _, stderr := gopeft(t, "", args...)
+			if code != exitUsage || !strings.Contains(stderr, extra[0]+": the method and its settings are those of the adapter") {
+				t.Errorf("gopeft %v: exit %d, %s", args, code, stderr)
+			}
+		}
+		must(t, "", append([]string{"inspect", "--batch-size", "2"}, from...)...)
 	}
 }
 
