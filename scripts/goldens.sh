@@ -20,6 +20,7 @@ parts=(
     'torch_files model/hf/files/testdata'
     'gguf_blocks model/hf/files/testdata'
     "tokenizer fixtures model/tokenizer/testdata ${GOPEFT_SHARED:-../shared/data}"
+    'tokenizer_folders model/tokenizer/testdata/folders.json.gz'
     'tokenizer_unicode model/tokenizer/unicode_tables.go'
     'data_parquet train/data/testdata'
 )

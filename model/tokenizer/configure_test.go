@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestFoldersAsTransformersReadsThem: what testdata/folders.py saw AutoTokenizer do.
+// TestFoldersAsTransformersReadsThem: what scripts/goldens/tokenizer_folders.py saw AutoTokenizer do.
 func TestFoldersAsTransformersReadsThem(t *testing.T) {
 	var want struct {
 		A, B    string

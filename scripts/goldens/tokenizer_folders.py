@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Records what transformers makes of small folders whose files say different things, for configure_test.go.
 
-    pip install tokenizers==0.22.2 transformers==4.57.6
-    python3 model/tokenizer/testdata/folders.py model/tokenizer/testdata/folders.json.gz
+    scripts/goldens.sh tokenizer_folders
 """
 import gzip
 import io
