@@ -3,7 +3,6 @@ package chat
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"time"
@@ -74,12 +73,24 @@ func Parse(source string, tokens map[string]string) (t *Template, err error) {
 	}
 	parsed, err := exec.NewTemplate("/chat", cfg, loader, &exec.Environment{
 		Context: exec.NewContext(b.globals()), Filters: b.filters(), Tests: builtins.Tests,
-		ControlStructures: b.controlStructures(), Methods: b.methods(),
+		ControlStructures: b.controlStructures(), Methods: noMethods(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("chat template: %s", cause(err))
 	}
+	w := &rewriter{}
+	if w.nodes(parsed.Root().Nodes); w.err != nil {
+		return nil, fmt.Errorf("chat template: %w", w.err)
+	}
 	return &Template{parsed: parsed, budget: b, tokens: tokens, now: time.Now}, nil
+}
+
+// noMethods are the library's methods: this package's are operators.
+func noMethods() exec.Methods {
+	return exec.Methods{
+		Bool: exec.NewMethodSet[bool](nil), Int: exec.NewMethodSet[int](nil), Float: exec.NewMethodSet[float64](nil),
+		Str: exec.NewMethodSet[string](nil), Dict: exec.NewMethodSet[map[string]any](nil), List: exec.NewMethodSet[[]any](nil),
+	}
 }
 
 // Render is the text of a conversation; with begin, the beginning of the assistant's next turn follows. An
@@ -90,26 +101,37 @@ func (t *Template) Render(messages []Message, begin bool) (text string, err erro
 	defer t.mu.Unlock()
 	turns := make([]any, len(messages))
 	for i, m := range messages {
-		turns[i] = map[string]any{"role": m.Role, "content": m.Content}
+		turns[i] = m.dict()
 	}
 	data := map[string]any{"messages": turns, "add_generation_prompt": begin, "tools": nil, "documents": nil}
 	for name, token := range t.tokens {
 		data[name] = token
 	}
 	t.budget.start(t.now())
-	out := &bounded{limit: maxOutput}
-	if err := t.parsed.Execute(out, exec.NewContext(data)); err != nil {
+	var out strings.Builder
+	if err := t.parsed.Execute(&metered{to: &out, budget: t.budget, limit: maxOutput}, exec.NewContext(data)); err != nil {
 		if t.budget.raised != "" {
 			return "", fmt.Errorf("chat template: %s", t.budget.raised)
+		}
+		if fault := t.budget.fault; fault != nil && strings.HasSuffix(err.Error(), fault.Error()) {
+			err = fault
 		}
 		return "", fmt.Errorf("chat template: %s", cause(err))
 	}
 	return out.String(), nil
 }
 
+// dict is the message as templates see it; they may ask for its keys in order.
+func (m Message) dict() *exec.Dict {
+	return &exec.Dict{Pairs: []*exec.Pair{
+		{Key: exec.AsValue("role"), Value: exec.AsValue(m.Role)},
+		{Key: exec.AsValue("content"), Value: exec.AsValue(m.Content)},
+	}}
+}
+
 // cause is the innermost message of the library's errors, which quote the template around it.
 func cause(err error) string {
-	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+	for inner := within(err); inner != nil; inner = within(inner) {
 		err = inner
 	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
@@ -120,27 +142,18 @@ func cause(err error) string {
 	return line
 }
 
+// within is the error that an error, or a value that is one, holds.
+func within(err error) error {
+	if v, ok := err.(*exec.Value); ok {
+		inner, _ := v.Interface().(error)
+		return inner
+	}
+	return errors.Unwrap(err)
+}
+
 // recovered turns a panic of the template library into an error.
 func recovered(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("chat template: %v", r)
 	}
 }
-
-// bounded is a buffer that refuses to grow beyond a limit.
-type bounded struct {
-	strings.Builder
-	limit int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
-		return 0, fmt.Errorf("writes more than %d bytes", b.limit)
-	}
-	return b.Builder.Write(p)
-}
-
-// WriteString implements io.StringWriter with the same limit.
-func (b *bounded) WriteString(s string) (int, error) { return b.Write([]byte(s)) }
-
-var _ io.StringWriter = (*bounded)(nil)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +26,7 @@ func TestRenderingsEqualTransformers(t *testing.T) {
 			Begin    bool
 			Text     string
 			Error    string
+			Fails    bool
 		}
 	}
 	if err := json.Unmarshal(raw, &golden); err != nil {
@@ -44,6 +44,10 @@ func TestRenderingsEqualTransformers(t *testing.T) {
 				n++
 				got, err := tm.Render(c.Messages, c.Begin)
 				switch {
+				case c.Fails:
+					if err == nil {
+						t.Errorf("case %d: got %q, want an error", i, got)
+					}
 				case c.Error != "":
 					if err == nil || !strings.Contains(err.Error(), c.Error) {
 						t.Errorf("case %d: got %v, want the error %q", i, err, c.Error)
@@ -56,65 +60,8 @@ func TestRenderingsEqualTransformers(t *testing.T) {
 			}
 		})
 	}
-	if n < 80 {
+	if n < 250 {
 		t.Errorf("only %d renderings", n)
-	}
-}
-
-func TestHostileTemplatesEnd(t *testing.T) {
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte("password"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ name, source string }{
-		{"file", `{% include "` + secret + `" %}`},
-		{"itself", `{% include "/chat" %}`},
-		{"import", `{% import "` + secret + `" as s %}`},
-		{"extends", `{% extends "/chat" %}`},
-		{"block", `{% block a %}{{ self.a() }}{% endblock %}`},
-		{"macro", `{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}`},
-		{"macros", `{% macro a() %}{{ b() }}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{{ a() }}{% endmacro %}{{ a() }}`},
-		{"recursive loop", `{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}`},
-		{"range", `{% for i in range(10000000000) %}x{% endfor %}`},
-		{"ranges", `{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}`},
-		{"loops", `{% for i in range(1000) %}{% for j in range(1000) %}{% for k in range(1000) %}{% endfor %}{% endfor %}{% endfor %}`},
-		{"repeat", `{{ "x" * 100000000000 }}`},
-		{"power", `{{ 10 ** 10 ** 10 }}`},
-		{"doubling", `{% set ns = namespace(x="xx") %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}`},
-		{"doubling lists", `{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}`},
-		{"cycle", `{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}`},
-		{"append", `{% set x = [] %}{% do x.append(x) %}{{ x }}`},
-		{"replace", `{% set x = messages[0].content %}{{ x|replace("", x)|replace("", x)|replace("", x)|replace("", x)|replace("", x)|replace("", x)|replace("", x)|replace("", x)|replace("", x)|length }}`},
-		{"method", `{% set x = messages[0].content %}{{ x.replace("", x).replace("", x).replace("", x).replace("", x).replace("", x).replace("", x).replace("", x).replace("", x).replace("", x)|length }}`},
-		{"center", `{{ "x"|center(10000000000) }}`},
-		{"indent", `{{ "x\ny"|indent(10000000000) }}`},
-		{"format", `{{ "%099999999d"|format(1) }}`},
-		{"output", `{% for i in range(100000) %}` + strings.Repeat("x", 1000) + `{% endfor %}`},
-		{"brackets", `{{ ` + strings.Repeat("(", 100000) + `1` + strings.Repeat(")", 100000) + ` }}`},
-		{"length", strings.Repeat("x", maxSource+1)},
-		{"division", `{{ 1 % 0 }}`},
-		{"syntax", `{% if %}`},
-		{"unclosed", `{% for m in messages %}`},
-		{"unknown statement", `{% debug %}`},
-		{"unknown filter", `{{ 1 | pprint }}`},
-		{"date", `{{ strftime_now("%Q") }}`},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			begun := time.Now()
-			tm, err := Parse(c.source, special)
-			text := ""
-			if err == nil {
-				text, err = tm.Render([]Message{{"user", "some words, more than a few"}}, true)
-			}
-			if err == nil {
-				t.Errorf("gave %.100q", text)
-			} else if strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "chat template: ") || strings.Contains(err.Error(), "password") {
-				t.Errorf("the error is %q", err)
-			}
-			if took := time.Since(begun); took > 2*maxTime {
-				t.Errorf("took %v", took)
-			}
-		})
 	}
 }
 

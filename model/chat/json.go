@@ -2,112 +2,139 @@ package chat
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/nikolalohinski/gonja/v2/exec"
 )
 
-// toJSON is Python's json.dumps without escapes of other scripts, as transformers sets the filter: separators
-// with a space, a message's role before its content.
-func toJSON(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
-	if in.IsError() {
-		return in
-	}
-	indent := 0
-	if v := params.KwArgs["indent"]; v != nil && v.IsInteger() {
-		indent = min(max(v.Integer(), 0), 16)
-	}
-	if err := checkSize(in.Interface()); err != nil {
-		return exec.AsValue(err)
-	}
-	var b bytes.Buffer
-	if err := writeJSON(&b, in.Interface(), indent, 0); err != nil {
-		return exec.AsValue(fmt.Errorf("tojson: %w", err))
-	}
-	return exec.AsSafeValue(b.String())
+// jsonWriter writes as Python's json.dumps.
+type jsonWriter struct {
+	bytes.Buffer
+	item, key string // separators
+	lines     bool   // an element a line
+	indent    string
+	ascii     bool // with escapes of other scripts
+	sorted    bool
 }
 
-func writeJSON(b *bytes.Buffer, v any, indent, depth int) error {
-	if value, ok := v.(*exec.Value); ok {
-		v = value.Interface()
+// toJSON is json.dumps without escapes of other scripts, as transformers sets the filter.
+func toJSON(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
+	a, err := arguments(params, 0, "ensure_ascii", "indent", "separators", "sort_keys")
+	if err != nil {
+		return exec.AsValue(err)
 	}
-	if pairs, ok := v.(*exec.Dict); ok {
-		return writeItems(b, '{', '}', len(pairs.Pairs), indent, depth, func(i int) error {
-			return writeEntry(b, pairs.Pairs[i].Key.String(), pairs.Pairs[i].Value, indent, depth)
-		})
-	}
-	r := reflect.ValueOf(v)
-	switch r.Kind() {
-	case reflect.Slice, reflect.Array:
-		return writeItems(b, '[', ']', r.Len(), indent, depth, func(i int) error {
-			return writeJSON(b, r.Index(i).Interface(), indent, depth+1)
-		})
-	case reflect.Map:
-		type entry struct {
-			key   string
-			value any
+	w := &jsonWriter{item: ", ", key: ": ", ascii: a[0] != nil && a[0].IsTrue(), sorted: a[3] != nil && a[3].IsTrue()}
+	if !none(a[1]) {
+		w.item, w.lines, w.indent = ",", true, a[1].String()
+		if a[1].IsInteger() {
+			w.indent = strings.Repeat(" ", min(max(a[1].Integer(), 0), 17))
 		}
-		var entries []entry
-		for it := r.MapRange(); it.Next(); {
-			entries = append(entries, entry{fmt.Sprint(it.Key().Interface()), it.Value().Interface()})
+		if len(w.indent) > 16 {
+			return exec.AsValue(errors.New("indents by 16 characters at most"))
 		}
-		slices.SortFunc(entries, func(a, b entry) int {
-			if a.key == "role" || b.key == "role" { // the order in which a message is written
-				return strings.Compare(b.key, a.key)
-			}
-			return strings.Compare(a.key, b.key)
-		})
-		return writeItems(b, '{', '}', len(entries), indent, depth, func(i int) error {
-			return writeEntry(b, entries[i].key, entries[i].value, indent, depth)
-		})
-	case reflect.Func, reflect.Chan, reflect.Pointer, reflect.Struct:
-		return errors.New("a value that is no data")
 	}
-	e := json.NewEncoder(b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return err
+	if !none(a[2]) {
+		if !a[2].IsList() || a[2].Len() != 2 {
+			return exec.AsValue(errors.New("takes two separators"))
+		}
+		w.item, w.key = a[2].Index(0).String(), a[2].Index(1).String()
 	}
-	b.Truncate(b.Len() - 1) // Encode ends its line
+	if err := w.write(in, 0); err != nil {
+		return exec.AsValue(err)
+	}
+	return exec.AsSafeValue(w.Buffer.String())
+}
+
+func (w *jsonWriter) write(v *exec.Value, depth int) error {
+	if dict, ok := v.Interface().(*exec.Dict); ok {
+		return w.dict(dict, depth)
+	}
+	switch {
+	case v.IsNil():
+		w.WriteString("null")
+	case v.IsBool():
+		w.WriteString(strings.ToLower(v.String()))
+	case v.IsNumber():
+		w.WriteString(v.String())
+	case v.IsString():
+		w.text(v.String())
+	case v.IsList() && v.Val.Kind() != reflect.Pointer:
+		return w.items('[', ']', v.Len(), depth, func(i int) error { return w.write(v.Index(i), depth+1) })
+	default:
+		return fmt.Errorf("%s is no data", kind(v))
+	}
 	return nil
 }
 
-func writeEntry(b *bytes.Buffer, key string, value any, indent, depth int) error {
-	if err := writeJSON(b, key, indent, depth+1); err != nil {
-		return err
+func (w *jsonWriter) dict(dict *exec.Dict, depth int) error {
+	pairs := dict.Pairs
+	if w.sorted {
+		pairs = slices.Clone(pairs)
+		slices.SortStableFunc(pairs, func(a, b *exec.Pair) int { return strings.Compare(a.Key.String(), b.Key.String()) })
 	}
-	b.WriteString(": ")
-	return writeJSON(b, value, indent, depth+1)
+	return w.items('{', '}', len(pairs), depth, func(i int) error {
+		name := pairs[i].Key.String()
+		switch {
+		case pairs[i].Key.IsBool():
+			name = strings.ToLower(name)
+		case pairs[i].Key.IsNil():
+			name = "null"
+		}
+		w.text(name)
+		w.WriteString(w.key)
+		return w.write(pairs[i].Value, depth+1)
+	})
 }
 
-func writeItems(b *bytes.Buffer, open, shut byte, n, indent, depth int, item func(int) error) error {
-	line := func(depth int) {
-		if indent > 0 {
-			b.WriteByte('\n')
-			b.WriteString(strings.Repeat(" ", indent*depth))
-		}
-	}
-	b.WriteByte(open)
+func (w *jsonWriter) items(open, shut byte, n, depth int, item func(int) error) error {
+	w.WriteByte(open)
 	for i := range n {
 		if i > 0 {
-			b.WriteByte(',')
-			if indent == 0 {
-				b.WriteByte(' ')
-			}
+			w.WriteString(w.item)
 		}
-		line(depth + 1)
+		w.line(depth + 1)
 		if err := item(i); err != nil {
 			return err
 		}
+		if w.Len() > maxValue {
+			return errTooLarge
+		}
 	}
 	if n > 0 {
-		line(depth)
+		w.line(depth)
 	}
-	b.WriteByte(shut)
+	w.WriteByte(shut)
 	return nil
+}
+
+func (w *jsonWriter) line(depth int) {
+	if w.lines {
+		w.WriteByte('\n')
+		w.WriteString(strings.Repeat(w.indent, depth))
+	}
+}
+
+func (w *jsonWriter) text(s string) {
+	short := map[rune]string{'"': `\"`, '\\': `\\`, '\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`}
+	w.WriteByte('"')
+	for _, r := range s {
+		escape, ok := short[r]
+		switch {
+		case ok:
+			w.WriteString(escape)
+		case w.ascii && r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(w, `\u%04x\u%04x`, high, low)
+		case r < ' ' || w.ascii && r > '~':
+			fmt.Fprintf(w, `\u%04x`, r)
+		default:
+			w.WriteRune(r)
+		}
+	}
+	w.WriteByte('"')
 }
