@@ -44,38 +44,39 @@ func lower(s string) string { return cases.Lower(language.Und).String(s) }
 func upper(s string) string { return cases.Upper(language.Und).String(s) }
 
 func capitalize(s string) string {
-	first, n := utf8.DecodeRuneInString(s)
-	if n == 0 {
-		return ""
-	}
-	return string(unicode.ToTitle(first)) + lower(s[n:])
+	_, n := utf8.DecodeRuneInString(s)
+	first := cases.Title(language.Und).String(s[:n])
+	return first + strings.TrimPrefix(lower(s), lower(s[:n])) // what stands before a sigma decides how it is written
 }
 
 // title begins every run of letters with a capital.
-func title(s string) string {
-	inside := false
-	return strings.Map(func(r rune) rune {
-		was := inside
-		inside = isCased(r)
-		if was {
-			return unicode.ToLower(r)
-		}
-		return unicode.ToTitle(r)
-	}, s)
-}
+func title(s string) string { return mapRuns(s, isCased, capitalize) }
 
 // titleWords is the filter title, which begins words, not runs of letters, with a capital.
 func titleWords(s string) string {
-	inside := false
-	return strings.Map(func(r rune) rune {
-		was := inside
-		inside = !isSpace(r) && !strings.ContainsRune("-({[<", r)
-		if was {
-			return unicode.ToLower(r)
-		}
-		return unicode.ToUpper(r)
-	}, s)
+	inWord := func(r rune) bool { return !isSpace(r) && !strings.ContainsRune("-({[<", r) }
+	return mapRuns(s, inWord, func(word string) string {
+		_, n := utf8.DecodeRuneInString(word)
+		return upper(word[:n]) + lower(word[n:])
+	})
 }
+
+// mapRuns maps the longest parts of a text whose characters are all in a set.
+func mapRuns(s string, in func(rune) bool, f func(run string) string) string {
+	var out strings.Builder
+	for s != "" {
+		n := prefix(s, in)
+		out.WriteString(f(s[:n]))
+		s = s[n:]
+		n = prefix(s, func(r rune) bool { return !in(r) })
+		out.WriteString(s[:n])
+		s = s[n:]
+	}
+	return out.String()
+}
+
+// prefix is how many bytes at the beginning of a text are characters of a set.
+func prefix(s string, in func(rune) bool) int { return len(s) - len(strings.TrimLeftFunc(s, in)) }
 
 func every(is func(rune) bool) func(string) bool {
 	return func(s string) bool {

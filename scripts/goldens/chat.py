@@ -191,6 +191,8 @@ x.split(',', 1, 2)
 "they're bill-goat's (new) foo_bar a/b FRIENDS" | title
 'éCOLE ßa'.capitalize() ~ 'éCOLE' | capitalize
 '' | capitalize
+'ßa ŉx ΑΣ'.title() ~ 'ßa ŉx ΑΣ' | title
+'ΑΣ'.capitalize() ~ '-AB'.capitalize() ~ ' ab c1d'.title() ~ ''.title()
 'straße ΣΑΣ ŉ'.upper() ~ 'ΣΑΣ İ'.lower()
 'straße' | upper ~ ('ΣΑΣ' | lower)
 '12'.isdigit() ~ '1²'.isdigit() ~ '1½'.isdigit() ~ ''.isdigit() ~ '١'.isdigit()
