@@ -13,7 +13,7 @@ TRIED = [
     "(packing is 3 to 7 % of a step, and each weight would be held twice more, once for either pass).",
     "The first step: with everything in the page cache it is done 1.9 s after the start (LoRA) and 2.4 s (full), by a run alone on the machine; beside Python's "
     "runs, as measured here, the system has to find and clear pages first (1.4 s of system time against 0.3 s). Most of it is the step itself (1.2 and 1.9 s when "
-    "warm), which touches the memory of activations, gradients and optimizer for the first time; the start takes 0.5 s, half of it drawing the made-up weights.",
+    "warm), which touches the memory of activations, gradients and optimizer for the first time; the start takes 0.5 s, the made-up weights in it.",
     "Decoding in bf16 reads its weights at 75 % of the memory's bandwidth and more: 3× would need more than 85 % beside a peer at 43 tokens/s.",
     "Memory at `last`, 12 × 128: nearly all of it is libtorch, program and weights, there before the first step."]
 AT_LIMIT = ", at the limit: the matrix products alone, each at the best rate that MKL or oneDNN reaches for its shape, would take {:.0%} of the step's time"
@@ -90,7 +90,7 @@ def render(bench, rows):
               "training, the time that the matrix products which gopeft computes (of a classifier's last block only what it reads) would take at the best rate "
               "that MKL or oneDNN was measured at for each shape, over the step's time: gopeft's own products may be faster than both; for decoding, "
               "the bandwidth that reading the weights takes, over the memory's. Figures are medians of three runs a side where a run takes seconds, else of "
-              "one: single ones differ by up to a tenth on this machine. Rows of features read the same checkpoint on both sides, the others begin with "
+              "one: single ones differ by up to a fifth on this machine. Rows of features read the same checkpoint on both sides, the others begin with "
               "random weights. At 512 tokens the 2.11 stack runs LoRA alone: it is the slower one "
               "there, by its attention with dropout. A `~` marks a row in which other programs took more than "
               f"{NOISE:.0%} of the machine. ✗ marks what misses its goal.", ""]
@@ -133,7 +133,7 @@ def levers(bench, done):
     found = [(r, f) for r, f in done if r.kind == "lever" and f["ratio"]]
     if not found:
         return []
-    lines = ["", "## What each means of speed gives", "", "gopeft beside itself with `--without` one of them (tests hold both to the same results): how many times "
+    lines = ["", "## What each means of speed gives", "", "gopeft beside itself with `--without` one of them, one run each (tests hold both to the same results): how many times "
              "as fast it is with it, and its memory over that without. `kernels`: products and fused operations of our own in place of libtorch's; `blocks`: "
              "large blocks of memory kept between steps; `casts`: frozen weights cast once; `pooling`: the last block computes the one position that a classifier "
              "reads; `passes`: inference in passes of 2,048 tokens; `overlap`: the next batches made while one computes (where there is text to read).", "",
@@ -171,7 +171,8 @@ def profile_of(bench, row):
     phases = profile.get("phases") or {}
     total = sum(phases.values())
     lines = ["  phases: " + ", ".join(f"{k} {v / total:.0%}" for k, v in phases.items())] if total else []
-    return [*lines, *(f"  `{x}`  " for x in profile.get("top", []))]
+    own = os.path.basename(bench.gopeft) + " ["
+    return [*lines, *("  `" + x.replace(own, "gopeft [") + "`  " for x in profile.get("top", []))]
 
 
 def missed(bench, done):
@@ -190,7 +191,7 @@ def missed(bench, done):
             said.append(f"memory {f['memory']:.2f} of {row.memory:g}: {f['rss']:.0f} MB, {f.get('ready_rss_mb', 0):.0f} of them libtorch, program and weights, there before "
                         f"the first step; the peer's {f['peer_rss']:.0f}")
         lines += [f"- {row.name}: " + "; ".join(said), *profile_of(bench, row)]
-    return [*lines, "", *TRIED] if len(lines) > 3 else [*lines, "Nothing."]
+    return [*lines, *(x for text in TRIED for x in ("", text))] if len(lines) > 3 else [*lines, "Nothing."]
 
 
 def common_prefix(rows, group):
