@@ -348,7 +348,7 @@ class Bench:
         delay = 0 if row.kind == "first_step" else round(1000 * (first["first_step_s"] + 0.5))
         args = [self.gopeft, "bench", "--json", "--threads", str(self.a.threads), *args, *([] if row.kind == "decode" else ["--profile"])]
         with tempfile.TemporaryDirectory() as d:
-            perf = ["perf", "record", "-q", "-F", "199", "-D", str(delay), "-o", d + "/perf.data"] if shutil.which("perf") else []
+            perf = ["perf", "record", "-q", "-F", "199", "-o", d + "/perf.data", *(["-D", str(delay)] if delay else [])] if shutil.which("perf") else []
             r = self.run([*perf, *args])
             profile = {"phases": r.get("phase_s", {}), "top": []}
             if perf and "error" not in r:
