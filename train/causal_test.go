@@ -347,3 +347,28 @@ func TestLogitsOfATrainedHeadExistInChunks(t *testing.T) {
 		return m.Close()
 	})
 }
+
+// A padding token that only the configuration names has an id behind the last embedding: rows are filled up with another.
+func TestPaddingStaysWithinTheEmbeddings(t *testing.T) {
+	dir := textModel(t, "</s>")
+	path := filepath.Join(dir, "tokenizer_config.json")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(raw, &config); err != nil {
+		t.Fatal(err)
+	}
+	config["bos_token"], config["sep_token"], config["pad_token"] = "[BOS]", "[SEP]", "[PAD]" // the model has room for two more tokens
+	writeJSON(t, path, config)
+	rows := filepath.Join(t.TempDir(), "rows.jsonl")
+	text := `{"prompt": "ab", "completion": "cdef"}` + "\n" + `{"prompt": "a", "completion": "b"}` + "\n"
+	if err := os.WriteFile(rows, []byte(strings.Repeat(text, 8)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := train.Defaults()
+	cfg.Task, cfg.Method, cfg.Model, cfg.Train, cfg.Out = "causal", "lora", dir, rows, filepath.Join(t.TempDir(), "run")
+	cfg.Epochs, cfg.BatchSize, cfg.Threads, cfg.AMP, cfg.NoBucket = 1, 4, 1, "none", true
+	mustRun(t, cfg, train.Refuse)
+}

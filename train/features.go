@@ -180,13 +180,9 @@ func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) 
 func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string) ([]classic.Matrix, error) {
 	cfg := f.cfg
 	tok, noTok := OpenTokenizer(cfg.folder()) // rows that carry token ids need none
-	facts, err := model.ReadFacts(cfg.folder())
+	pad, err := padID(tok, cfg.folder())
 	if err != nil {
 		return nil, err
-	}
-	pad := facts.Pad
-	if tok != nil {
-		pad = padID(tok)
 	}
 	base, err := modelHash(cfg.folder())
 	if err != nil {
@@ -282,7 +278,7 @@ func modelHash(path string) (string, error) {
 	}
 	h := sha256.New()
 	for _, pattern := range []string{"config.json", "*.safetensors", "pytorch_model*.bin", "*.gguf",
-		"tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"} {
+		"tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"} {
 		names, err := filepath.Glob(filepath.Join(path, pattern))
 		if err != nil {
 			return "", err

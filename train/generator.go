@@ -140,7 +140,8 @@ func (g *Generator) Prompt(x data.CausalExample, literal bool) ([]int64, error) 
 		return enc.plainIDs(text)
 	}
 	ids, err := enc.ids(text)
-	if bos, ok := g.Tokenizer.BOSID(); ok && len(ids) > 1 && ids[0] == bos && ids[1] == bos {
+	before, _ := g.Tokenizer.Around()
+	if bos, ok := g.Tokenizer.BOSID(); ok && slices.Contains(before, bos) && len(ids) > 1 && ids[0] == bos && ids[1] == bos {
 		ids = ids[1:] // the prompt spelled it out
 	}
 	return ids, err

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"gopeft/bindings"
-	"gopeft/model"
 	"gopeft/model/generate"
 	"gopeft/train/data"
 )
@@ -92,11 +91,7 @@ func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Se
 }
 
 func (g *Generator) pad() (int64, error) {
-	if g.Tokenizer == nil {
-		facts, err := model.ReadFacts(g.source.Model)
-		return facts.Pad, err
-	}
-	return padID(g.Tokenizer), nil
+	return padID(g.Tokenizer, g.source.Model)
 }
 
 // Question is an example's prompt without its answer: of a chat, what comes before the assistant's last turn.

@@ -158,14 +158,9 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 		}
 		p.clf, p.Labels = saved.Model, saved.Labels
 	}
-	if p.Tokenizer, p.noTok = OpenTokenizer(src.Model); p.Tokenizer != nil {
-		p.pad = padID(p.Tokenizer)
-	} else {
-		facts, err := model.ReadFacts(src.Model)
-		if err != nil {
-			return p, err
-		}
-		p.pad = facts.Pad
+	p.Tokenizer, p.noTok = OpenTokenizer(src.Model)
+	if p.pad, err = padID(p.Tokenizer, src.Model); err != nil {
+		return p, err
 	}
 	if p.model, err = model.Load(s, src.Model, mo); err != nil {
 		return p, err

@@ -186,20 +186,22 @@ func (c Config) loadOptions(labels []string) data.LoadOptions {
 
 // padID is what fills rows up; attention never sees it.
 func (r *run) padID() (int64, error) {
-	if r.tok == nil {
-		facts, err := model.ReadFacts(r.cfg.folder())
-		return facts.Pad, err
-	}
-	return padID(r.tok), nil
+	return padID(r.tok, r.cfg.folder())
 }
 
-// padID is the tokenizer's padding token, else its end token, else some token: the model has an embedding to look up.
-func padID(t *tokenizer.Tokenizer) int64 {
-	if id, ok := t.PadID(); ok {
-		return id
+// padID is the tokenizer's padding token, else its end token, else some token that the model in folder has an embedding
+// of: a token that only a configuration names may have an id beyond them. Without a tokenizer it is the model's own.
+func padID(t *tokenizer.Tokenizer, folder string) (int64, error) {
+	facts, err := model.ReadFacts(folder)
+	if err != nil || t == nil {
+		return facts.Pad, err
 	}
-	id, _ := t.EOSID()
-	return max(id, 0)
+	for _, find := range []func() (int64, bool){t.PadID, t.EOSID} {
+		if id, ok := find(); ok && (facts.Vocab == 0 || id < int64(facts.Vocab)) {
+			return id, nil
+		}
+	}
+	return 0, nil
 }
 
 // Encoder tokenizes for package data, special tokens included. Without a Tokenizer, a row of text fails with
