@@ -11,9 +11,9 @@ func (s *Scope) Empty(shape []int64, d DType, dev Device) Tensor {
 	return s.made("empty", csrc.Empty(s.slot(), s.dims(shape), int(d), dev.index(), false))
 }
 
-// EmptyPinned is an uninitialised tensor in page-locked host memory, from which copies to a GPU run beside
-// computation. It needs CUDA.
-func (s *Scope) EmptyPinned(shape []int64, d DType) Tensor {
+// emptyPinned is an uninitialised tensor in page-locked host memory, from which copies to a GPU run beside the
+// host's work. It needs CUDA.
+func (s *Scope) emptyPinned(shape []int64, d DType) Tensor {
 	return s.made("empty", csrc.Empty(s.slot(), s.dims(shape), int(d), CPU.index(), true))
 }
 
@@ -33,18 +33,25 @@ func (s *Scope) Arange(start, end int64, d DType, dev Device) Tensor {
 	return s.made("arange", csrc.Arange(s.slot(), start, end, int(d), dev.index()))
 }
 
-// Normal draws from N(mean, std²) with libtorch's generator.
+// Normal draws from N(mean, std²) with libtorch's generator for the CPU, so that a seed gives the same numbers on
+// every device.
 func (s *Scope) Normal(shape []int64, mean, std float64, d DType, dev Device) Tensor {
-	t := s.Empty(shape, d, dev)
-	s.check("normal_", csrc.NormalInPlace(t.p, mean, std), t)
-	return t
+	return s.drawn(shape, d, dev, func(t Tensor) { s.check("normal_", csrc.NormalInPlace(t.p, mean, std), t) })
 }
 
-// Uniform draws from [lo, hi) with libtorch's generator.
+// Uniform draws from [lo, hi) as Normal does.
 func (s *Scope) Uniform(shape []int64, lo, hi float64, d DType, dev Device) Tensor {
-	t := s.Empty(shape, d, dev)
-	s.check("uniform_", csrc.UniformInPlace(t.p, lo, hi), t)
-	return t
+	return s.drawn(shape, d, dev, func(t Tensor) { s.check("uniform_", csrc.UniformInPlace(t.p, lo, hi), t) })
+}
+
+func (s *Scope) drawn(shape []int64, d DType, dev Device, fill func(Tensor)) Tensor {
+	t := s.Empty(shape, d, CPU)
+	fill(t)
+	if !dev.IsCUDA() {
+		return t
+	}
+	defer s.Free(t)
+	return s.ToDevice(t, d, dev)
 }
 
 // FromFloat32s copies v, in row-major order, to a new fp32 tensor on the CPU.
@@ -55,6 +62,17 @@ func (s *Scope) FromFloat32s(v []float32, shape ...int64) Tensor {
 // FromInt64s copies v, in row-major order, to a new int64 tensor on the CPU.
 func (s *Scope) FromInt64s(v []int64, shape ...int64) Tensor {
 	return s.fromSlice(unsafe.Pointer(unsafe.SliceData(v)), len(v), Int64, shape)
+}
+
+// Int64sOn copies v, in row-major order, to a new int64 tensor on dev: on a GPU without waiting for it.
+func (s *Scope) Int64sOn(dev Device, v []int64, shape ...int64) Tensor {
+	if !dev.IsCUDA() {
+		return s.FromInt64s(v, shape...)
+	}
+	t := s.emptyPinned(shape, Int64)
+	defer s.Free(t)
+	s.fill(t, unsafe.Pointer(unsafe.SliceData(v)), len(v))
+	return s.ToDevice(t, Int64, dev)
 }
 
 // FromBools copies v, in row-major order, to a new bool tensor on the CPU.
@@ -69,13 +87,18 @@ func (s *Scope) FromRaw(v []byte, d DType, shape ...int64) Tensor {
 
 func (s *Scope) fromSlice(p unsafe.Pointer, n int, d DType, shape []int64) Tensor {
 	t := s.Empty(shape, d, CPU)
+	s.fill(t, p, n)
+	return t
+}
+
+// fill copies n elements at p to t, which is on the host.
+func (s *Scope) fill(t Tensor, p unsafe.Pointer, n int) {
 	if t.Numel() != int64(n) {
 		fail("from slice", "the slice's length differs from the shape's", t)
 	}
-	if n > 0 {
-		copy(unsafe.Slice((*byte)(csrc.Data(t.p)), n*d.Size()), unsafe.Slice((*byte)(p), n*d.Size()))
+	if size := t.DType().Size(); n > 0 {
+		copy(unsafe.Slice((*byte)(csrc.Data(t.p)), n*size), unsafe.Slice((*byte)(p), n*size))
 	}
-	return t
 }
 
 // OverMemory is a tensor over memory that Go's collector does not manage, such as a file mapping: nothing

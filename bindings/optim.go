@@ -37,6 +37,9 @@ func (s *Scope) ScaleAll(ts []Tensor, factor float64) {
 	s.check("scale", csrc.ScaleAllInPlace(raw(ts), factor))
 }
 
+// AddAll adds v to every tensor in place.
+func (s *Scope) AddAll(ts []Tensor, v float64) { s.check("add", csrc.AddAllInPlace(raw(ts), v)) }
+
 // FirstNonFinite is the index of the first tensor with an infinite or NaN element, -1 if there is none.
 func (s *Scope) FirstNonFinite(ts []Tensor) int {
 	var i int32

@@ -133,7 +133,8 @@ func (s *Scope) Tril(a Tensor, diagonal int) Tensor {
 // To is a in another dtype, a itself when it already is.
 func (s *Scope) To(a Tensor, d DType) Tensor { return s.ToDevice(a, d, a.Device()) }
 
-// ToDevice is a in another dtype and on another device; copies from pinned memory are asynchronous.
+// ToDevice is a in another dtype and on another device. Copies to a GPU from pinned memory run beside the host's
+// work; one to the host is there when this returns.
 func (s *Scope) ToDevice(a Tensor, d DType, dev Device) Tensor {
-	return s.made("to", csrc.To(s.slot(), a.p, int(d), dev.index(), true), a)
+	return s.made("to", csrc.To(s.slot(), a.p, int(d), dev.index(), dev.IsCUDA()), a)
 }

@@ -44,12 +44,12 @@ func (c *Cache) Keep(s *bindings.Scope, rows []int) {
 	c.counts = counts
 	_ = s.Run(func(s *bindings.Scope) error {
 		for _, l := range c.layers {
-			at := s.ToDevice(s.FromInt64s(index, int64(len(index))), bindings.Int64, l.k.Device())
+			at := s.Int64sOn(l.k.Device(), index, int64(len(index)))
 			c.replace(&l.k, s.IndexSelect(l.k, 0, at), s)
 			c.replace(&l.v, s.IndexSelect(l.v, 0, at), s)
 		}
 		if c.mask.Defined() {
-			at := s.ToDevice(s.FromInt64s(index, int64(len(index))), bindings.Int64, c.mask.Device())
+			at := s.Int64sOn(c.mask.Device(), index, int64(len(index)))
 			c.replace(&c.mask, s.IndexSelect(c.mask, 0, at), s)
 		}
 		return nil

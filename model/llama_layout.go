@@ -71,7 +71,7 @@ func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int
 		if p.Defined() {
 			p, longest = explicitPositions(t, p, virtual, memory)
 		} else {
-			p = t.ToDevice(t.FromInt64s(at, int64(len(at))/l.length, l.length), bindings.Int64, l.device)
+			p = t.Int64sOn(l.device, at, int64(len(at))/l.length, l.length)
 		}
 		l.cos, l.sin = rotation(s, p, cfg.Rope.frequencies(cfg.HeadDim, longest), d)
 		return nil

@@ -59,7 +59,7 @@ func TurnKeys(s *bindings.Scope, m Model, keys bindings.Tensor, positions int) (
 		return bindings.Tensor{}, errors.New("the model's rotation of keys depends on the text's length (rope_scaling dynamic)")
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		at := s.ToDevice(s.FromInt64s([]int64{int64(positions)}, 1, 1), bindings.Int64, keys.Device())
+		at := s.Int64sOn(keys.Device(), []int64{int64(positions)}, 1, 1)
 		cos, sin := rotation(s, at, l.cfg.Rope.frequencies(l.cfg.HeadDim, 0), bindings.Float)
 		x := s.Reshape(s.To(keys, bindings.Float), 1, -1, 1, int64(l.cfg.HeadDim))
 		return s.Reshape(s.Rotate(x, cos, sin), keys.Shape()...)

@@ -209,7 +209,9 @@ func (a *adapter) make(s *bindings.Scope, m model.Model, g given) error {
 		}
 		for _, sp := range specs {
 			t := g.own[sp.name]
-			if !t.Defined() {
+			if t.Defined() {
+				t = s.ToDevice(t, t.DType(), device(m))
+			} else {
 				if t, err = sp.init(s, m, sp.shape); err != nil {
 					return err
 				}

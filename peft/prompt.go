@@ -32,9 +32,9 @@ func (p *prompt) init(s *bindings.Scope, m model.Model, shape []int64) (bindings
 		if err != nil {
 			return bindings.Tensor{}, err
 		}
-		ids = s.ToDevice(s.FromInt64s(list, shape[0]), bindings.Int64, words.Device())
+		ids = s.Int64sOn(words.Device(), list, shape[0])
 	default:
-		ids = s.ToDevice(s.FromInt64s(randomIDs(s, shape[0], rows), shape[0]), bindings.Int64, words.Device())
+		ids = s.Int64sOn(words.Device(), randomIDs(s, shape[0], rows), shape[0])
 	}
 	return s.To(s.Embedding(words, ids), bindings.Float), nil
 }

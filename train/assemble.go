@@ -27,6 +27,7 @@ func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
 	cfg.setLevers(s)
 	s.SetThreads(threads(cfg.Threads))
 	s.SetDeterministic(cfg.Deterministic)
+	s.AllowTF32(cfg.TF32)
 	s.FlushDenormals(true)
 	s.Seed(cfg.Seed)
 	return Machine{dev, precision, note}, nil

@@ -65,7 +65,7 @@ func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *Part, states
 			s.Inference(func() {
 				var out model.Output
 				s.Autocast(r.dev, r.amp, func() { out = r.model.Forward(s, input(s, b, r.dev)) })
-				at := s.ToDevice(s.FromInt64s(headRows(r.model, b), int64(b.Rows)), bindings.Int64, r.dev)
+				at := s.Int64sOn(r.dev, headRows(r.model, b), int64(b.Rows))
 				read := s.To(s.IndexSelect(s.Reshape(out.Hidden, -1, out.Hidden.Size(-1)), 0, at), bindings.Float)
 				for k, example := range batches[i] {
 					s.Copy(s.Narrow(states, 0, int64(from+example), 1), s.Narrow(read, 0, int64(k), 1))

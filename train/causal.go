@@ -41,8 +41,8 @@ func (Causal) loss(s *bindings.Scope, m model.CausalLM, out model.Output, b data
 	}
 	dev := out.Hidden.Device()
 	flat := s.Reshape(out.Hidden, -1, out.Hidden.Size(-1))
-	h := s.IndexSelect(flat, 0, s.ToDevice(s.FromInt64s(rows, n), bindings.Int64, dev))
-	want := s.ToDevice(s.FromInt64s(targets, n), bindings.Int64, dev)
+	h := s.IndexSelect(flat, 0, s.Int64sOn(dev, rows, n))
+	want := s.Int64sOn(dev, targets, n)
 	if m.Hooks().Unembed != nil { // a method's map stands in for the head
 		return mappedLoss(s, m, h, want), int(n)
 	}

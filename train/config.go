@@ -45,6 +45,7 @@ type Config struct {
 	Threads       int       `yaml:"threads" usage:"CPU threads (default: all cores)"`
 	Seed          uint64    `yaml:"seed" usage:"seed of everything random"`
 	Deterministic bool      `yaml:"deterministic" usage:"use deterministic algorithms only"`
+	TF32          bool      `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
 
 	Epochs      int      `yaml:"epochs" usage:"passes over the training data"`
 	MaxSteps    int      `yaml:"max-steps" usage:"stop after this many optimizer steps"`

@@ -303,7 +303,7 @@ func outputs(ctx context.Context, s *bindings.Scope, m model.Model, texts [][]in
 		}
 		err := s.Run(func(s *bindings.Scope) error {
 			s.Inference(func() {
-				in := model.Input{IDs: s.ToDevice(s.FromInt64s(ids, 1, int64(len(ids))), bindings.Int64, dev)}
+				in := model.Input{IDs: s.Int64sOn(dev, ids, 1, int64(len(ids)))}
 				out := m.Forward(s, in)
 				var y bindings.Tensor
 				switch {

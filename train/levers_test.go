@@ -15,16 +15,23 @@ import (
 	"gopeft/train/report"
 )
 
-// A run without a means of speed learns what one with it does.
-func TestLeversChangeNothing(t *testing.T) {
+// writeClasses makes rows of ids that every tiny model knows, whose class is their first token.
+func writeClasses(t *testing.T, n int) string {
+	t.Helper()
 	var b strings.Builder
-	for i := range 700 { // more tokens in a part than a pass takes
+	for i := range n {
 		fmt.Fprintf(&b, "{\"input_ids\": [%d, 5, 6, %d, 7, 8, %d, 9, 10, %d, 11], \"label\": %d}\n", 3+i%3, 12+i%7, 12+i%5, 12+i%11, i%3)
 	}
-	rows := filepath.Join(t.TempDir(), "rows.jsonl")
-	if err := os.WriteFile(rows, []byte(b.String()), 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), "rows.jsonl")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// A run without a means of speed learns what one with it does.
+func TestLeversChangeNothing(t *testing.T) {
+	rows := writeClasses(t, 700) // more tokens in a part than a pass takes
 	for _, name := range []string{"distilbert/tiny", "llama/seqcls"} {
 		for _, run := range []struct {
 			method, amp string

@@ -107,7 +107,6 @@ func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(nam
 		}
 		if len(o.v) > 0 {
 			o.count[i]++
-			s.Fill(o.steps[i], float64(o.count[i]))
 			v, steps = append(v, o.v[i]), append(steps, o.steps[i])
 		}
 	}
@@ -118,9 +117,18 @@ func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(nam
 	case "sgd":
 		s.SGDStep(params, grads, m, lr, o.cfg.Momentum, weightDecay, o.fresh)
 	default:
+		s.AddAll(steps, 1)
 		s.AdamStep(params, grads, m, v, steps, bindings.AdamOptions{
 			LR: lr, Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, WeightDecay: weightDecay, Decoupled: o.cfg.Name == "adamw",
 		})
+	}
+}
+
+// setCounts sets the steps taken, per parameter.
+func (o *Optimizer) setCounts(s *bindings.Scope, counts []int) {
+	copy(o.count, counts)
+	for i, steps := range o.steps {
+		s.Fill(steps, float64(o.count[i]))
 	}
 }
 

@@ -100,7 +100,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir, fingerprint string) (Progres
 		}
 	}
 	t.At, t.checked = p.Position, p.Checked
-	copy(t.Opt.count, p.Counts)
+	t.Opt.setCounts(s, p.Counts)
 	t.Opt.fresh = !p.SGDBegun
 	return p, nil
 }

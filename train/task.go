@@ -36,7 +36,7 @@ func input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
 		if v == nil {
 			return bindings.Tensor{}
 		}
-		return s.ToDevice(s.FromInt64s(v, rows, width), bindings.Int64, dev)
+		return s.Int64sOn(dev, v, rows, width)
 	}
 	in := model.Input{IDs: put(b.IDs), Positions: put(b.Positions), Segments: put(b.Segments)}
 	if b.Tokens < b.Rows*b.Width {
@@ -54,7 +54,7 @@ type Classification struct {
 func (c Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
 	in.Pooled = !c.WholeBlocks
 	logits := s.To(m.Classify(s, in, m.Forward(s, in)), bindings.Float)
-	labels := s.ToDevice(s.FromInt64s(b.Labels, int64(b.Rows)), bindings.Int64, logits.Device())
+	labels := s.Int64sOn(logits.Device(), b.Labels, int64(b.Rows))
 	return Measure{
 		Loss:    s.CrossEntropy(logits, labels, data.IgnoreTarget, false),
 		Correct: s.Sum(s.Compare(s.ArgMax(logits, 1), bindings.Equal, labels)),

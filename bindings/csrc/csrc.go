@@ -143,6 +143,8 @@ package csrc
 #cgo nocallback gp_first_nonfinite
 #cgo noescape gp_scale_all_
 #cgo nocallback gp_scale_all_
+#cgo noescape gp_add_all_
+#cgo nocallback gp_add_all_
 */
 import "C"
 
@@ -443,6 +445,10 @@ func FirstNonfinite(ts []Tensor, index *int32) string {
 
 func ScaleAllInPlace(ts []Tensor, factor float64) string {
 	return message(C.gp_scale_all_(listPtr(ts), C.int(len(ts)), C.double(factor)))
+}
+
+func AddAllInPlace(ts []Tensor, v float64) string {
+	return message(C.gp_add_all_(listPtr(ts), C.int(len(ts)), C.double(v)))
 }
 
 // Malloc is C memory: unlike Go's, pointers into it may be kept and written by libtorch.

@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
+#include <c10/core/AutogradState.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -172,12 +173,24 @@ char* gp_fill_(gp_tensor t, double v) { GUARD(c10::NoGradGuard g; T(t).fill_(v);
 
 char* gp_set_requires_grad(gp_tensor t, int on) { GUARD(T(t).set_requires_grad(on != 0);) }
 
+namespace {
+// ThisThread makes autograd run a graph where it is asked to, on a GPU too, rather than on a thread of the device:
+// modes and a checkpointed block's second run belong to the thread. An engine other than libtorch's own, such as
+// checkpoint.cc's, would have no such thread.
+struct ThisThread {
+  ThisThread() : was(state().get_multithreading_enabled()) { state().set_multithreading_enabled(false); }
+  ~ThisThread() { state().set_multithreading_enabled(was); }
+  static c10::AutogradState& state() { return c10::AutogradState::get_tls_state(); }
+  bool was;
+};
+}  // namespace
+
 char* gp_backward(gp_tensor loss, gp_tensor grad) {
-  GUARD(T(loss).backward(opt(grad), /*retain_graph=*/false, /*create_graph=*/false);)
+  GUARD(ThisThread here; T(loss).backward(opt(grad), /*retain_graph=*/false, /*create_graph=*/false);)
 }
 
 char* gp_grad_of(gp_tensor* outs, gp_tensor output, gp_tensor grad, gp_tensor* inputs, int n) {
-  GUARD(std::vector<Tensor> seeds; if (grad) seeds.push_back(T(grad));
+  GUARD(ThisThread here; std::vector<Tensor> seeds; if (grad) seeds.push_back(T(grad));
         auto grads = torch::autograd::grad({T(output)}, list(inputs, n), seeds, false, false, /*allow_unused=*/true);
         for (int i = 0; i < n; i++) outs[i] = grads[static_cast<size_t>(i)].defined()
                                                   ? box(grads[static_cast<size_t>(i)]) : nullptr;)
@@ -242,7 +255,10 @@ char* gp_rng_set(gp_tensor state, int device) {
 int gp_threads(void) { return at::get_num_threads(); }
 char* gp_set_threads(int n) { GUARD(at::set_num_threads(n);) }
 
-void gp_set_deterministic(int on) { at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false); }
+void gp_set_deterministic(int on) {
+  if (on) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // without which libtorch refuses cuBLAS
+  at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false);
+}
 
 void gp_flush_denormal(int on) { at::globalContext().setFlushDenormal(on != 0); }
 
@@ -398,4 +414,8 @@ char* gp_first_nonfinite(gp_tensor* ts, int n, int* index) {
 
 char* gp_scale_all_(gp_tensor* ts, int n, double factor) {
   GUARD(c10::NoGradGuard guard; auto l = list(ts, n); if (n) at::_foreach_mul_(l, factor);)
+}
+
+char* gp_add_all_(gp_tensor* ts, int n, double v) {
+  GUARD(c10::NoGradGuard guard; auto l = list(ts, n); if (n) at::_foreach_add_(l, v);)
 }

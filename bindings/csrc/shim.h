@@ -103,6 +103,7 @@ char* gp_update_scale(gp_tensor scale, gp_tensor growth_tracker, gp_tensor found
 char* gp_norm(gp_tensor* ts, int n, double* total);  // global L2 norm
 char* gp_first_nonfinite(gp_tensor* ts, int n, int* index);  // -1 when every element is finite
 char* gp_scale_all_(gp_tensor* ts, int n, double factor);
+char* gp_add_all_(gp_tensor* ts, int n, double v);
 
 #ifdef __cplusplus
 }

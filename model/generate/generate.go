@@ -218,7 +218,7 @@ func (r *run) lastTokens(s *bindings.Scope, rows []*row) model.Input {
 
 func (r *run) upload(s *bindings.Scope, v []int64, rows, width int) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		return s.ToDevice(s.FromInt64s(v, int64(rows), int64(width)), bindings.Int64, r.device)
+		return s.Int64sOn(r.device, v, int64(rows), int64(width))
 	})
 }
 

@@ -62,6 +62,7 @@ type Config struct {
 	Dropout   float64  `yaml:"dropout" usage:"dropout rate of the base model (default: the config's; distilbert's is 0.1)"`
 	Recompute bool     `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass"`
 	Device    string   `yaml:"device" usage:"auto, cpu, cuda or cuda:N"`
+	TF32      bool     `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32"`
 	Threads   int      `yaml:"threads" usage:"CPU threads (default: all cores)"`
 	Seed      uint64   `yaml:"seed" usage:"seed of everything random"`
 	Without   []string `yaml:"without" usage:"means of speed to do without, as train has them"`
@@ -188,7 +189,7 @@ func (c Config) run() train.Config {
 	r := train.Defaults()
 	r.Method, r.Model, r.AMP, r.Device, r.Threads, r.Seed = c.Method, c.Model, c.AMP, c.Device, c.Threads, c.Seed
 	r.Epochs, r.MaxSteps, r.BatchSize, r.Optimizer, r.Dropout, r.Recompute, r.Peft = 1, c.Steps, c.Batch, c.Optimizer, c.Dropout, c.Recompute, c.Peft
-	r.Without = c.Without
+	r.Without, r.TF32 = c.Without, c.TF32
 	r.LogEvery = 1 // every step's own loss
 	return r
 }

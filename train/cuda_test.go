@@ -1,0 +1,147 @@
+package train_test
+
+import (
+	"context"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopeft/model/modeltest"
+	"gopeft/train"
+)
+
+// nvidiaDriver is there where an NVIDIA driver is.
+const nvidiaDriver = "/dev/nvidiactl"
+
+// cuda skips a test, saying so, where there is no GPU.
+func cuda(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(nvidiaDriver); err != nil {
+		t.Skip("there is no NVIDIA driver: runs on a GPU are not tested here")
+	}
+}
+
+// sameCurve compares the losses of two runs.
+func sameCurve(t *testing.T, got, want []float64, tol float64) {
+	t.Helper()
+	if len(got) != len(want) || len(want) == 0 {
+		t.Fatalf("%d losses, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if !(math.Abs(got[i]-want[i]) <= tol) {
+			t.Errorf("loss %d is %v, want %v", i, got[i], want[i])
+			return
+		}
+	}
+}
+
+// A run on a GPU learns what one on the CPU does, whatever the method and the precision: the first weights and the
+// order of the rows are the same.
+func TestCUDALearnsWhatTheCPUDoes(t *testing.T) {
+	cuda(t)
+	for _, m := range []struct {
+		name string
+		cfg  func(t *testing.T, method string) train.Config
+	}{
+		{"distilbert", tinyConfig},
+		{"llama/seqcls", func(t *testing.T, method string) train.Config {
+			cfg := tinyConfig(t, method)
+			cfg.Model, cfg.Data = modeltest.Testdata(t, "llama/seqcls"), writeClasses(t, 120)
+			return cfg
+		}},
+		{"llama/gqa", causalConfig},
+		{"llama/tied", func(t *testing.T, method string) train.Config {
+			cfg := causalConfig(t, method)
+			cfg.Model, cfg.Pack, cfg.Recompute, cfg.GradAccum = modeltest.Testdata(t, "llama/tied"), false, false, 1
+			return cfg
+		}},
+	} {
+		for _, method := range train.Methods() {
+			base := m.cfg(t, method)
+			base.Dropout, base.Peft.LoRADropout, base.LR, base.Clip = 0, 0, 1e-3, 1
+			base.Peft.VirtualTokens, base.Peft.AdapterLength, base.Peft.Bottleneck = 3, 3, 8
+			base.Device = "cpu"
+			if _, err := train.Run(context.Background(), base, train.Refuse, train.Quiet{}); err != nil {
+				t.Logf("%s/%s is left out: %v", m.name, method, err)
+				continue
+			}
+			if method == train.Features {
+				continue
+			}
+			want := runLosses(t, base.Out)
+			for _, amp := range []struct {
+				name string
+				tol  float64
+			}{{"none", 2e-4}, {"bf16", 0.05}, {"fp16", 0.02}} {
+				t.Run(strings.Join([]string{m.name, method, amp.name}, "/"), func(t *testing.T) {
+					cfg := base
+					cfg.Device, cfg.AMP, cfg.Out = "cuda", amp.name, filepath.Join(t.TempDir(), "cuda")
+					sum := mustRun(t, cfg, train.Refuse)
+					if !(sum.PeakCUDAMB > 0) {
+						t.Errorf("the GPU held %v MB at most", sum.PeakCUDAMB)
+					}
+					sameCurve(t, runLosses(t, cfg.Out), want, amp.tol)
+				})
+			}
+		}
+	}
+}
+
+// What is set beside the method holds on a GPU too.
+func TestCUDASettings(t *testing.T) {
+	cuda(t)
+	for name, set := range map[string]func(*train.Config){
+		"adamw":      func(c *train.Config) { c.Optimizer, c.WeightDecay = "adamw", 0.01 },
+		"sgd":        func(c *train.Config) { c.Optimizer, c.Momentum, c.LR = "sgd", 0.9, 1e-2 },
+		"recompute":  func(c *train.Config) { c.Recompute = true },
+		"accumulate": func(c *train.Config) { c.GradAccum = 3 },
+		"tokens":     func(c *train.Config) { c.MaxTokens = 64 },
+		"cached":     func(c *train.Config) { c.Method, c.CacheStates = "last", true },
+		"dora":       func(c *train.Config) { c.Method = "dora" },
+		"without":    func(c *train.Config) { c.Without = train.Levers() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := tinyConfig(t, "lora")
+			base.Dropout, base.Device, base.LR = 0, "cpu", 1e-3
+			set(&base)
+			mustRun(t, base, train.Refuse)
+			cfg := base
+			cfg.Device, cfg.Out = "cuda", filepath.Join(t.TempDir(), "cuda")
+			mustRun(t, cfg, train.Refuse)
+			sameCurve(t, runLosses(t, cfg.Out), runLosses(t, base.Out), 2e-4)
+		})
+	}
+}
+
+// A run on a GPU that was interrupted goes on to the same bits, dropout and loss scaler included.
+func TestCUDAResumes(t *testing.T) {
+	cuda(t)
+	for _, amp := range []string{"none", "bf16", "fp16"} {
+		t.Run(amp, func(t *testing.T) {
+			whole := manyToScore(t)
+			whole.Device, whole.AMP, whole.Deterministic = "cuda", amp, true
+			mustRun(t, whole, train.Refuse)
+			want := comparable(t, whole.Out)
+			cfg := whole
+			cfg.Out = filepath.Join(t.TempDir(), "stopped")
+			interrupt(t, cfg, "train", 3)
+			mustRun(t, cfg, train.Resume)
+			for name, content := range comparable(t, cfg.Out) {
+				if content != want[name] {
+					t.Errorf("%s is not what the run without a break wrote", name)
+				}
+			}
+		})
+	}
+}
+
+func TestCUDADeviceThatIsNotThere(t *testing.T) {
+	cuda(t)
+	cfg := tinyConfig(t, "lora")
+	cfg.Device = "cuda:99"
+	if _, err := train.Run(context.Background(), cfg, train.Refuse, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "cuda:99") {
+		t.Errorf("got %v", err)
+	}
+}
