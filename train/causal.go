@@ -299,7 +299,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &runData{task: Causal{}, ready: make(chan error, 1)}
+	d := &runData{task: Causal{WholeLogits: !cfg.Has(LeverChunks)}, ready: make(chan error, 1)}
 	r.data = d
 	go func() {
 		d.ready <- func() error {
