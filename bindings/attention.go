@@ -16,7 +16,7 @@ func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 		msg := csrc.FusedAttention(s.slot(), q.p, k.p, v.p, nil, true, scale, dropout)
 		return s.made("attention", msg, q, k, v)
 	}
-	fused := q.Device().IsCUDA() || dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
+	fused := s.onGPU(q) || !q.Device().IsCUDA() && dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
 	if fused {
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, nil, dropout, true, scale, q.Size(1) != k.Size(1))
 		return s.made("attention", msg, q, k, v)

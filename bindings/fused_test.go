@@ -33,7 +33,7 @@ func fusedCases() []fusedCase {
 			} else {
 				var bias Tensor
 				if mask != nil {
-					bias = mask(s, q.Size(2), k.Size(2))
+					bias = s.ToDevice(mask(s, q.Size(2), k.Size(2)), Float, q.Device())
 				}
 				o = s.Attention(q, k, v, bias, 0, 0)
 			}
@@ -116,20 +116,20 @@ func fusedCases() []fusedCase {
 }
 
 // run gives f's result and the gradients of Σ f·weights, in fp32.
-func (c fusedCase) run(s *Scope, fused, autocast bool, d bindings.DType) map[string][]float32 {
+func (c fusedCase) run(s *Scope, dev bindings.Device, fused, autocast bool, d bindings.DType) map[string][]float32 {
 	defer s.SetFused(s.SetFused(fused))
 	s.Seed(11)
 	out := map[string][]float32{}
 	var in []Tensor
 	for i, shape := range c.inputs {
-		x := s.To(s.Normal(shape, 0.1, 1, Float, CPU), d)
+		x := s.To(s.Normal(shape, 0.1, 1, Float, dev), d)
 		s.SetRequiresGrad(x, i < len(c.inputs)-c.fixed)
 		in = append(in, x)
 	}
 	var y Tensor
 	compute := func() { y = c.f(s, in) }
 	if autocast {
-		s.Autocast(CPU, bindings.BFloat16, compute)
+		s.Autocast(dev, bindings.BFloat16, compute)
 	} else {
 		compute()
 	}
@@ -137,7 +137,7 @@ func (c fusedCase) run(s *Scope, fused, autocast bool, d bindings.DType) map[str
 	if !y.RequiresGrad() {
 		return out
 	}
-	s.BackwardWith(y, s.To(s.Normal(y.Shape(), 0, 1, Float, CPU), y.DType()))
+	s.BackwardWith(y, s.To(s.Normal(y.Shape(), 0, 1, Float, dev), y.DType()))
 	for i, x := range in {
 		if g := s.Grad(x); g.Defined() {
 			out[fmt.Sprint("gradient ", i)] = g.Float32s()
@@ -156,7 +156,7 @@ func TestFusedEqualsComposed(t *testing.T) {
 		for _, c := range fusedCases() {
 			t.Run(m.name+"/"+c.name, func(t *testing.T) {
 				bindingstest.Do(t, func(s *Scope) error {
-					got, want := c.run(s, true, m.autocast, m.dtype), c.run(s, false, m.autocast, m.dtype)
+					got, want := c.run(s, CPU, true, m.autocast, m.dtype), c.run(s, CPU, false, m.autocast, m.dtype)
 					if len(got) != len(want) {
 						t.Fatalf("%d tensors, composed %d", len(got), len(want))
 					}

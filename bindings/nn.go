@@ -21,6 +21,9 @@ func (s *Scope) fused(a, b, c, d Tensor) bool {
 	return !s.buf.composed && csrc.Fusable(a.p, b.p, c.p, d.p)
 }
 
+// onGPU reports whether t is where operations are to take few kernels.
+func (s *Scope) onGPU(t Tensor) bool { return !s.buf.composed && t.Device().IsCUDA() }
+
 // Linear is x·wᵀ + b for w [out, in] and b [out] or none.
 func (s *Scope) Linear(x, w, b Tensor) Tensor {
 	if s.fused(x, w, b, Tensor{}) {
@@ -77,6 +80,9 @@ func (s *Scope) AddLayerNorm(x, residual, w, b Tensor, eps, dropout float64) Ten
 func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
 	if s.fused(x, w, Tensor{}, Tensor{}) {
 		return s.made("rms_norm", csrc.RMSNorm(s.slot(), x.p, w.p, eps), x, w)
+	}
+	if x.DType() == w.DType() && s.onGPU(x) && csrc.HasScaledRMS() {
+		return s.made("rms_norm", csrc.ScaledRMS(s.slot(), x.p, w.p, eps), x, w)
 	}
 	return s.In(func(s *Scope) Tensor {
 		d := x.DType()
@@ -152,9 +158,14 @@ func (s *Scope) Dropout(x Tensor, p float64) Tensor {
 // Rotate applies rotary position embeddings in HuggingFace's half-split layout: x·cos + rotateHalf(x)·sin
 // for x [B, H, S, D] and cos, sin broadcastable to it (Su et al. 2021).
 func (s *Scope) Rotate(x, cos, sin Tensor) Tensor {
-	oneHead := x.Dim() == 4 && (cos.Dim() < 3 || cos.Size(-3) == 1) && (sin.Dim() < 3 || sin.Size(-3) == 1)
-	if oneHead && !cos.RequiresGrad() && !sin.RequiresGrad() && s.fused(x, cos, sin, Tensor{}) {
-		return s.made("rotate", csrc.Rotate(s.slot(), x.p, cos.p, sin.p), x, cos, sin)
+	if !cos.RequiresGrad() && !sin.RequiresGrad() {
+		oneHead := x.Dim() == 4 && (cos.Dim() < 3 || cos.Size(-3) == 1) && (sin.Dim() < 3 || sin.Size(-3) == 1)
+		switch {
+		case oneHead && s.fused(x, cos, sin, Tensor{}):
+			return s.made("rotate", csrc.Rotate(s.slot(), x.p, cos.p, sin.p), x, cos, sin)
+		case s.onGPU(x):
+			return s.made("rotate", csrc.Turn(s.slot(), x.p, cos.p, sin.p), x, cos, sin)
+		}
 	}
 	return s.In(func(s *Scope) Tensor {
 		half := x.Size(-1) / 2
@@ -173,8 +184,11 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 	if s.fusedAttention(q, k, v, bias, dropout) {
 		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, scale, dropout), q, k, v, bias)
 	}
-	if dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float {
-		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, 0, false, scale, q.Size(1) != k.Size(1))
+	// libtorch's kernel: on a GPU wherever it has one that copies neither scores nor heads, on the CPU where it is the faster.
+	grouped := q.Size(1) != k.Size(1)
+	cpu := dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
+	if s.onGPU(q) && !(grouped && bias.Defined()) || !q.Device().IsCUDA() && cpu {
+		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, dropout, false, scale, grouped)
 		return s.made("attention", msg, q, k, v, bias)
 	}
 	return s.In(func(s *Scope) Tensor { return s.attentionComposed(q, k, v, bias, scale, dropout) })
@@ -186,8 +200,8 @@ func (s *Scope) fusedAttention(q, k, v, bias Tensor, dropout float64) bool {
 	return plain && dropout < 1 && s.fused(q, k, v, bias)
 }
 
-// attentionComposed is Attention from its parts; libtorch's fused kernel is slower than it in bf16 and with
-// dropout on the CPU.
+// attentionComposed is Attention from its parts; libtorch's kernel is slower than it in bf16 and with dropout on the
+// CPU.
 func (s *Scope) attentionComposed(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 	b, h, sq, d := q.Size(0), q.Size(1), q.Size(2), q.Size(3)
 	hkv, sk := k.Size(1), k.Size(2)

@@ -10,13 +10,14 @@ import (
 type AdamOptions struct {
 	LR, Beta1, Beta2, Eps, WeightDecay float64
 	Decoupled                          bool // AdamW: decay the weights apart from the gradient
+	Composed                           bool // of libtorch's plain operations, one parameter at a time
 }
 
-// AdamStep updates all parameters in one fused pass. m and v are the moments, steps fp32 scalars that
+// AdamStep updates all parameters, in one fused pass unless o says otherwise. m and v are the moments, steps fp32 scalars that
 // already count this step (one per parameter).
 func (s *Scope) AdamStep(params, grads, m, v, steps []Tensor, o AdamOptions) {
 	msg := csrc.AdamStep(raw(params), raw(grads), raw(m), raw(v), raw(steps),
-		o.LR, o.Beta1, o.Beta2, o.WeightDecay, o.Eps, o.Decoupled)
+		o.LR, o.Beta1, o.Beta2, o.WeightDecay, o.Eps, o.Decoupled, !o.Composed)
 	s.check("adam", msg)
 }
 

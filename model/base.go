@@ -100,7 +100,11 @@ func (b *base) fill(s *bindings.Scope, c *hf.Checkpoint, r hf.Request, initRange
 		if ts, err = c.Load(s, r); err != nil {
 			return nil, err
 		}
-		b.source, b.path = c, c.Path
+		if b.path = c.Path; !r.Copy {
+			b.source = c
+		} else if err := c.Close(); err != nil {
+			return nil, fmt.Errorf("model %s: %w", c.Path, err)
+		}
 	}
 	for i, p := range b.params.list {
 		if p.T = ts[i]; p.T.Defined() {

@@ -141,7 +141,7 @@ func openDistilBERT(s *bindings.Scope, c *hf.Checkpoint, o Options, cfg DistilBE
 	} else {
 		m.config["architectures"] = []string{"DistilBertModel"}
 	}
-	r.Wants, r.DType, r.Device = m.wants(fresh), o.DType, o.Device
+	r.Wants, r.DType, r.Device, r.Copy = m.wants(fresh), o.DType, o.Device, o.Copy
 	if !o.Classify { // a head in the file has no use
 		ignore := r.Ignore
 		r.Ignore = func(name string) bool {

@@ -201,7 +201,7 @@ func loadLLaMA(s *bindings.Scope, c *hf.Checkpoint, o Options) (*LLaMA, error) {
 		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	m.finishConfig(o)
-	r.Wants, r.DType, r.Device = m.wants(fresh), o.DType, o.Device
+	r.Wants, r.DType, r.Device, r.Copy = m.wants(fresh), o.DType, o.Device, o.Copy
 	ignore := r.Ignore
 	r.Ignore = func(name string) bool {
 		// Heads of another task, an alias of the embedding table, and tables that old versions saved.

@@ -24,6 +24,8 @@ type Options struct {
 	Device   bindings.Device
 	// Dropout overrides the checkpoint's own rates (hidden, attention and classifier) when not nil.
 	Dropout *float64
+	// Copy puts the weights into memory of their own, in place of using them where their file is mapped.
+	Copy bool
 }
 
 // Load opens the checkpoint at path (a HuggingFace folder or a GGUF file) and builds its model. The weights

@@ -1,10 +1,14 @@
 package model_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"gopeft/bindings"
 	"gopeft/bindings/bindingstest"
@@ -81,6 +85,65 @@ func TestTrainedWeightsAreKept(t *testing.T) {
 		}
 		return m.Close()
 	})
+}
+
+// A copied weight does not lie in its file, which is closed.
+func TestCopiedWeightsNeedNoFile(t *testing.T) {
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		for _, name := range []string{"distilbert/tiny", "distilbert/bert", "distilbert/tiny-bin", "distilbert/tiny-sharded", "llama/base", "llama/base-bf16"} {
+			path := modeltest.Testdata(t, name)
+			for _, dtype := range []bindings.DType{bindings.Float, bindings.BFloat16} {
+				m, err := model.Load(s, path, model.Options{DType: dtype})
+				if err != nil {
+					return err
+				}
+				copied, err := model.Load(s, path, model.Options{DType: dtype, Copy: true})
+				if err != nil {
+					return err
+				}
+				for i, p := range copied.Params().All() {
+					q := m.Params().All()[i]
+					if p.Mapped() || inFile(t, p.T, path) {
+						t.Errorf("%s: %s lies in the file", name, p.Name)
+					}
+					if q.Mapped() && !inFile(t, q.T, path) {
+						t.Errorf("%s: %s does not lie in the file", name, q.Name)
+					}
+					if p.T.DType() != dtype || !slices.Equal(p.T.Float32s(), q.T.Float32s()) {
+						t.Errorf("%s: %s differs", name, p.Name)
+					}
+				}
+				if err := errors.Join(m.Close(), copied.Close()); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// inFile reports whether a tensor's memory is a mapping of a file in the folder.
+func inFile(t *testing.T, x bindings.Tensor, folder string) bool {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	if err := x.View(func(raw []byte) error {
+		at := uintptr(unsafe.Pointer(unsafe.SliceData(raw)))
+		for line := range strings.Lines(string(maps)) {
+			var first, end uintptr
+			if _, err := fmt.Sscanf(line, "%x-%x", &first, &end); err != nil {
+				return err
+			}
+			found = found || first <= at && at < end && strings.Contains(line, folder)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func TestDescribeSaysWhatLoadMakes(t *testing.T) {

@@ -52,7 +52,8 @@ func NewTrainer(s *bindings.Scope, cfg Config, on Machine, m model.Model, method
 		return nil, &UsageError{err}
 	}
 	trainable := method.Trainable(m)
-	opt, err := NewOptimizer(s, OptimizerConfig{Name: cfg.Optimizer, WeightDecay: cfg.WeightDecay, Momentum: cfg.Momentum, NoDecay: BiasOrNorm}, trainable)
+	opt, err := NewOptimizer(s, OptimizerConfig{Name: cfg.Optimizer, WeightDecay: cfg.WeightDecay, Momentum: cfg.Momentum, NoDecay: BiasOrNorm,
+		Composed: !cfg.Has(LeverOptimizer)}, trainable)
 	if err != nil {
 		return nil, &UsageError{err}
 	}

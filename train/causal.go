@@ -14,18 +14,20 @@ import (
 )
 
 // Causal is next-token prediction: cross-entropy over the tokens that have a target, without ever holding
-// the logits of a whole batch.
-type Causal struct{}
+// the logits of a whole batch unless it is told to.
+type Causal struct {
+	WholeLogits bool // the logits of all targets exist at once
+}
 
 // Measure implements Task. The language model's head runs only where there is a target.
-func (Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
+func (c Causal) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
 	out := m.Forward(s, in)
-	loss, _ := Causal{}.loss(s, m.(model.CausalLM), out, b, 0, b.Rows)
+	loss, _ := c.loss(s, m.(model.CausalLM), out, b, 0, b.Rows)
 	return Measure{Loss: loss}
 }
 
 // loss is the sum over the targets of some rows of a batch, and their number.
-func (Causal) loss(s *bindings.Scope, m model.CausalLM, out model.Output, b data.Batch, from, to int) (bindings.Tensor, int) {
+func (c Causal) loss(s *bindings.Scope, m model.CausalLM, out model.Output, b data.Batch, from, to int) (bindings.Tensor, int) {
 	width := b.Width + out.Virtual
 	var rows, targets []int64
 	for i := from * b.Width; i < to*b.Width; i++ {
@@ -43,7 +45,10 @@ func (Causal) loss(s *bindings.Scope, m model.CausalLM, out model.Output, b data
 	flat := s.Reshape(out.Hidden, -1, out.Hidden.Size(-1))
 	h := s.IndexSelect(flat, 0, s.Int64sOn(dev, rows, n))
 	want := s.Int64sOn(dev, targets, n)
-	if m.Hooks().Unembed != nil { // a method's map stands in for the head
+	switch {
+	case c.WholeLogits:
+		return logitsLoss(s, m, h, want), int(n)
+	case m.Hooks().Unembed != nil: // a method's map stands in for the head
 		return mappedLoss(s, m, h, want), int(n)
 	}
 	return s.LMCrossEntropy(h, m.LMWeight(), want, data.IgnoreTarget, false, 0), int(n)
@@ -56,13 +61,11 @@ const chunkBytes = 64 << 20
 // want [n]. Where the logits are many they exist for a chunk of tokens at a time: the backward pass computes each
 // chunk's again.
 func mappedLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
-	loss := func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
-		return s.CrossEntropy(s.To(m.Logits(s, ts[0]), bindings.Float), ts[1], data.IgnoreTarget, false)
-	}
 	n, chunk := h.Size(0), max(1, chunkBytes/(4*int64(m.Info().Vocab)))
 	if n <= chunk {
-		return loss(s, []bindings.Tensor{h, want})
+		return logitsLoss(s, m, h, want)
 	}
+	loss := func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor { return logitsLoss(s, m, ts[0], ts[1]) }
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		var sum bindings.Tensor
 		for from := int64(0); from < n; from += chunk {
@@ -75,6 +78,11 @@ func mappedLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bi
 		}
 		return sum
 	})
+}
+
+// logitsLoss is mappedLoss of the logits as a whole.
+func logitsLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
+	return s.CrossEntropy(s.To(m.Logits(s, h), bindings.Float), want, data.IgnoreTarget, false)
 }
 
 // CausalEncoder turns examples into token sequences.
@@ -291,7 +299,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &runData{task: Causal{}, ready: make(chan error, 1)}
+	d := &runData{task: Causal{WholeLogits: !cfg.Has(LeverChunks)}, ready: make(chan error, 1)}
 	r.data = d
 	go func() {
 		d.ready <- func() error {

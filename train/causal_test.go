@@ -331,6 +331,13 @@ func TestLogitsOfATrainedHeadExistInChunks(t *testing.T) {
 		if want := []int64{128, 128, 42, 42, 128, 128}; !cmp.Equal(slices.Sorted(slices.Values(head.rows)), slices.Sorted(slices.Values(want))) {
 			t.Errorf("rows of logits made at once: %v, want %v", head.rows, want)
 		}
+		head.rows = nil
+		whole := grads(func(s *bindings.Scope) bindings.Tensor {
+			return train.Causal{WholeLogits: true}.Measure(s, m, b, in(s)).Loss
+		})
+		if want := []int64{2 * (width - 1)}; !slices.Equal(head.rows, want) {
+			t.Errorf("rows of logits made at once without chunks: %v, want %v", head.rows, want)
+		}
 		want := grads(func(s *bindings.Scope) bindings.Tensor {
 			logits := m.Logits(s, m.Forward(s, in(s)).Hidden)
 			flat := s.Reshape(s.Narrow(logits, 1, 0, width-1), -1, vocab)
@@ -340,7 +347,9 @@ func TestLogitsOfATrainedHeadExistInChunks(t *testing.T) {
 		for i, name := range []string{"loss", "scale's gradient", "embeddings' gradient"} {
 			largest := s.MaxAll(s.Abs(want[i])).Item()
 			modeltest.Close(t, name, got[i], want[i], 1e-5*max(largest, 1e-3))
+			modeltest.Close(t, name+" without chunks", whole[i], want[i], 1e-5*max(largest, 1e-3))
 			s.Free(got[i])
+			s.Free(whole[i])
 			s.Free(want[i])
 		}
 		s.SetRequiresGrad(words, false)

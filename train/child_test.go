@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"gopeft/bindings"
+	"gopeft/bindings/bindingstest"
 	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train"
@@ -20,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	path := os.Getenv("GOPEFT_TEST_RUN")
 	if path == "" {
-		loadCUDA()
+		bindingstest.LoadCUDA()
 		os.Exit(m.Run())
 	}
 	cfg, err := train.ReadConfig(path, train.Defaults())
@@ -32,20 +33,6 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
-}
-
-// loadCUDA loads it where there is a driver, before a test makes the first tensor: after it libtorch would not notice.
-func loadCUDA() {
-	if _, err := os.Stat(nvidiaDriver); err != nil {
-		return
-	}
-	err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
-		_, err := s.LoadCUDA("")
-		return err
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
 }
 
 // asChild trains as cfg says; says what that would take in memory ("estimate"); or trains on a disk that is full from

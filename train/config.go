@@ -67,7 +67,7 @@ type Config struct {
 	Checkpoints int      `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
 	Recompute   bool     `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
 	CacheStates bool     `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
-	Without     []string `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, blocks, casts, pooling, passes, overlap"`
+	Without     []string `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
 	LogEvery    int      `yaml:"log-every" usage:"steps between two rows of metrics.csv"`
 	NoTrainEval bool     `yaml:"no-train-eval" usage:"do not score the training data at the end"`
 	TensorBoard bool     `yaml:"tensorboard" usage:"write TensorBoard events too"`

@@ -208,7 +208,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			return err
 		}
 		f.print = settled.fingerprint(hash)
-		m, err := model.Load(s, cfg.folder(), model.Options{Device: dev})
+		m, err := model.Load(s, cfg.folder(), model.Options{Device: dev, Copy: !cfg.Has(LeverMapping)})
 		if err != nil {
 			return err
 		}

@@ -12,17 +12,20 @@ import (
 // The means of speed that --without leaves off, each for what it would otherwise do. Results are the same without them
 // up to rounding; where dropout draws its masks differs.
 const (
-	LeverKernels = "kernels" // fused operations and matrix products of our own, on CPUs that have what they need
-	LeverBlocks  = "blocks"  // large blocks of memory are kept for the next tensor
-	LeverCasts   = "casts"   // frozen weights are cast once, not at every step
-	LeverPooling = "pooling" // a classifier's last block computes only the position that is read
-	LeverPasses  = "passes"  // inference in passes of as many tokens as the cache is good for
-	LeverOverlap = "overlap" // the next batches are made while one computes
+	LeverKernels   = "kernels"   // fused operations and matrix products of our own, on CPUs that have what they need
+	LeverBlocks    = "blocks"    // large blocks of memory are kept for the next tensor
+	LeverCasts     = "casts"     // frozen weights are cast once, not at every step
+	LeverPooling   = "pooling"   // a classifier's last block computes only the position that is read
+	LeverPasses    = "passes"    // inference in passes of as many tokens as the cache is good for
+	LeverOverlap   = "overlap"   // the next batches are made while one computes
+	LeverChunks    = "chunks"    // a language model's logits exist for some tokens at a time, with their gradients
+	LeverOptimizer = "optimizer" // Adam's step is one fused pass over each weight
+	LeverMapping   = "mapping"   // weights are used where their file is mapped into memory, not copied
 )
 
 // Levers are the names of all of them.
 func Levers() []string {
-	return []string{LeverKernels, LeverBlocks, LeverCasts, LeverPooling, LeverPasses, LeverOverlap}
+	return []string{LeverKernels, LeverBlocks, LeverCasts, LeverPooling, LeverPasses, LeverOverlap, LeverChunks, LeverOptimizer, LeverMapping}
 }
 
 // CheckLevers reports the first name that is no lever.

@@ -19,6 +19,8 @@ type OptimizerConfig struct {
 	Momentum    float64 // of sgd
 	// NoDecay names the parameters that weight decay leaves alone; nil: none.
 	NoDecay func(name string) bool
+	// Composed computes Adam's steps of plain operations, not in one fused pass.
+	Composed bool
 }
 
 // BiasOrNorm reports whether a parameter is a bias or a normalization's weight, which transformers' Trainer does not
@@ -120,6 +122,7 @@ func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(nam
 		s.AddAll(steps, 1)
 		s.AdamStep(params, grads, m, v, steps, bindings.AdamOptions{
 			LR: lr, Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, WeightDecay: weightDecay, Decoupled: o.cfg.Name == "adamw",
+			Composed: o.cfg.Composed,
 		})
 	}
 }

@@ -16,11 +16,13 @@ import (
 func TestStepsMatchPyTorch(t *testing.T) {
 	for _, c := range []struct {
 		optimizer, file string
+		composed        bool
 		patterns        []string
 	}{
-		{"adam", "adam", nil}, {"adamw", "adamw", nil}, {"adam", "last_layers", []string{"pre_classifier", "classifier"}},
+		{"adam", "adam", false, nil}, {"adamw", "adamw", false, nil}, {"adam", "last_layers", false, []string{"pre_classifier", "classifier"}},
+		{"adam", "adam", true, nil}, {"adamw", "adamw", true, nil},
 	} {
-		t.Run(c.file, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s composed=%t", c.file, c.composed), func(t *testing.T) {
 			batch := modeltest.OpenGolden(t, "distilbert/tiny/golden.safetensors")
 			want := modeltest.OpenGolden(t, "distilbert/tiny/"+c.file+".safetensors")
 			bindingstest.Do(t, func(s *bindings.Scope) error {
@@ -34,7 +36,7 @@ func TestStepsMatchPyTorch(t *testing.T) {
 				if err := m.Params().Unfreeze(s, c.patterns...); err != nil {
 					return err
 				}
-				cfg := train.OptimizerConfig{Name: c.optimizer}
+				cfg := train.OptimizerConfig{Name: c.optimizer, Composed: c.composed}
 				if c.optimizer == "adamw" {
 					cfg.WeightDecay = 0.01 // PyTorch's default
 				}

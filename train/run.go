@@ -200,7 +200,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		r.ui.Note("%s", machine.Note)
 	}
 	r.dev, r.amp = machine.Device, machine.Precision.DType
-	o := model.Options{Device: r.dev, Classify: cfg.Task == "classify", Labels: r.data.labels}
+	o := model.Options{Device: r.dev, Classify: cfg.Task == "classify", Labels: r.data.labels, Copy: !cfg.Has(LeverMapping)}
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
 	}

@@ -419,8 +419,8 @@ func CUDAAllowTF32(on bool) {
 	C.gp_cuda_allow_tf32(cbool(on))
 }
 
-func AdamStep(params []Tensor, grads []Tensor, m []Tensor, v []Tensor, steps []Tensor, lr float64, beta1 float64, beta2 float64, weightDecay float64, eps float64, decoupled bool) string {
-	return message(C.gp_adam_step(listPtr(params), listPtr(grads), listPtr(m), listPtr(v), listPtr(steps), C.int(len(params)), C.double(lr), C.double(beta1), C.double(beta2), C.double(weightDecay), C.double(eps), cbool(decoupled)))
+func AdamStep(params []Tensor, grads []Tensor, m []Tensor, v []Tensor, steps []Tensor, lr float64, beta1 float64, beta2 float64, weightDecay float64, eps float64, decoupled bool, fused bool) string {
+	return message(C.gp_adam_step(listPtr(params), listPtr(grads), listPtr(m), listPtr(v), listPtr(steps), C.int(len(params)), C.double(lr), C.double(beta1), C.double(beta2), C.double(weightDecay), C.double(eps), cbool(decoupled), cbool(fused)))
 }
 
 func SgdStep(params []Tensor, grads []Tensor, momentumBuffers []Tensor, lr float64, momentum float64, weightDecay float64, first bool) string {

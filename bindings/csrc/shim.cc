@@ -328,8 +328,7 @@ void gp_cuda_allow_tf32(int on) {
   at::globalContext().setAllowTF32CuDNN(on != 0);
 }
 
-#if GP_TORCH < 204
-// libtorch before 2.4 has the fused step on GPUs only. This is the same arithmetic for one tensor, op by op.
+// The fused step's arithmetic for one tensor, op by op.
 static void adam_step(Tensor& p, Tensor g, Tensor& m, Tensor& v, double step, double lr, double beta1, double beta2,
                       double weight_decay, double eps, bool decoupled) {
   if (weight_decay != 0 && decoupled) p.mul_(1 - lr * weight_decay);
@@ -339,18 +338,18 @@ static void adam_step(Tensor& p, Tensor g, Tensor& m, Tensor& v, double step, do
   double bias1 = 1 - std::pow(beta1, step), bias2 = 1 - std::pow(beta2, step);
   p.addcdiv_(m, v.sqrt().div_(std::sqrt(bias2)).add_(eps), -lr / bias1);
 }
-#endif
 
 char* gp_adam_step(gp_tensor* params, gp_tensor* grads, gp_tensor* m, gp_tensor* v, gp_tensor* steps, int n, double lr,
-                   double beta1, double beta2, double weight_decay, double eps, int decoupled) {
-#if GP_TORCH < 204
-  if (n > 0 && !T(params[0]).is_cuda()) {
+                   double beta1, double beta2, double weight_decay, double eps, int decoupled, int fused) {
+#if GP_TORCH < 204  // has the fused step on GPUs only
+  if (n > 0 && !T(params[0]).is_cuda()) fused = 0;
+#endif
+  if (!fused) {
     GUARD(c10::NoGradGuard guard; for (int i = 0; i < n; i++) {
       adam_step(T(params[i]), T(grads[i]), T(m[i]), T(v[i]), T(steps[i]).item<double>(), lr, beta1, beta2, weight_decay, eps,
                 decoupled != 0);
     })
   }
-#endif
   GUARD(c10::NoGradGuard guard; auto p = list(params, n), g = list(grads, n), first = list(m, n), second = list(v, n),
                                     s = list(steps, n);
         std::vector<Tensor> none; if (decoupled) {

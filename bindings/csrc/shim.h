@@ -92,9 +92,10 @@ char* gp_cuda_reset_peak(int device);
 char* gp_cuda_synchronize(int device);
 void gp_cuda_allow_tf32(int on);
 
-// Optimizers: one fused pass over all tensors. steps[i] is a float32 scalar that the caller has advanced.
+// Optimizers: one fused pass over all tensors, or (Adam, with fused 0) op by op. steps[i] is a float32 scalar that the
+// caller has advanced.
 char* gp_adam_step(gp_tensor* params, gp_tensor* grads, gp_tensor* m, gp_tensor* v, gp_tensor* steps, int n, double lr,
-                   double beta1, double beta2, double weight_decay, double eps, int decoupled);
+                   double beta1, double beta2, double weight_decay, double eps, int decoupled, int fused);
 char* gp_sgd_step(gp_tensor* params, gp_tensor* grads, gp_tensor* momentum_buffers, int n, double lr, double momentum,
                   double weight_decay, int first);
 char* gp_unscale(gp_tensor* grads, int n, gp_tensor found_inf, gp_tensor inv_scale);

@@ -32,6 +32,7 @@ type Request struct {
 	Interleaved func(name string) (heads int64)
 	DType       bindings.DType // of the result; fp32 unless set
 	Device      bindings.Device
+	Copy        bool // no tensor shares the file's mapping: it may be closed
 	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with what gives its pages
 	// back: they are read from the file again when touched, so it may be called only while they are as they were.
 	Mapped func(want int, release func() error)
@@ -39,9 +40,9 @@ type Request struct {
 
 // Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none.
 // All missing, unexpected and mis-shaped keys are listed in one error. Tensors are read in file order. One
-// stored in the wanted dtype on the CPU shares the file's mapping (copy-on-write); others are converted some rows
-// at a time, so that memory never holds more than the result and those rows, or one quantised tensor, as the file
-// stores it.
+// stored in the wanted dtype on the CPU shares the file's mapping (copy-on-write) unless r.Copy says otherwise; others
+// are converted some rows at a time, so that memory never holds more than the result and those rows, or one quantised
+// tensor, as the file stores it.
 func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, error) {
 	if r.DType == 0 {
 		r.DType = bindings.Float
@@ -181,7 +182,7 @@ func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entr
 	if !e.DType.Float() {
 		return bindings.Tensor{}, notFloat(e)
 	}
-	if r.Device != bindings.CPU || r.DType != dtypes[e.DType] || !inPlace(e) {
+	if r.Copy || r.Device != bindings.CPU || r.DType != dtypes[e.DType] || !inPlace(e) {
 		return converted(s, e, r.DType, r.Device)
 	}
 	t, err := Tensor(s, e)
@@ -205,9 +206,10 @@ func converted(s *bindings.Scope, e files.Entry, d bindings.DType, dev bindings.
 			if t, err = Tensor(s, e); err != nil {
 				return t
 			}
-			t = s.ToDevice(t, d, dev) // a copy: an entry that needs none does not come here
+			whole := s.Empty(e.Shape, d, dev)
+			s.Copy(whole, t)
 			err = e.Release()
-			return t
+			return whole
 		}
 		t := s.Empty(e.Shape, d, dev)
 		rows := e.Shape[0]

@@ -136,7 +136,9 @@ def levers(bench, done):
     lines = ["", "## What each means of speed gives", "", "gopeft beside itself with `--without` one of them, one run each (tests hold both to the same results): how many times "
              "as fast it is with it, and its memory over that without. `kernels`: products and fused operations of our own in place of libtorch's; `blocks`: "
              "large blocks of memory kept between steps; `casts`: frozen weights cast once; `pooling`: the last block computes the one position that a classifier "
-             "reads; `passes`: inference in passes of 2,048 tokens; `overlap`: the next batches made while one computes (where there is text to read).", "",
+             "reads; `passes`: inference in passes of 2,048 tokens; `overlap`: the next batches made while one computes (where there is text to read); `chunks`: a "
+             "language model's logits made for some tokens at a time, with their gradients; `optimizer`: Adam's step in one fused pass; `mapping`: weights used where "
+             "their file is mapped into memory, not copied.", "",
              "| row | without | speed | memory |", "|---|---|---|---|"]
     for row, f in found:
         name, lever = row.name.split(" without ")

@@ -122,7 +122,7 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	if b.on, err = train.Begin(s, b.run); err != nil {
 		return err
 	}
-	o := model.Options{Device: b.on.Device, Classify: cfg.Arch == "distilbert" && cfg.Method != train.Features}
+	o := model.Options{Device: b.on.Device, Classify: cfg.Arch == "distilbert" && cfg.Method != train.Features, Copy: !b.run.Has(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
 	}
@@ -227,7 +227,7 @@ func (b *bench) finish(s *bindings.Scope) error {
 
 func (b *bench) task() train.Task {
 	if b.causal {
-		return train.Causal{}
+		return train.Causal{WholeLogits: !b.run.Has(train.LeverChunks)}
 	}
 	return train.Classification{WholeBlocks: !b.run.Has(train.LeverPooling)}
 }

@@ -1,0 +1,36 @@
+package bindingstest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"gopeft/bindings"
+)
+
+// driver is there where an NVIDIA driver is.
+const driver = "/dev/nvidiactl"
+
+// LoadCUDA loads libtorch's CUDA part where there is a driver. It belongs at the start of a TestMain: after the first
+// tensor libtorch does not notice it.
+func LoadCUDA() {
+	if _, err := os.Stat(driver); err != nil {
+		return
+	}
+	err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
+		_, err := s.LoadCUDA("")
+		return err
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// NeedCUDA skips a test, saying so, where there is no GPU.
+func NeedCUDA(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat(driver); err != nil {
+		t.Skip("there is no NVIDIA driver: what runs on a GPU is not tested here")
+	}
+}
