@@ -185,9 +185,11 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, scale, dropout), q, k, v, bias)
 	}
 	// libtorch's kernel: on a GPU wherever it has one that copies neither scores nor heads, on the CPU where it is the faster.
+	// A bias of another dtype than q's makes NaNs of the GPU's where it is as low as that dtype goes.
 	grouped := q.Size(1) != k.Size(1)
-	cpu := dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
-	if s.onGPU(q) && !(grouped && bias.Defined()) || !q.Device().IsCUDA() && cpu {
+	gpu := s.onGPU(q) && (!bias.Defined() || !grouped && bias.DType() == q.DType())
+	cpu := !q.Device().IsCUDA() && dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
+	if gpu || cpu {
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, dropout, false, scale, grouped)
 		return s.made("attention", msg, q, k, v, bias)
 	}

@@ -63,7 +63,7 @@ func TestCUDALearnsWhatTheCPUDoes(t *testing.T) {
 			for _, amp := range []struct { // the loss scaler of fp16 skips steps until it has found its scale
 				name string
 				tol  float64
-			}{{"none", 2e-4}, {"bf16", 0.05}, {"fp16", 0.1}} {
+			}{{"none", 2e-4}, {"bf16", 0.05}, {"fp16", 0.5}} {
 				t.Run(strings.Join([]string{m.name, method, amp.name}, "/"), func(t *testing.T) {
 					cfg := base
 					cfg.Device, cfg.AMP, cfg.Out = "cuda", amp.name, filepath.Join(t.TempDir(), "cuda")
