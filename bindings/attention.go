@@ -23,11 +23,8 @@ func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 	}
 	return s.In(func(s *Scope) Tensor {
 		n := q.Size(2)
-		lowest := -math.MaxFloat32
-		switch q.DType() {
-		case BFloat16:
-			lowest = -3.3895313892515355e38
-		case Half:
+		lowest := -1e38
+		if q.DType() == Half {
 			lowest = -32768 // room for the score it is added to
 		}
 		later := s.Triu(s.Full([]int64{1, 1, n, n}, lowest, q.DType(), q.Device()), 1)

@@ -61,7 +61,7 @@ func (s *Scope) SetGrad(t, grad Tensor) { s.check("set grad", csrc.SetGrad(t.p, 
 
 // Copy writes src, converted to its dtype and device, into dst.
 func (s *Scope) Copy(dst, src Tensor) {
-	s.check("copy_", csrc.CopyInPlace(dst.p, src.p, true), dst, src)
+	s.check("copy_", csrc.CopyInPlace(dst.p, src.p, false), dst, src)
 }
 
 // AddInPlace is dst += alpha·src.

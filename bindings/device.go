@@ -55,6 +55,7 @@ func (s *Scope) LoadCUDA(dir string) (int, error) {
 		return 0, fmt.Errorf("count GPUs: %s", firstLine(msg))
 	}
 	if n > 0 {
+		csrc.CUDANoCuDNNAttention()
 		return int(n), nil
 	}
 	// Zero devices has many causes; the first CUDA tensor names the true one.

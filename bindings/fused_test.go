@@ -62,6 +62,15 @@ func fusedCases() []fusedCase {
 		}
 		return s.FromFloat32s(m, 2, 1, sq, sk)
 	}
+	hidden := func(s *Scope, sq, sk int64) Tensor { // whole rows, as queries of left padding, which no loss reads, and all but the last keys
+		m := make([]float32, 2*sq*sk)
+		for i := range int64(len(m)) {
+			if q, k := i/sk%sq, i%sk; q < 7 || i >= sq*sk && k < sk-3 {
+				m[i] = -1e38
+			}
+		}
+		return s.FromFloat32s(m, 2, 1, sq, sk)
+	}
 	linear := func(s *Scope, in []Tensor) Tensor { return s.Linear(in[0], in[1], in[2]) }
 	geluLinear := func(s *Scope, in []Tensor) Tensor { return s.GELULinear(s.MulScalar(in[0], 3), in[1], in[2]) }
 	swigluLinear := func(s *Scope, in []Tensor) Tensor {
@@ -106,6 +115,7 @@ func fusedCases() []fusedCase {
 		}},
 		{"attention", [][]int64{{2, 70, 3 * 40}, {2, 70, 3 * 40}, {2, 70, 3 * 40}}, 0, attention(3, 3, nil, false)},
 		{"attention, padded", [][]int64{{2, 37, 128}, {2, 61, 128}, {2, 61, 128}}, 0, attention(2, 2, padding, false)},
+		{"attention, hidden rows", [][]int64{{2, 37, 128}, {2, 61, 128}, {2, 61, 128}}, 3, attention(2, 2, hidden, false)},
 		{"attention, windowed", [][]int64{{2, 75, 128}, {2, 75, 64}, {2, 75, 64}}, 0, attention(4, 2, window, false)},
 		{"attention, grouped", [][]int64{{2, 70, 6 * 16}, {2, 33, 2 * 16}, {2, 33, 2 * 16}}, 0, attention(6, 2, nil, false)},
 		{"attention, one query", [][]int64{{2, 1, 6 * 40}, {2, 61, 2 * 40}, {2, 61, 2 * 40}}, 0, attention(6, 2, padding, false)},

@@ -185,15 +185,26 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, scale, dropout), q, k, v, bias)
 	}
 	// libtorch's kernel: on a GPU wherever it has one that copies neither scores nor heads, on the CPU where it is the faster.
-	// A bias of another dtype than q's makes NaNs of the GPU's where it is as low as that dtype goes.
+	// On a GPU a bias of another dtype than q's gave NaN.
 	grouped := q.Size(1) != k.Size(1)
-	gpu := s.onGPU(q) && (!bias.Defined() || !grouped && bias.DType() == q.DType())
+	gpu := s.onGPU(q) && (!bias.Defined() || bias.DType() == q.DType())
+	if gpu && grouped && bias.Defined() { // which libtorch's kernel takes for as many heads of keys as of queries only
+		return s.In(func(s *Scope) Tensor {
+			return s.Attention(q, s.repeatHeads(k, q.Size(1)), s.repeatHeads(v, q.Size(1)), bias, scale, dropout)
+		})
+	}
 	cpu := !q.Device().IsCUDA() && dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
 	if gpu || cpu {
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, dropout, false, scale, grouped)
 		return s.made("attention", msg, q, k, v, bias)
 	}
 	return s.In(func(s *Scope) Tensor { return s.attentionComposed(q, k, v, bias, scale, dropout) })
+}
+
+// repeatHeads gives every head of x [B, Hkv, S, D] n/Hkv times in a row: [B, n, S, D].
+func (s *Scope) repeatHeads(x Tensor, n int64) Tensor {
+	b, h, l, d := x.Size(0), x.Size(1), x.Size(2), x.Size(3)
+	return s.Reshape(s.Expand(s.Unsqueeze(x, 2), b, h, n/h, l, d), b, n, l, d)
 }
 
 // fusedAttention reports whether our own kernel serves.

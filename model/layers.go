@@ -1,8 +1,6 @@
 package model
 
 import (
-	"math"
-
 	"gopeft/bindings"
 )
 
@@ -19,9 +17,10 @@ func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 // Out is the width of what the map gives.
 func (d *Dense) Out() int64 { return d.W.T.Size(0) }
 
-// masked is what a forbidden position's score becomes: large enough to vanish in softmax, finite so that a
-// row without any allowed position does not turn into NaN. It is fp32's lowest value, as in transformers.
-const masked = -math.MaxFloat32
+// masked is what a forbidden position's score becomes: low enough to vanish in softmax, finite so that a row without
+// any allowed position does not turn into NaN, also where a kernel multiplies it by log₂e. transformers takes the
+// dtype's lowest value; every score vanishes beside either.
+const masked = -1e38
 
 // padding turns a batch's padding mask into additive attention biases, each made once per forward pass.
 type padding struct {
@@ -59,11 +58,8 @@ func (p *padding) bias(extra int64, d bindings.DType) bindings.Tensor {
 
 // lowest is masked in a dtype that can hold it, with room in fp16 for the score it is added to.
 func lowest(d bindings.DType) float64 {
-	switch d {
-	case bindings.Half:
+	if d == bindings.Half {
 		return -32768
-	case bindings.BFloat16:
-		return -3.3895313892515355e38
 	}
 	return masked
 }

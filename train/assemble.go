@@ -24,13 +24,18 @@ func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
 	if err != nil {
 		return Machine{}, err
 	}
+	cfg.apply(s)
+	return Machine{dev, precision, note}, nil
+}
+
+// apply sets what holds for the whole process.
+func (cfg Config) apply(s *bindings.Scope) {
 	cfg.setLevers(s)
 	s.SetThreads(threads(cfg.Threads))
 	s.SetDeterministic(cfg.Deterministic)
 	s.AllowTF32(cfg.TF32)
 	s.FlushDenormals(true)
 	s.Seed(cfg.Seed)
-	return Machine{dev, precision, note}, nil
 }
 
 // NewTrainer makes the trainer of a method attached to m, on the part p in the sampler's order, with the loop,

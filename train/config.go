@@ -173,11 +173,16 @@ func WriteConfig(path string, c Config) error {
 // resumed run may have others.
 var free = [...]string{"out", "checkpoint-every", "threads", "tensorboard", "no-train-eval"}
 
-// fixed calls fn with every setting that a resumed run must share with the one it goes on from.
+// fixed calls fn with every setting that a resumed run must share with the one it goes on from; one GPU is as good as
+// another.
 func (c Config) fixed(fn func(key, value string)) {
 	Fields(reflect.ValueOf(&c).Elem(), func(key, _ string, v reflect.Value) {
+		value := fmt.Sprint(v.Interface())
+		if key == "device" {
+			value, _, _ = strings.Cut(value, ":")
+		}
 		if !slices.Contains(free[:], key) {
-			fn(key, fmt.Sprint(v.Interface()))
+			fn(key, value)
 		}
 	})
 }

@@ -68,6 +68,9 @@ func TestCUDALearnsWhatTheCPUDoes(t *testing.T) {
 					cfg := base
 					cfg.Device, cfg.AMP, cfg.Out = "cuda", amp.name, filepath.Join(t.TempDir(), "cuda")
 					sum := mustRun(t, cfg, train.Refuse)
+					if p, err := train.ReadProgress(filepath.Join(cfg.Out, "last", "state")); err != nil || 2*p.Skipped > p.Step {
+						t.Errorf("%d of %d steps were skipped, %v", p.Skipped, p.Step, err)
+					}
 					if !(sum.PeakCUDAMB > 0) {
 						t.Errorf("the GPU held %v MB at most", sum.PeakCUDAMB)
 					}

@@ -95,7 +95,7 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 
 // runFeatures fits a classic classifier on frozen features.
 func runFeatures(ctx context.Context, cfg Config, ui UI) (report.Summary, error) {
-	f := &featureRun{cfg: cfg, ui: ui}
+	f := &featureRun{cfg: cfg, ui: ui, peakCUDA: report.Missing()}
 	sum := report.Summary{Method: cfg.Method + "+" + cfg.Classifier, Model: cfg.Model, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
 		PeakCUDAMB: report.Missing()}
 	splits, err := LoadSplits(ctx, cfg, nil)
@@ -146,7 +146,7 @@ func runFeatures(ctx context.Context, cfg Config, ui UI) (report.Summary, error)
 	}
 	sum.Params.Frozen = f.frozen
 	sum.Params.Total = sum.Params.Frozen + sum.Params.Trainable
-	sum.PeakRSSMB, sum.Fingerprint = report.Number(PeakRSSMB()), f.print
+	sum.PeakRSSMB, sum.PeakCUDAMB, sum.Fingerprint = report.Number(PeakRSSMB()), f.peakCUDA, f.print
 	err = classic.Save(filepath.Join(cfg.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
 		Meta: map[string]string{"model": cfg.Model, "pool": cfg.Pool, "max_length": fmt.Sprint(cfg.MaxLength)}})
 	if err != nil {
@@ -160,6 +160,8 @@ type featureRun struct {
 	ui     UI
 	frozen int64
 	print  string // fingerprint of settings and data
+
+	peakCUDA report.Number // MB of the GPU's memory
 
 	seconds float64 // that computing the training set's features took, now or when they were cached
 }
@@ -201,8 +203,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
-		cfg.setLevers(s)
-		s.SetThreads(threads(cfg.Threads))
+		cfg.apply(s)
 		settled := cfg.settle(0, precision.DType, dev, s.Threads())
 		if err := WriteConfig(filepath.Join(cfg.Out, "config.yaml"), settled); err != nil {
 			return err
@@ -222,7 +223,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			if set == nil || len(set.Examples) == 0 {
 				continue
 			}
-			key := featureKey(base, set.Hash(), cfg.Pool, length, precision.DType)
+			key := featureKey(base, set.Hash(), cfg.Pool, length, precision.DType, dev)
 			var seconds float64
 			if xs[i], seconds, err = readFeatures(key); err == nil {
 				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)
@@ -251,6 +252,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 				f.ui.Note("features are not cached: %v", err)
 			}
 		}
+		f.peakCUDA = peakCUDAMB(s, dev)
 		return m.Close()
 	})
 	return xs, err
@@ -295,9 +297,9 @@ func modelHash(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func featureKey(model, set, pool string, length int, d bindings.DType) string {
+func featureKey(model, set, pool string, length int, d bindings.DType, dev bindings.Device) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "features 2", model, set, pool, length, d, bindings.Version())
+	fmt.Fprintln(h, "features 3", model, set, pool, length, d, dev, bindings.Version())
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

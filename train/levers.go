@@ -12,7 +12,7 @@ import (
 // The means of speed that --without leaves off, each for what it would otherwise do. Results are the same without them
 // up to rounding; where dropout draws its masks differs.
 const (
-	LeverKernels   = "kernels"   // fused operations and matrix products of our own, on CPUs that have what they need
+	LeverKernels   = "kernels"   // fused operations and matrix products of our own, on CPUs that have what they need; on GPUs, operations in few kernels
 	LeverBlocks    = "blocks"    // large blocks of memory are kept for the next tensor
 	LeverCasts     = "casts"     // frozen weights are cast once, not at every step
 	LeverPooling   = "pooling"   // a classifier's last block computes only the position that is read
@@ -58,10 +58,16 @@ func (c Config) CastFrozen(m model.Model, d bindings.DType, keep bool) {
 // 6,144 in DistilBERT-base, no less time each.
 const passTokens = 2048
 
+// gpuPassTokens bounds what a GPU computes at once without gradients where nothing else does, as memory has to.
+const gpuPassTokens = 16384
+
 // EvalOrder is how rows go through a model without gradients: rows of like length together, at most batch of them and
 // maxTokens tokens with their padding (0: no bound), on a CPU fewer where they would not stay in its cache.
 func EvalOrder(lengths []int, batch, maxTokens int, dev bindings.Device, whole bool) data.Sampler {
-	if !dev.IsCUDA() && !whole && (maxTokens == 0 || maxTokens > passTokens) {
+	switch {
+	case dev.IsCUDA() && maxTokens == 0:
+		maxTokens = gpuPassTokens
+	case !dev.IsCUDA() && !whole && (maxTokens == 0 || maxTokens > passTokens):
 		maxTokens = passTokens
 	}
 	return data.Sampler{Lengths: lengths, BatchSize: batch, MaxTokens: maxTokens, Bucket: true}

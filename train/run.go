@@ -112,9 +112,10 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 		}
 	}
 	if !r.monitor.Exhausted(r.prog) { // as a resumed run's may be
-		err = r.trainer.Run(ctx, s)
+		err = r.steps(ctx, s)
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
+	full := errors.Is(err, errNoMemory)
+	if err != nil && !full && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	if r.saved == nil || *r.saved != r.trainer.At { // else the end of the last epoch has
@@ -131,8 +132,29 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	return err
 }
 
-// driverFile is there where an NVIDIA driver is.
-const driverFile = "/dev/nvidiactl"
+var errNoMemory = errors.New("no memory is left for the next step")
+
+// steps trains. A batch that finds no memory ends it between two steps, with errNoMemory: what was trained is whole.
+func (r *run) steps(ctx context.Context, s *bindings.Scope) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		e, ok := p.(*bindings.OpError)
+		if !ok || !strings.Contains(e.Message, "out of memory") && !strings.Contains(e.Message, "allocate memory") {
+			panic(p)
+		}
+		err = fmt.Errorf("step %d: %w: %w; the weights before it are in %s (--adapter-init goes on from an adapter). Try a smaller --batch-size with --grad-accum, --max-tokens or --checkpoint-activations",
+			r.trainer.At.Step+1, errNoMemory, e, filepath.Join(r.cfg.Out, "last"))
+	}()
+	return r.trainer.Run(ctx, s)
+}
+
+// hasDriver reports whether there is an NVIDIA driver: a device of its own, or that of Windows' subsystem for Linux.
+func hasDriver() bool {
+	return exists("/dev/nvidiactl") || exists("/dev/dxg") && exists("/usr/lib/wsl/lib/libcuda.so.1")
+}
 
 // device reads --device, loading CUDA's libraries when a GPU is asked for. note says why auto leaves a GPU unused
 // whose driver is there, "" if it does not.
@@ -141,15 +163,15 @@ func device(s *bindings.Scope, name string) (dev bindings.Device, note string, e
 		dev, err = namedDevice(s, name)
 		return dev, "", err
 	}
-	return autoDevice(driverFile, func() error {
+	return autoDevice(hasDriver(), func() error {
 		_, err := s.LoadCUDA("")
 		return err
 	})
 }
 
 // autoDevice is the first GPU where there is a driver and load succeeds, else the CPU.
-func autoDevice(driver string, load func() error) (dev bindings.Device, note string, err error) {
-	if !exists(driver) {
+func autoDevice(driver bool, load func() error) (dev bindings.Device, note string, err error) {
+	if !driver {
 		return bindings.CPU, "", nil // not even tried
 	}
 	if err := load(); err != nil {
@@ -214,7 +236,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.describe(machine.Precision)
-	cfg.CastFrozen(r.model, r.amp, true)
+	cfg.CastFrozen(r.model, r.amp, r.keepsStored())
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
@@ -388,6 +410,12 @@ func CastFrozen(m model.Model, d bindings.DType, keep bool) {
 	}
 }
 
+// keepsStored reports whether what frozen weights are cast from is still to be read: to save the model, or by DoRA.
+// On the CPU it lies in the checkpoint's file at no cost.
+func (r *run) keepsStored() bool {
+	return !r.dev.IsCUDA() || r.cfg.Method == "full" || r.cfg.Method == "last" || r.cfg.Method == "dora" || r.method.Options().DoRA
+}
+
 func (r *run) onStep(s *bindings.Scope, rep StepReport) error {
 	total := r.trainer.Schedule.Total
 	r.ui.Progress("train", rep.Step, total, fmt.Sprintf("epoch %.2f  loss %.4f", rep.Epochs, rep.Loss))
@@ -521,6 +549,12 @@ func (r *run) saveLast(s *bindings.Scope) error {
 
 // finish scores the best checkpoint on every part and writes the summary and the picture.
 func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
+	if at := r.trainer.At; at.Skipped > 0 {
+		if at.Skipped == at.Step {
+			return fmt.Errorf("the loss scaler of fp16 skipped all %d steps: nothing was trained; try --amp bf16 or none", at.Step)
+		}
+		r.ui.Note("the loss scaler of fp16 skipped %d of %d steps", at.Skipped, at.Step)
+	}
 	if r.prog.Best != nil && r.prog.BestStep != r.trainer.At.Step {
 		if err := loadWeights(s, filepath.Join(r.cfg.Out, "best", "state", "weights.safetensors"), r.trainer.Params); err != nil {
 			return err
@@ -553,14 +587,21 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	}
 	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
 	sum.PeakRSSMB, sum.BestEpoch, sum.Fingerprint = report.Number(PeakRSSMB()), r.prog.BestEpoch, r.prog.Config
-	if r.dev.IsCUDA() {
-		memory, err := s.CUDAMemory(r.dev)
-		if err != nil {
-			return err
-		}
-		sum.PeakCUDAMB = report.Number(float64(memory.Peak) / (1 << 20))
-	}
+	sum.PeakCUDAMB = peakCUDAMB(s, r.dev)
 	return finishFiles(r.cfg.Out, *sum)
+}
+
+// peakCUDAMB is the most memory of a GPU that the process has held; missing on the CPU, and with a libtorch that does
+// not tell.
+func peakCUDAMB(s *bindings.Scope, dev bindings.Device) report.Number {
+	if !dev.IsCUDA() {
+		return report.Missing()
+	}
+	memory, err := s.CUDAMemory(dev)
+	if err != nil {
+		return report.Missing()
+	}
+	return report.Number(float64(memory.Peak) / (1 << 20))
 }
 
 // finishFiles writes what a run ends with.

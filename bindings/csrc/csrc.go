@@ -129,6 +129,8 @@ package csrc
 #cgo nocallback gp_cuda_synchronize
 #cgo noescape gp_cuda_allow_tf32
 #cgo nocallback gp_cuda_allow_tf32
+#cgo noescape gp_cuda_no_cudnn_attention
+#cgo nocallback gp_cuda_no_cudnn_attention
 #cgo noescape gp_adam_step
 #cgo nocallback gp_adam_step
 #cgo noescape gp_sgd_step
@@ -414,6 +416,8 @@ func CUDAResetPeak(device int) string {
 func CUDASynchronize(device int) string {
 	return message(C.gp_cuda_synchronize(C.int(device)))
 }
+
+func CUDANoCuDNNAttention() { C.gp_cuda_no_cudnn_attention() }
 
 func CUDAAllowTF32(on bool) {
 	C.gp_cuda_allow_tf32(cbool(on))

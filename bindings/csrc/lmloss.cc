@@ -45,7 +45,9 @@ void add_outer(Tensor& total, const Tensor& g, const Tensor& h, bool own, bool b
   for (int64_t v = 0; v < total.size(0); v += kVocabRows) {
     int64_t n = std::min(kVocabRows, total.size(0) - v);
     Tensor part = g.narrow(1, v, n);
-    total.narrow(0, v, n).add_(own ? gp::columns_by_columns(part, h, bf16, at::kFloat) : at::mm(part.t(), h));
+    // Sums over many tokens leave Half's range, whatever the loss is scaled by later.
+    if (g.scalar_type() == at::kHalf) total.narrow(0, v, n).addmm_(part.t().to(total.scalar_type()), h.to(total.scalar_type()));
+    else total.narrow(0, v, n).add_(own ? gp::columns_by_columns(part, h, bf16, at::kFloat) : at::mm(part.t(), h));
   }
 }
 

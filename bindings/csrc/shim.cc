@@ -323,6 +323,14 @@ char* gp_cuda_synchronize(int device) {
 #endif
 }
 
+// cuDNN's attention makes a plan, for tens of milliseconds and more, whenever a batch has another shape, as buckets and
+// decoding always have; some of its versions give NaN with a mask. libtorch's own kernels serve in its place.
+void gp_cuda_no_cudnn_attention(void) {
+#if GP_TORCH >= 205
+  at::globalContext().setSDPUseCuDNN(false);
+#endif
+}
+
 void gp_cuda_allow_tf32(int on) {
   at::globalContext().setAllowTF32CuBLAS(on != 0);
   at::globalContext().setAllowTF32CuDNN(on != 0);

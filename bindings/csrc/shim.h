@@ -91,6 +91,7 @@ char* gp_cuda_memory(int device, int64_t* free, int64_t* total, int64_t* peak);
 char* gp_cuda_reset_peak(int device);
 char* gp_cuda_synchronize(int device);
 void gp_cuda_allow_tf32(int on);
+void gp_cuda_no_cudnn_attention(void);
 
 // Optimizers: one fused pass over all tensors, or (Adam, with fused 0) op by op. steps[i] is a float32 scalar that the
 // caller has advanced.

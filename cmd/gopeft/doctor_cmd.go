@@ -48,6 +48,18 @@ func doctor(c *cli.Context) error {
 	if h.Cache, err = train.Home(); err != nil {
 		return err
 	}
+	if raw, err := os.ReadFile("/proc/driver/nvidia/version"); err == nil {
+		h.Driver, _, _ = strings.Cut(string(raw), "\n")
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if h.Driver == "" && exists("/dev/dxg") && exists("/usr/lib/wsl/lib/libcuda.so.1") {
+		h.Driver = "Windows' own (WSL)"
+	}
+	if path := filepath.Join(h.LibtorchDir, "libtorch_cuda.so"); exists(path) {
+		h.CUDALibrary = path
+	}
+	h.gpus(c) // before the first tensor is made
 	// A tensor: the libraries that are loaded also work.
 	if err := bindings.Do(c.Context, func(s *bindings.Scope) error {
 		if got := s.Sum(s.Full([]int64{2, 2}, 1, bindings.Float, bindings.CPU)).Item(); got != 4 {
@@ -57,15 +69,6 @@ func doctor(c *cli.Context) error {
 	}); err != nil {
 		return err
 	}
-	if raw, err := os.ReadFile("/proc/driver/nvidia/version"); err == nil {
-		h.Driver, _, _ = strings.Cut(string(raw), "\n")
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if path := filepath.Join(h.LibtorchDir, "libtorch_cuda.so"); exists(path) {
-		h.CUDALibrary = path
-	}
-	h.gpus(c)
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, h)
 	}

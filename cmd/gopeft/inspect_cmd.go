@@ -251,7 +251,11 @@ func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, erro
 
 // trained notes what the method trains, and what training it takes.
 func (x *inspection) trained(m model.Model, method peft.Method, group func(string) string) error {
-	precision, err := train.ChoosePrecision(x.cfg.AMP, bindings.CPU)
+	dev := bindings.CPU
+	if x.cfg.AMP == "fp16" { // which a run on a GPU has
+		dev = bindings.CUDA(0)
+	}
+	precision, err := train.ChoosePrecision(x.cfg.AMP, dev)
 	if err != nil {
 		return &train.UsageError{Err: err}
 	}
@@ -361,6 +365,9 @@ func (x *inspection) print(r inspected) error {
 		how := fmt.Sprintf("%d × %d, %s, amp %s", x.cfg.BatchSize, x.cfg.MaxLength, x.cfg.Optimizer, x.cfg.AMP)
 		if x.cfg.Recompute {
 			how += ", activations recomputed"
+		}
+		if x.cfg.AMP == "fp16" {
+			how += ", were the CPU to compute it"
 		}
 		line("training", "at %s about %s", how, r.Memory)
 	}
