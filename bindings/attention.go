@@ -16,18 +16,32 @@ func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 		msg := csrc.FusedAttention(s.slot(), q.p, k.p, v.p, nil, true, scale, dropout)
 		return s.made("attention", msg, q, k, v)
 	}
-	fused := s.onGPU(q) || !q.Device().IsCUDA() && dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
-	if fused {
+	if s.nativeAttention(q, k, v, Tensor{}, dropout) {
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, nil, dropout, true, scale, q.Size(1) != k.Size(1))
 		return s.made("attention", msg, q, k, v)
 	}
 	return s.In(func(s *Scope) Tensor {
 		n := q.Size(2)
-		lowest := -1e38
-		if q.DType() == Half {
-			lowest = -32768 // room for the score it is added to
-		}
-		later := s.Triu(s.Full([]int64{1, 1, n, n}, lowest, q.DType(), q.Device()), 1)
+		later := s.Triu(s.Full([]int64{1, 1, n, n}, Masked(q.DType()), q.DType(), q.Device()), 1)
 		return s.attentionComposed(q, k, v, later, scale, dropout)
 	})
+}
+
+// Masked is what a bias in dtype d holds where a key is not to be seen: low enough to vanish in softmax, finite so that
+// a row without any open key does not turn into NaN, also where a kernel multiplies it by log₂e; in fp16 with room for
+// the score it is added to. transformers takes the dtype's lowest value; every score vanishes beside either.
+func Masked(d DType) float64 {
+	if d == Half {
+		return -32768
+	}
+	return -1e38
+}
+
+// nativeAttention reports whether libtorch's kernel serves: on a GPU, where it copies no scores and a bias of another
+// dtype than q's gave NaN; on the CPU where it is faster than its parts.
+func (s *Scope) nativeAttention(q, k, v, bias Tensor, dropout float64) bool {
+	if q.Device().IsCUDA() {
+		return s.onGPU(q) && (!bias.Defined() || bias.DType() == q.DType())
+	}
+	return dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
 }

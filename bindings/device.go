@@ -2,6 +2,7 @@ package bindings
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -38,6 +39,12 @@ func LibraryFolder() string { return filepath.Dir(csrc.LibraryPath()) }
 
 // CXX11ABI reports which of GCC's two string types libtorch was built with.
 func CXX11ABI() bool { return csrc.IsCXX11ABI() }
+
+// HasDriver reports whether there is an NVIDIA driver: a device of its own, or that of Windows' subsystem for Linux.
+func HasDriver() bool {
+	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	return exists("/dev/nvidiactl") || exists("/dev/dxg") && exists("/usr/lib/wsl/lib/libcuda.so.1")
+}
 
 // LoadCUDA makes GPUs usable, before the first tensor is made, by loading libtorch's CUDA part from the
 // folder dir ("" searches the rpath). It returns how many GPUs there are; with the libraries present but no
@@ -91,20 +98,14 @@ func CUDACapability(dev Device) (major, minor int, err error) {
 	return int(a), int(b), nil
 }
 
-// CUDAMemory is a GPU's free and total memory, and the peak this process allocated since ResetCUDAPeak.
-type CUDAMemory struct{ Free, Total, Peak int64 }
-
-// CUDAMemory reads the memory figures of a GPU.
-func (s *Scope) CUDAMemory(dev Device) (CUDAMemory, error) {
-	var m CUDAMemory
-	if msg := csrc.CUDAMemory(dev.index(), &m.Free, &m.Total, &m.Peak); msg != "" {
-		return m, fmt.Errorf("memory of %s: %s", dev, firstLine(msg))
+// CUDAPeak is the most bytes of a GPU's memory that this process had allocated at a time, -1 where libtorch (before
+// 2.9) does not tell.
+func CUDAPeak(dev Device) (bytes int64, err error) {
+	if msg := csrc.CUDAPeak(dev.index(), &bytes); msg != "" {
+		return 0, fmt.Errorf("memory of %s: %s", dev, firstLine(msg))
 	}
-	return m, nil
+	return bytes, nil
 }
-
-// ResetCUDAPeak restarts the peak of CUDAMemory.
-func (s *Scope) ResetCUDAPeak(dev Device) { s.check("reset peak", csrc.CUDAResetPeak(dev.index())) }
 
 // Synchronize waits for a GPU's queued work; on the CPU there is none.
 func (s *Scope) Synchronize(dev Device) {

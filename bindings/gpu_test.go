@@ -8,17 +8,19 @@ import (
 	"gopeft/bindings/csrc"
 )
 
+// fewKernels is an operation of three tensors in few kernels and composed; the first ones take gradients.
+type fewKernels struct {
+	shapes     [][]int64
+	few, plain func(x, a, b Tensor) Tensor
+	grads      int
+}
+
 // What a GPU computes in few kernels is what the composed operations give, here on the CPU.
 func TestFewKernelsEqualComposed(t *testing.T) {
 	err := Do(context.Background(), func(s *Scope) error {
 		s.SetFused(false)
 		defer s.SetFused(true)
-		cases := map[string]struct {
-			shapes [][]int64
-			few    func(x, a, b Tensor) Tensor
-			plain  func(x, a, b Tensor) Tensor
-			grads  int
-		}{
+		cases := map[string]fewKernels{
 			"rotate": {
 				[][]int64{{2, 3, 9, 24}, {2, 1, 9, 24}, {1, 1, 9, 24}},
 				func(x, cos, sin Tensor) Tensor {
@@ -28,12 +30,7 @@ func TestFewKernelsEqualComposed(t *testing.T) {
 			},
 		}
 		if csrc.HasScaledRMS() {
-			cases["rms norm"] = struct {
-				shapes [][]int64
-				few    func(x, a, b Tensor) Tensor
-				plain  func(x, a, b Tensor) Tensor
-				grads  int
-			}{
+			cases["rms norm"] = fewKernels{
 				[][]int64{{3, 21, 70}, {70}, {1}},
 				func(x, w, _ Tensor) Tensor {
 					return s.made("rms_norm", csrc.ScaledRMS(s.slot(), x.p, w.p, 1e-5), x, w)

@@ -184,17 +184,13 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 	if s.fusedAttention(q, k, v, bias, dropout) {
 		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, scale, dropout), q, k, v, bias)
 	}
-	// libtorch's kernel: on a GPU wherever it has one that copies neither scores nor heads, on the CPU where it is the faster.
-	// On a GPU a bias of another dtype than q's gave NaN.
-	grouped := q.Size(1) != k.Size(1)
-	gpu := s.onGPU(q) && (!bias.Defined() || bias.DType() == q.DType())
-	if gpu && grouped && bias.Defined() { // which libtorch's kernel takes for as many heads of keys as of queries only
-		return s.In(func(s *Scope) Tensor {
-			return s.Attention(q, s.repeatHeads(k, q.Size(1)), s.repeatHeads(v, q.Size(1)), bias, scale, dropout)
-		})
-	}
-	cpu := !q.Device().IsCUDA() && dropout == 0 && q.DType() == Float && k.DType() == Float && v.DType() == Float
-	if gpu || cpu {
+	if s.nativeAttention(q, k, v, bias, dropout) {
+		grouped := q.Size(1) != k.Size(1)
+		if grouped && bias.Defined() && q.Device().IsCUDA() { // its kernels take as many heads of keys as of queries there
+			return s.In(func(s *Scope) Tensor {
+				return s.Attention(q, s.repeatHeads(k, q.Size(1)), s.repeatHeads(v, q.Size(1)), bias, scale, dropout)
+			})
+		}
 		msg := csrc.Attention(s.slot(), q.p, k.p, v.p, bias.p, dropout, false, scale, grouped)
 		return s.made("attention", msg, q, k, v, bias)
 	}

@@ -1,8 +1,6 @@
 package model
 
-import (
-	"gopeft/bindings"
-)
+import "gopeft/bindings"
 
 // Dense is a linear map with its weights: x·Wᵀ + b for W [out, in] and b [out] or nil.
 type Dense struct {
@@ -16,11 +14,6 @@ func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 
 // Out is the width of what the map gives.
 func (d *Dense) Out() int64 { return d.W.T.Size(0) }
-
-// masked is what a forbidden position's score becomes: low enough to vanish in softmax, finite so that a row without
-// any allowed position does not turn into NaN, also where a kernel multiplies it by log₂e. transformers takes the
-// dtype's lowest value; every score vanishes beside either.
-const masked = -1e38
 
 // padding turns a batch's padding mask into additive attention biases, each made once per forward pass.
 type padding struct {
@@ -50,18 +43,10 @@ func (p *padding) bias(extra int64, d bindings.DType) bindings.Tensor {
 		mask := extendMask(s, p.mask, int(extra))
 		shape := []int64{mask.Size(0), 1, 1, mask.Size(1)}
 		forbidden := s.CompareScalar(s.Reshape(mask, shape...), bindings.Equal, 0)
-		return s.MaskedFill(s.Zeros(shape, d, mask.Device()), forbidden, lowest(d))
+		return s.MaskedFill(s.Zeros(shape, d, mask.Device()), forbidden, bindings.Masked(d))
 	})
 	p.made = append(p.made, madeBias{extra, d, b})
 	return b
-}
-
-// lowest is masked in a dtype that can hold it, with room in fp16 for the score it is added to.
-func lowest(d bindings.DType) float64 {
-	if d == bindings.Half {
-		return -32768
-	}
-	return masked
 }
 
 // biasFor is bias in q's dtype, none if it is none.

@@ -114,7 +114,7 @@ func (l *layout) bias(extra int64, window int) (bias bindings.Tensor, causal boo
 	}
 	b := l.scope.In(func(s *bindings.Scope) bindings.Tensor {
 		f := l.forbidden(s, window)
-		b := s.MaskedFill(s.Zeros(f.Shape(), l.dtype, l.device), f, lowest(l.dtype))
+		b := s.MaskedFill(s.Zeros(f.Shape(), l.dtype, l.device), f, bindings.Masked(l.dtype))
 		if extra == 0 {
 			return b
 		}

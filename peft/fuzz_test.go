@@ -26,12 +26,12 @@ func FuzzAdapterConfig(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, fixture string, config []byte) {
 		if !strings.HasPrefix(fixture, "peft/distilbert-seqcls-") && !strings.HasPrefix(fixture, "adapterhub/distilbert-") || strings.ContainsAny(fixture, ".\x00") {
-			t.Skip()
+			t.Skip("no name of a fixture")
 		}
 		from := modeltest.Testdata(t, fixture)
 		entries, err := os.ReadDir(from)
 		if err != nil {
-			t.Skip()
+			t.Skip("no fixture of that name")
 		}
 		dir := t.TempDir()
 		for _, e := range entries {

@@ -29,13 +29,13 @@ func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
 }
 
 // apply sets what holds for the whole process.
-func (cfg Config) apply(s *bindings.Scope) {
-	cfg.setLevers(s)
-	s.SetThreads(threads(cfg.Threads))
-	s.SetDeterministic(cfg.Deterministic)
-	s.AllowTF32(cfg.TF32)
+func (c Config) apply(s *bindings.Scope) {
+	c.setLevers(s)
+	s.SetThreads(threads(c.Threads))
+	s.SetDeterministic(c.Deterministic)
+	s.AllowTF32(c.TF32)
 	s.FlushDenormals(true)
-	s.Seed(cfg.Seed)
+	s.Seed(c.Seed)
 }
 
 // NewTrainer makes the trainer of a method attached to m, on the part p in the sampler's order, with the loop,

@@ -252,8 +252,8 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 				f.ui.Note("features are not cached: %v", err)
 			}
 		}
-		f.peakCUDA = peakCUDAMB(s, dev)
-		return m.Close()
+		f.peakCUDA, err = peakCUDAMB(dev)
+		return errors.Join(err, m.Close())
 	})
 	return xs, err
 }

@@ -114,13 +114,12 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	if !r.monitor.Exhausted(r.prog) { // as a resumed run's may be
 		err = r.steps(ctx, s)
 	}
-	full := errors.Is(err, errNoMemory)
-	if err != nil && !full && !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, errNoMemory) && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	if r.saved == nil || *r.saved != r.trainer.At { // else the end of the last epoch has
-		if err := r.saveLast(s); err != nil {
-			return err
+		if failed := r.saveLast(s); failed != nil {
+			return errors.Join(err, failed)
 		}
 	}
 	if err == nil {
@@ -142,18 +141,13 @@ func (r *run) steps(ctx context.Context, s *bindings.Scope) (err error) {
 			return
 		}
 		e, ok := p.(*bindings.OpError)
-		if !ok || !strings.Contains(e.Message, "out of memory") && !strings.Contains(e.Message, "allocate memory") {
+		if !ok || r.trainer.updating || !strings.Contains(e.Message, "out of memory") && !strings.Contains(e.Message, "allocate memory") {
 			panic(p)
 		}
 		err = fmt.Errorf("step %d: %w: %w; the weights before it are in %s (--adapter-init goes on from an adapter). Try a smaller --batch-size with --grad-accum, --max-tokens or --checkpoint-activations",
 			r.trainer.At.Step+1, errNoMemory, e, filepath.Join(r.cfg.Out, "last"))
 	}()
 	return r.trainer.Run(ctx, s)
-}
-
-// hasDriver reports whether there is an NVIDIA driver: a device of its own, or that of Windows' subsystem for Linux.
-func hasDriver() bool {
-	return exists("/dev/nvidiactl") || exists("/dev/dxg") && exists("/usr/lib/wsl/lib/libcuda.so.1")
 }
 
 // device reads --device, loading CUDA's libraries when a GPU is asked for. note says why auto leaves a GPU unused
@@ -163,7 +157,7 @@ func device(s *bindings.Scope, name string) (dev bindings.Device, note string, e
 		dev, err = namedDevice(s, name)
 		return dev, "", err
 	}
-	return autoDevice(hasDriver(), func() error {
+	return autoDevice(bindings.HasDriver(), func() error {
 		_, err := s.LoadCUDA("")
 		return err
 	})
@@ -413,7 +407,7 @@ func CastFrozen(m model.Model, d bindings.DType, keep bool) {
 // keepsStored reports whether what frozen weights are cast from is still to be read: to save the model, or by DoRA.
 // On the CPU it lies in the checkpoint's file at no cost.
 func (r *run) keepsStored() bool {
-	return !r.dev.IsCUDA() || r.cfg.Method == "full" || r.cfg.Method == "last" || r.cfg.Method == "dora" || r.method.Options().DoRA
+	return !r.dev.IsCUDA() || r.cfg.Method == "full" || r.cfg.Method == "last" || r.method.Options().DoRA
 }
 
 func (r *run) onStep(s *bindings.Scope, rep StepReport) error {
@@ -587,21 +581,24 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	}
 	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
 	sum.PeakRSSMB, sum.BestEpoch, sum.Fingerprint = report.Number(PeakRSSMB()), r.prog.BestEpoch, r.prog.Config
-	sum.PeakCUDAMB = peakCUDAMB(s, r.dev)
+	var err error
+	if sum.PeakCUDAMB, err = peakCUDAMB(r.dev); err != nil {
+		return err
+	}
 	return finishFiles(r.cfg.Out, *sum)
 }
 
 // peakCUDAMB is the most memory of a GPU that the process has held; missing on the CPU, and with a libtorch that does
 // not tell.
-func peakCUDAMB(s *bindings.Scope, dev bindings.Device) report.Number {
+func peakCUDAMB(dev bindings.Device) (report.Number, error) {
 	if !dev.IsCUDA() {
-		return report.Missing()
+		return report.Missing(), nil
 	}
-	memory, err := s.CUDAMemory(dev)
-	if err != nil {
-		return report.Missing()
+	bytes, err := bindings.CUDAPeak(dev)
+	if err != nil || bytes < 0 {
+		return report.Missing(), err
 	}
-	return report.Number(float64(memory.Peak) / (1 << 20))
+	return report.Number(float64(bytes) / (1 << 20)), nil
 }
 
 // finishFiles writes what a run ends with.

@@ -42,7 +42,8 @@ type Trainer struct {
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
-	checked bool // the gradients of the first step taken were
+	checked  bool // the gradients of the first step taken were
+	updating bool // the optimizer is at work: some weights may be a step ahead of others
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
@@ -336,7 +337,9 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 			s.ScaleAll(grads, factor)
 		}
 	}
+	t.updating = true
 	t.Opt.Step(s, t.Schedule.Rate(t.At.Step))
+	t.updating = false
 	t.Scaler.Update(s)
 	return nil
 }

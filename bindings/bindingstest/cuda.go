@@ -9,13 +9,10 @@ import (
 	"gopeft/bindings"
 )
 
-// driver is there where an NVIDIA driver is.
-const driver = "/dev/nvidiactl"
-
 // LoadCUDA loads libtorch's CUDA part where there is a driver. It belongs at the start of a TestMain: after the first
 // tensor libtorch does not notice it.
 func LoadCUDA() {
-	if _, err := os.Stat(driver); err != nil {
+	if !bindings.HasDriver() {
 		return
 	}
 	err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
@@ -30,7 +27,7 @@ func LoadCUDA() {
 // NeedCUDA skips a test, saying so, where there is no GPU.
 func NeedCUDA(t testing.TB) {
 	t.Helper()
-	if _, err := os.Stat(driver); err != nil {
+	if !bindings.HasDriver() {
 		t.Skip("there is no NVIDIA driver: what runs on a GPU is not tested here")
 	}
 }

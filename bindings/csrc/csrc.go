@@ -121,10 +121,8 @@ package csrc
 #cgo nocallback gp_cuda_count
 #cgo noescape gp_cuda_capability
 #cgo nocallback gp_cuda_capability
-#cgo noescape gp_cuda_memory
-#cgo nocallback gp_cuda_memory
-#cgo noescape gp_cuda_reset_peak
-#cgo nocallback gp_cuda_reset_peak
+#cgo noescape gp_cuda_peak
+#cgo nocallback gp_cuda_peak
 #cgo noescape gp_cuda_synchronize
 #cgo nocallback gp_cuda_synchronize
 #cgo noescape gp_cuda_allow_tf32
@@ -405,12 +403,8 @@ func CUDACapability(device int, major *int32, minor *int32) string {
 	return message(C.gp_cuda_capability(C.int(device), (*C.int)(major), (*C.int)(minor)))
 }
 
-func CUDAMemory(device int, free *int64, total *int64, peak *int64) string {
-	return message(C.gp_cuda_memory(C.int(device), (*C.int64_t)(free), (*C.int64_t)(total), (*C.int64_t)(peak)))
-}
-
-func CUDAResetPeak(device int) string {
-	return message(C.gp_cuda_reset_peak(C.int(device)))
+func CUDAPeak(device int, bytes *int64) string {
+	return message(C.gp_cuda_peak(C.int(device), (*C.int64_t)(bytes)))
 }
 
 func CUDASynchronize(device int) string {

@@ -297,21 +297,12 @@ char* gp_cuda_capability(int device, int* major, int* minor) {
         if (code) throw std::runtime_error("the driver's error " + std::to_string(code));)
 }
 
-char* gp_cuda_memory(int device, int64_t* free, int64_t* total, int64_t* peak) {
+char* gp_cuda_peak(int device, int64_t* bytes) {
 #if GP_TORCH >= 209
-  GUARD(auto* a = c10::getDeviceAllocator(c10::kCUDA); auto index = static_cast<c10::DeviceIndex>(device);
-        auto info = a->getMemoryInfo(index); *free = static_cast<int64_t>(info.first);
-        *total = static_cast<int64_t>(info.second); *peak = a->getDeviceStats(index).allocated_bytes[0].peak;)
+  GUARD(*bytes = c10::getDeviceAllocator(c10::kCUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(device)).allocated_bytes[0].peak;)
 #else
-  GUARD(throw std::runtime_error("memory statistics of a GPU need libtorch 2.9 or newer");)
-#endif
-}
-
-char* gp_cuda_reset_peak(int device) {
-#if GP_TORCH >= 209
-  GUARD(c10::getDeviceAllocator(c10::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));)
-#else
-  GUARD(throw std::runtime_error("memory statistics of a GPU need libtorch 2.9 or newer");)
+  *bytes = -1;
+  return nullptr;
 #endif
 }
 

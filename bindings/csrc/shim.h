@@ -87,8 +87,7 @@ int gp_is_cxx11_abi(void);
 char* gp_load_library(const char* path);
 char* gp_cuda_count(int* n);
 char* gp_cuda_capability(int device, int* major, int* minor);
-char* gp_cuda_memory(int device, int64_t* free, int64_t* total, int64_t* peak);
-char* gp_cuda_reset_peak(int device);
+char* gp_cuda_peak(int device, int64_t* bytes);  // most allocated so far; -1: libtorch before 2.9 does not tell
 char* gp_cuda_synchronize(int device);
 void gp_cuda_allow_tf32(int on);
 void gp_cuda_no_cudnn_attention(void);

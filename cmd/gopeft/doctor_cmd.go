@@ -53,8 +53,8 @@ func doctor(c *cli.Context) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if h.Driver == "" && exists("/dev/dxg") && exists("/usr/lib/wsl/lib/libcuda.so.1") {
-		h.Driver = "Windows' own (WSL)"
+	if h.Driver == "" && bindings.HasDriver() {
+		h.Driver = "of unknown version"
 	}
 	if path := filepath.Join(h.LibtorchDir, "libtorch_cuda.so"); exists(path) {
 		h.CUDALibrary = path

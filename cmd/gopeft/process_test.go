@@ -94,7 +94,7 @@ func TestAKilledComparisonLeavesNoRunBehind(t *testing.T) {
 	_ = cmd.Wait()
 	pid, err := strconv.Atoi(strings.TrimSpace(children))
 	if err != nil {
-		t.Skipf("the child of the comparison is not told here: %q", children)
+		t.Skipf("SKIPPED: this kernel does not list a process's children in /proc: %q", children)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	until(t, "the end of the run", func() bool {

@@ -206,7 +206,7 @@ func TestRealTokenizersEqualHuggingFace(t *testing.T) {
 func TestRecording(t *testing.T) {
 	path := os.Getenv("GOPEFT_TOKENIZER_RECORDING")
 	if path == "" {
-		t.Skip("GOPEFT_TOKENIZER_RECORDING is not set")
+		t.Skip("SKIPPED: run by hand, with what scripts/goldens/tokenizer.py recorded in GOPEFT_TOKENIZER_RECORDING")
 	}
 	var want recording
 	readGzip(t, path, &want)

@@ -216,9 +216,11 @@ func (b *bench) describe(s *bindings.Scope) {
 func (b *bench) finish(s *bindings.Scope) error {
 	b.result.PeakRSSMB = train.PeakRSSMB()
 	if b.on.Device.IsCUDA() {
-		if memory, err := s.CUDAMemory(b.on.Device); err == nil { // libtorch before 2.9 does not tell
-			b.result.PeakCUDAMB = float64(memory.Peak) / (1 << 20)
+		peak, err := bindings.CUDAPeak(b.on.Device)
+		if err != nil {
+			return err
 		}
+		b.result.PeakCUDAMB = max(0, float64(peak)/(1<<20))
 	}
 	return b.clock.report(&b.result)
 }

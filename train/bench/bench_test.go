@@ -55,9 +55,6 @@ func TestEveryMethodTrains(t *testing.T) {
 	for _, arch := range []string{"distilbert", "llama"} {
 		for _, method := range peft.Methods() {
 			t.Run(arch+"/"+method, func(t *testing.T) {
-				if arch == "distilbert" && strings.HasPrefix(method, "llama-adapter-v2") {
-					t.Skip("a method of LLaMA alone")
-				}
 				c := tiny(arch)
 				c.Method, c.Profile = method, true
 				r := measure(t, c)
