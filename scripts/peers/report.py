@@ -146,8 +146,8 @@ def gpu(path):
     return lines + [
         "", "Tried there and kept: libtorch's attention kernels with dropout and padding too (DistilBERT 64 × 512: LoRA 48 to 25 ms a step, 11.6 to 4.2 GB), RMS norms in one "
         "kernel and rotations in four with a backward pass of four (with both, LLaMA 4 × 256, LoRA: 44 to 19 ms; decoding in fp32: 124 to 365 tokens/s), batches through "
-        "pinned memory, Adam in one kernel. On this GPU libtorch takes cuDNN's attention by default, on both sides here; gopeft has turned it off since, as it makes "
-        "a plan, for tens of milliseconds, whenever a batch has another shape. Left: the loss is read after every step, whose end is then waited for; CUDA graphs (`--compile-graph`) are not built."]
+        "pinned memory, Adam in one kernel. On this GPU libtorch takes cuDNN's attention by default, on both sides here; gopeft has turned it off since, as it is "
+        "reported to make a plan, for tens of milliseconds, whenever a batch has another shape (not measured here). Left: the loss is read after every step, whose end is then waited for; CUDA graphs (`--compile-graph`) are not built."]
 
 
 def slow(row, f):
