@@ -136,6 +136,14 @@ func (h *Hooks) Clear() {
 	*h = Hooks{Blocks: h.Blocks, Words: h.Words}
 }
 
+// PromptLen is the number of virtual tokens before a text's first.
+func (h *Hooks) PromptLen() int {
+	if h.Prompt == nil {
+		return 0
+	}
+	return h.Prompt.Len()
+}
+
 // MemoryLen is the number of positions that memories take before a text's first: of the extra keys, the same
 // number in every block that has any, or none where they are not counted.
 func (h *Hooks) MemoryLen() int {

@@ -37,7 +37,7 @@ func choosePrecision(amp string, gpu, bf16 bool) (Precision, error) {
 		return Precision{bindings.BFloat16, "bf16"}, nil
 	case "fp16":
 		if !gpu {
-			return Precision{}, usage("--amp fp16 needs a GPU: on the CPU use bf16 or none")
+			return Precision{}, Usage("--amp fp16 needs a GPU: on the CPU use bf16 or none")
 		}
 		return Precision{bindings.Half, "fp16 with a loss scaler"}, nil
 	case "auto", "":
@@ -51,11 +51,11 @@ func choosePrecision(amp string, gpu, bf16 bool) (Precision, error) {
 		}
 		return Precision{bindings.Float, "none (auto: this CPU has no bf16 arithmetic)"}, nil
 	}
-	return Precision{}, usage("--amp %q is not known (auto, none, bf16, fp16)", amp)
+	return Precision{}, Usage("--amp %q is not known (auto, none, bf16, fp16)", amp)
 }
 
-// ampName is the value of --amp that asks for a dtype.
-func ampName(d bindings.DType) string {
+// AMPName is the value of --amp that asks for a dtype.
+func AMPName(d bindings.DType) string {
 	switch d {
 	case bindings.BFloat16:
 		return "bf16"
@@ -114,8 +114,8 @@ func (c *Scaler) Close() {
 	}
 }
 
-// inferencePrecision is ChoosePrecision where nothing is trained: what is left open is full precision.
-func inferencePrecision(amp string, dev bindings.Device) (Precision, error) {
+// InferencePrecision is ChoosePrecision where nothing is trained: what is left open is full precision.
+func InferencePrecision(amp string, dev bindings.Device) (Precision, error) {
 	if amp == "" || amp == "auto" {
 		amp = "none"
 	}

@@ -7,58 +7,27 @@ import (
 	"gopeft/train/data"
 )
 
-// Machine is what a run computes on, and in what precision.
-type Machine struct {
-	Device    bindings.Device
-	Precision Precision
-	Note      string // why a GPU is not used, "" if nothing is to be said
-}
-
-// Begin readies libtorch for a run as cfg says: device, precision, threads, determinism and seed.
-func Begin(s *bindings.Scope, cfg Config) (Machine, error) {
-	dev, note, err := device(s, cfg.Device)
-	if err != nil {
-		return Machine{}, err
-	}
-	precision, err := ChoosePrecision(cfg.AMP, dev)
-	if err != nil {
-		return Machine{}, err
-	}
-	cfg.apply(s)
-	return Machine{dev, precision, note}, nil
-}
-
-// apply sets what holds for the whole process.
-func (c Config) apply(s *bindings.Scope) {
-	c.setLevers(s)
-	s.SetThreads(threads(c.Threads))
-	s.SetDeterministic(c.Deterministic)
-	s.AllowTF32(c.TF32)
-	s.FlushDenormals(true)
-	s.Seed(c.Seed)
-}
-
-// NewTrainer makes the trainer of a method attached to m, on the part p in the sampler's order, with the loop,
-// schedule and optimizer of cfg (a zero LR is the method's). Its Opt and Scaler are to be closed.
-func NewTrainer(s *bindings.Scope, cfg Config, on Machine, m model.Model, method peft.Method, task Task, p *Part, order data.Sampler) (*Trainer, error) {
+// NewTrainer makes the trainer of a method attached to m, on the part p in the sampler's order, with a loop's length,
+// schedule and optimizer (a zero LR is the method's). Its Opt and Scaler are to be closed.
+func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, method peft.Method, task Task, p *Part, order data.Sampler) (*Trainer, error) {
 	loop := LoopConfig{
-		Epochs: cfg.Epochs, MaxSteps: cfg.MaxSteps, EvalBatch: max(32, cfg.BatchSize), GradAccum: cfg.GradAccum, Clip: cfg.Clip, Device: on.Device,
-		Precision: on.Precision.DType, LogEvery: cfg.LogEvery, Checkpoint: cfg.Recompute, Sampler: order,
+		Epochs: c.Epochs, MaxSteps: c.MaxSteps, EvalBatch: max(32, c.BatchSize), GradAccum: c.GradAccum, Clip: c.Clip, Device: on.Device,
+		Precision: on.Precision.DType, LogEvery: c.LogEvery, Checkpoint: c.Recompute, Sampler: order,
 	}
 	total, err := loop.TotalSteps()
 	if err != nil {
 		return nil, err
 	}
-	if cfg.LR == 0 {
-		cfg.LR = method.LR()
+	if c.LR == 0 {
+		c.LR = method.LR()
 	}
-	schedule, err := NewSchedule(cfg.Schedule, cfg.LR, cfg.Warmup, total)
+	schedule, err := NewSchedule(c.Schedule, c.LR, c.Warmup, total)
 	if err != nil {
 		return nil, &UsageError{err}
 	}
 	trainable := method.Trainable(m)
-	opt, err := NewOptimizer(s, OptimizerConfig{Name: cfg.Optimizer, WeightDecay: cfg.WeightDecay, Momentum: cfg.Momentum, NoDecay: BiasOrNorm,
-		Composed: !cfg.Has(LeverOptimizer)}, trainable)
+	opt, err := NewOptimizer(s, OptimizerConfig{Name: c.Optimizer, WeightDecay: c.WeightDecay, Momentum: c.Momentum, NoDecay: BiasOrNorm,
+		Composed: !on.Without.Use(LeverOptimizer)}, trainable)
 	if err != nil {
 		return nil, &UsageError{err}
 	}

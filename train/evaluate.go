@@ -42,14 +42,14 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 		e.Logits = make([][]float32, len(p.Lengths))
 	}
 	correct, counted, i := 0, 0, 0
-	for b, err := range p.prefetch(ctx, batches) {
+	for b, err := range p.Batches(ctx, batches) {
 		if err != nil {
 			return e, err
 		}
 		err = s.Run(func(s *bindings.Scope) error {
 			var ms Measure
 			s.Inference(func() {
-				s.Autocast(o.Device, o.Precision, func() { ms = task.Measure(s, m, b, input(s, b, o.Device)) })
+				s.Autocast(o.Device, o.Precision, func() { ms = task.Measure(s, m, b, Input(s, b, o.Device)) })
 				e.Loss += ms.Loss.Item()
 				if ms.Correct.Defined() {
 					correct += int(ms.Correct.Item())

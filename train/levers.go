@@ -23,40 +23,66 @@ const (
 	LeverMapping   = "mapping"   // weights are used where their file is mapped into memory, not copied
 )
 
-// Levers are the names of all of them.
-func Levers() []string {
+// AllLevers are the names of all of them.
+func AllLevers() []string {
 	return []string{LeverKernels, LeverBlocks, LeverCasts, LeverPooling, LeverPasses, LeverOverlap, LeverChunks, LeverOptimizer, LeverMapping}
 }
 
-// CheckLevers reports the first name that is no lever.
-func CheckLevers(without []string) error {
-	for _, name := range without {
-		if !slices.Contains(Levers(), name) {
-			return usage("--without %q is not known: one of %s", name, strings.Join(Levers(), ", "))
+// Levers are the means of speed that a run does without.
+type Levers []string
+
+// Check reports the first name that is no lever.
+func (l Levers) Check() error {
+	for _, name := range l {
+		if !slices.Contains(AllLevers(), name) {
+			return Usage("--without %q is not known: one of %s", name, strings.Join(AllLevers(), ", "))
 		}
 	}
 	return nil
 }
 
-// Has reports whether a lever is in use.
-func (c Config) Has(lever string) bool { return !slices.Contains(c.Without, lever) }
+// Use reports whether a lever is in use: it is not among those to do without.
+func (l Levers) Use(lever string) bool { return !slices.Contains(l, lever) }
 
-// setLevers turns on or off those that hold for the whole process.
-func (c Config) setLevers(s *bindings.Scope) {
-	s.SetFused(c.Has(LeverKernels))
-	s.KeepLargeBlocks(c.Has(LeverBlocks))
+// apply turns on or off those that hold for the whole process.
+func (l Levers) apply(s *bindings.Scope) {
+	s.SetFused(l.Use(LeverKernels))
+	s.KeepLargeBlocks(l.Use(LeverBlocks))
 }
 
-// CastFrozen is the function CastFrozen, unless the run does without.
-func (c Config) CastFrozen(m model.Model, d bindings.DType, keep bool) {
-	if c.Has(LeverCasts) {
+// CastFrozen is the function CastFrozen, unless it is among the levers to do without.
+func (l Levers) CastFrozen(m model.Model, d bindings.DType, keep bool) {
+	if l.Use(LeverCasts) {
 		CastFrozen(m, d, keep)
 	}
 }
 
-// passTokens is how many tokens a CPU computes at once without gradients: more take memory and, measured from 1,536 to
+// CastFrozen gives the frozen linear maps of the blocks a copy in d, made once in place of autocast's cast at
+// every step. With d Float it does nothing. Without keep each stored weight goes as soon as its copy is there: for
+// models that are never saved and have no file to lie in.
+func CastFrozen(m model.Model, d bindings.DType, keep bool) {
+	if d == bindings.Float {
+		return
+	}
+	cast := func(p *model.Param) {
+		if p == nil {
+			return
+		}
+		if p.Cast(m.Scope(), d); !keep {
+			p.DropStored(m.Scope())
+		}
+	}
+	for _, b := range m.Hooks().Blocks {
+		for _, module := range b.Modules {
+			cast(module.Dense.W)
+			cast(module.Dense.B)
+		}
+	}
+}
+
+// PassTokens is how many tokens a CPU computes at once without gradients: more take memory and, measured from 1,536 to
 // 6,144 in DistilBERT-base, no less time each.
-const passTokens = 2048
+const PassTokens = 2048
 
 // gpuPassTokens bounds what a GPU computes at once without gradients where nothing else does, as memory has to.
 const gpuPassTokens = 16384
@@ -67,8 +93,8 @@ func EvalOrder(lengths []int, batch, maxTokens int, dev bindings.Device, whole b
 	switch {
 	case dev.IsCUDA() && maxTokens == 0:
 		maxTokens = gpuPassTokens
-	case !dev.IsCUDA() && !whole && (maxTokens == 0 || maxTokens > passTokens):
-		maxTokens = passTokens
+	case !dev.IsCUDA() && !whole && (maxTokens == 0 || maxTokens > PassTokens):
+		maxTokens = PassTokens
 	}
 	return data.Sampler{Lengths: lengths, BatchSize: batch, MaxTokens: maxTokens, Bucket: true}
 }

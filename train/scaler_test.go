@@ -15,6 +15,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/traintest"
 )
 
 func TestScalerShrinksOnOverflowAndGrowsWithTime(t *testing.T) {
@@ -49,23 +50,6 @@ func TestScalerShrinksOnOverflowAndGrowsWithTime(t *testing.T) {
 	})
 }
 
-// methodCase is a method with settings that fit the tiny models.
-type methodCase struct {
-	name, method string
-	o            peft.Options
-}
-
-// methodCases are all methods.
-func methodCases() []methodCase {
-	o := peft.Options{VirtualTokens: 3, Bottleneck: 4, AdapterLength: 4, Rank: 4}
-	var out []methodCase
-	for _, name := range peft.Methods() {
-		out = append(out, methodCase{name, name, o})
-	}
-	o.PrefixProjection, o.PrefixHidden = true, 6
-	return append(out, methodCase{"prefix-projection", "prefix", o})
-}
-
 // weighted is classification whose losses are multiplied by factors in turn, then by 1.
 type weighted struct {
 	train.Classification
@@ -86,7 +70,7 @@ func (w *weighted) Measure(s *bindings.Scope, m model.Model, b data.Batch, in mo
 const overflow = 1e35
 
 // tinyTrainer calls fn with a trainer of a method on the tiny DistilBERT, on batches of four rows by number.
-func tinyTrainer(t *testing.T, s *bindings.Scope, c methodCase, precision bindings.DType, batches []int, factors []float64, fn func(*train.Trainer) error) error {
+func tinyTrainer(t *testing.T, s *bindings.Scope, c traintest.MethodCase, precision bindings.DType, batches []int, factors []float64, fn func(*train.Trainer) error) error {
 	t.Helper()
 	none := 0.0
 	m, err := model.Load(s, modeltest.Testdata(t, "distilbert/tiny"), model.Options{Classify: true, Dropout: &none})
@@ -95,7 +79,7 @@ func tinyTrainer(t *testing.T, s *bindings.Scope, c methodCase, precision bindin
 	}
 	defer m.Close()
 	s.Seed(3)
-	method, err := peft.New(c.method, c.o)
+	method, err := peft.New(c.Method, c.Options)
 	if err != nil {
 		return err
 	}
@@ -112,10 +96,10 @@ func tinyTrainer(t *testing.T, s *bindings.Scope, c methodCase, precision bindin
 		}
 	}
 	part := train.ClassificationPart(rows, labels, 0)
-	cfg := train.Defaults()
-	cfg.Method, cfg.Epochs, cfg.LR = c.method, 1, 1e-2
+	loop := train.DefaultLoop()
+	loop.Epochs, loop.LR = 1, 1e-2
 	on := train.Machine{Device: bindings.CPU, Precision: train.Precision{DType: precision}}
-	tr, err := train.NewTrainer(s, cfg, on, m, method, &weighted{factors: factors}, part, data.Sampler{Lengths: part.Lengths, BatchSize: 4})
+	tr, err := train.NewTrainer(s, loop, on, m, method, &weighted{factors: factors}, part, data.Sampler{Lengths: part.Lengths, BatchSize: 4})
 	if err != nil {
 		return err
 	}
@@ -127,8 +111,8 @@ func tinyTrainer(t *testing.T, s *bindings.Scope, c methodCase, precision bindin
 // TestLossScalingChangesNothingButOverflows: scaled by a power of two, gradients are the same numbers, and a step
 // whose gradients overflow is as if its batch had not been there.
 func TestLossScalingChangesNothingButOverflows(t *testing.T) {
-	for _, c := range methodCases() {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range traintest.MethodCases() {
+		t.Run(c.Name, func(t *testing.T) {
 			bindingstest.Do(t, func(s *bindings.Scope) error {
 				trained := func(scaled bool, batches []int, factors []float64, skipped int) (out []bindings.Tensor) {
 					err := tinyTrainer(t, s, c, bindings.Float, batches, factors, func(tr *train.Trainer) error {
@@ -181,7 +165,7 @@ func TestFirstStepTakenIsChecked(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bindingstest.Do(t, func(s *bindings.Scope) error {
-				return tinyTrainer(t, s, methodCase{method: "lora"}, bindings.Float, []int{0, 1, 2, 3}, c.factors, func(tr *train.Trainer) error {
+				return tinyTrainer(t, s, traintest.MethodCase{Method: "lora"}, bindings.Float, []int{0, 1, 2, 3}, c.factors, func(tr *train.Trainer) error {
 					if c.scaled {
 						tr.Scaler = train.NewScaler(s, bindings.CPU)
 					}
@@ -209,7 +193,7 @@ func TestCheckOfTheFirstStepSurvivesACheckpoint(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			bindingstest.Do(t, func(s *bindings.Scope) error {
-				err := tinyTrainer(t, s, methodCase{method: "lora"}, bindings.Float, []int{0, 1, 2}, c.before, func(tr *train.Trainer) error {
+				err := tinyTrainer(t, s, traintest.MethodCase{Method: "lora"}, bindings.Float, []int{0, 1, 2}, c.before, func(tr *train.Trainer) error {
 					tr.Scaler = train.NewScaler(s, bindings.CPU)
 					tr.OnStep = func(s *bindings.Scope, _ train.StepReport) error {
 						return errors.Join(tr.SaveState(s, dir, train.Progress{}), train.ErrStop)
@@ -219,9 +203,9 @@ func TestCheckOfTheFirstStepSurvivesACheckpoint(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return tinyTrainer(t, s, methodCase{method: "lora"}, bindings.Float, []int{0, 1, 2}, c.after, func(tr *train.Trainer) error {
+				return tinyTrainer(t, s, traintest.MethodCase{Method: "lora"}, bindings.Float, []int{0, 1, 2}, c.after, func(tr *train.Trainer) error {
 					tr.Scaler = train.NewScaler(s, bindings.CPU)
-					if _, err := tr.LoadState(s, dir, ""); err != nil {
+					if _, err := tr.LoadState(s, dir, func(string) bool { return true }); err != nil {
 						return err
 					}
 					err := tr.Run(context.Background(), s)
@@ -241,8 +225,8 @@ func TestHalfPrecision(t *testing.T) {
 	if strings.HasPrefix(bindings.Version(), "2.1.") {
 		t.Skip("SKIPPED: libtorch 2.1 multiplies no fp16 matrices on CPUs")
 	}
-	for _, c := range methodCases() {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range traintest.MethodCases() {
+		t.Run(c.Name, func(t *testing.T) {
 			bindingstest.Do(t, func(s *bindings.Scope) error {
 				return tinyTrainer(t, s, c, bindings.Half, []int{0, 0, 0, 0, 0, 0, 0, 0}, nil, func(tr *train.Trainer) error {
 					if tr.Scaler == nil {

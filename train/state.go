@@ -68,13 +68,13 @@ func saveTensors(s *bindings.Scope, path string, ts []hf.Named) error {
 	return files.WriteSafetensors(path, out, nil)
 }
 
-// LoadState puts back what SaveState wrote. fingerprint must be the one that was saved.
-func (t *Trainer) LoadState(s *bindings.Scope, dir, fingerprint string) (Progress, error) {
+// LoadState puts back what SaveState wrote, if the run is the same by its fingerprint.
+func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint string) bool) (Progress, error) {
 	p, err := ReadProgress(dir)
 	if err != nil {
 		return p, err
 	}
-	if p.Config != fingerprint {
+	if !same(p.Config) {
 		return p, fmt.Errorf("%s: the run was started with other settings or other data; resume it with its own config.yaml, or start anew with --overwrite", dir)
 	}
 	if len(p.Counts) != len(t.Params) && t.Opt.cfg.Name != "sgd" {
@@ -164,8 +164,8 @@ func loadRNG(s *bindings.Scope, path, name string, dev bindings.Device) error {
 	})
 }
 
-// saveWeights writes the trainable tensors alone, from which loadWeights brings the best ones back.
-func saveWeights(s *bindings.Scope, path string, params []*model.Param) error {
+// SaveWeights writes the trainable tensors alone, from which LoadWeights brings the best ones back.
+func SaveWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	ts := make([]hf.Named, len(params))
 	for i, p := range params {
 		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
@@ -173,7 +173,7 @@ func saveWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	return saveTensors(s, path, ts)
 }
 
-func loadWeights(s *bindings.Scope, path string, params []*model.Param) error {
+func LoadWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	ts := make([]hf.Named, len(params))
 	for i, p := range params {
 		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}

@@ -29,8 +29,8 @@ type Task interface {
 	Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure
 }
 
-// input copies a batch to a device.
-func input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
+// Input copies a batch to a device.
+func Input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
 	rows, width := int64(b.Rows), int64(b.Width)
 	put := func(v []int64) bindings.Tensor {
 		if v == nil {
@@ -78,8 +78,8 @@ func ClassificationPart(ids [][]int64, labels []int, pad int64) *Part {
 	return p
 }
 
-// prefetch collates batches ahead of the training thread, or with InTurn each when it is asked for.
-func (p *Part) prefetch(ctx context.Context, batches [][]int) func(yield func(data.Batch, error) bool) {
+// Batches collates batches ahead of the training thread, or with InTurn each when it is asked for.
+func (p *Part) Batches(ctx context.Context, batches [][]int) func(yield func(data.Batch, error) bool) {
 	if p.InTurn {
 		return func(yield func(data.Batch, error) bool) {
 			for _, examples := range batches {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"gopeft/bindings"
@@ -123,9 +124,17 @@ func orMax(n int) int {
 	return n
 }
 
+// ErrNoMemory ends training where a batch finds no memory. What was trained before it is whole.
+var ErrNoMemory = errors.New("no memory is left for the next step")
+
 // Run trains from t.At to the end. A cancelled context ends it between two steps with the context's error, or with
-// OnEpoch's; then t.At stands before what was not done, and Run can go on from there.
-func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
+// OnEpoch's; then t.At stands before what was not done, and Run can go on from there. So it does after ErrNoMemory.
+func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = t.outOfMemory(p)
+		}
+	}()
 	start := time.Now()
 	for t.At.Epoch < t.Config.Epochs && (t.At.Batch > 0 || !t.lastStep()) {
 		batches, err := t.Config.Sampler.Epoch(t.At.Epoch)
@@ -142,6 +151,16 @@ func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) error {
 	return nil
 }
 
+// outOfMemory makes an error of a panic that says so. It panics again with any other, and where the optimizer was at
+// work: some weights are a step ahead of others then.
+func (t *Trainer) outOfMemory(panicked any) error {
+	e, ok := panicked.(*bindings.OpError)
+	if !ok || t.updating || !strings.Contains(e.Message, "out of memory") && !strings.Contains(e.Message, "allocate memory") {
+		panic(panicked)
+	}
+	return fmt.Errorf("step %d: %w: %w", t.At.Step+1, ErrNoMemory, e)
+}
+
 // lastStep reports whether --max-steps ends the run here.
 func (t *Trainer) lastStep() bool { return t.Config.MaxSteps > 0 && t.At.Step >= t.Config.MaxSteps }
 
@@ -156,7 +175,7 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 	}
 	group := make([]data.Batch, 0, accum)
 	t.Laps.restart()
-	for b, err := range t.Data.prefetch(ctx, batches[t.At.Batch:]) {
+	for b, err := range t.Data.Batches(ctx, batches[t.At.Batch:]) {
 		if err != nil {
 			return err
 		}
@@ -254,7 +273,7 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
 	}
 	for i, b := range group {
 		c := s.Child()
-		in := input(c, b, t.Config.Device)
+		in := Input(c, b, t.Config.Device)
 		in.Train, in.CheckpointActivations = true, t.Config.Checkpoint
 		c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
 		m := &measures[i]
@@ -381,7 +400,7 @@ func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
 	}
 	var states []bindings.Tensor
 	s.NoGrad(func() {
-		in := input(s, b, t.Config.Device)
+		in := Input(s, b, t.Config.Device)
 		in.States = &states
 		s.Autocast(t.Config.Device, t.Config.Precision, func() { t.Model.Forward(s, in) })
 	})

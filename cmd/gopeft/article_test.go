@@ -12,6 +12,7 @@ import (
 	"gopeft/model/modeltest"
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/run"
 )
 
 func TestArticleConfigsAreRuns(t *testing.T) {
@@ -23,7 +24,7 @@ func TestArticleConfigsAreRuns(t *testing.T) {
 	var single []string
 	for _, path := range paths {
 		if strings.HasPrefix(filepath.Base(path), "compare") {
-			cmp, err := train.ReadComparison(path, train.Defaults())
+			cmp, err := run.ReadComparison(path, run.Defaults())
 			if err != nil {
 				t.Error(err)
 				continue
@@ -38,7 +39,7 @@ func TestArticleConfigsAreRuns(t *testing.T) {
 			}
 			continue
 		}
-		cfg, err := train.ReadConfig(path, train.Defaults())
+		cfg, err := run.ReadConfig(path, run.Defaults())
 		if err != nil {
 			t.Error(err)
 			continue
@@ -46,9 +47,9 @@ func TestArticleConfigsAreRuns(t *testing.T) {
 		if err := cfg.Check(); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
-		name := cfg.Method
+		name := cfg.Model.Method
 		if name == train.Features {
-			name = cfg.Classifier
+			name = cfg.Model.Classifier
 		}
 		single = append(single, name)
 	}
@@ -60,12 +61,12 @@ func TestArticleConfigsAreRuns(t *testing.T) {
 }
 
 func TestArticleCountsOfAdapters(t *testing.T) {
-	cfg, err := train.ReadConfig(filepath.Join(modeltest.Root(t), "scripts", "article", "adapters.yaml"), train.Defaults())
+	cfg, err := run.ReadConfig(filepath.Join(modeltest.Root(t), "scripts", "article", "adapters.yaml"), run.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
 	distilbert := model.Info{Family: "distilbert", Vocab: 30522, Hidden: 768, Layers: 6, Heads: 12, KVHeads: 12, HeadDim: 64, FFN: 3072, MaxPositions: 512}
-	if n, err := peft.Count(cfg.Method, cfg.Peft, distilbert); err != nil || n != 599_424 {
+	if n, err := peft.Count(cfg.Model.Method, cfg.Peft, distilbert); err != nil || n != 599_424 {
 		t.Errorf("%d parameters, %v, want 599,424", n, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"gopeft/train"
 	"gopeft/train/bench"
+	"gopeft/train/report"
 )
 
 func benchCommand() *cli.Command {
@@ -43,7 +44,7 @@ func printBench(out io.Writer, r bench.Result) error {
 		line("bench", "%s %s, %d threads", r.Mode, r.Method, r.Threads)
 	} else {
 		line("bench", "%s %s, %s, %d × %d, amp %s, weights %s, %d threads, %s", r.Mode, r.Method, r.Arch, r.Batch, r.Seq, r.AMP, r.DType, r.Threads, r.Device)
-		line("parameters", "trainable %s / total %s", train.Commas(r.Trainable), train.Commas(r.Total))
+		line("parameters", "trainable %s / total %s", report.Commas(r.Trainable), report.Commas(r.Total))
 	}
 	line("step", "median %.4g s, %.4g to %.4g s in %d steps behind %d of warm-up", r.StepS.Median, r.StepS.Min, r.StepS.Max, r.Steps-r.Warmup, r.Warmup)
 	line("rate", "%.4g samples/s, %.5g tokens/s", r.SamplesPerS, r.TokensPerS)

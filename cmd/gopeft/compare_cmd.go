@@ -19,12 +19,13 @@ import (
 
 	"gopeft/train"
 	"gopeft/train/report"
+	"gopeft/train/run"
 )
 
 func compareCommand() *cli.Command {
 	return &cli.Command{
 		Name: "compare", Usage: "train a model with several methods and put the results side by side",
-		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(train.CompareMethods(), ", ")}},
+		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(run.CompareMethods(), ", ")}},
 			configFlags("method", "classifier"), outFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
 			cmp, err := readComparison(c)
@@ -35,7 +36,7 @@ func compareCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			results, err := train.Compare(c.Context, cmp, mode, newUI(c), trainElsewhere(c))
+			results, err := run.Compare(c.Context, cmp, mode, newUI(c), trainElsewhere(c))
 			if len(results) > 0 {
 				err = errors.Join(printCompare(c, results), err)
 			}
@@ -53,11 +54,11 @@ func printCompare(c *cli.Context, results []report.Result) error {
 	return report.WriteTable(c.App.Writer, results)
 }
 
-func readComparison(c *cli.Context) (train.Comparison, error) {
-	var cmp train.Comparison
-	cfg, err := train.Defaults(), error(nil)
+func readComparison(c *cli.Context) (run.Comparison, error) {
+	var cmp run.Comparison
+	cfg, err := run.Defaults(), error(nil)
 	if path := c.String("config"); path != "" {
-		if cmp, err = train.ReadComparison(path, cfg); err != nil {
+		if cmp, err = run.ReadComparison(path, cfg); err != nil {
 			return cmp, &train.UsageError{Err: err}
 		}
 		cfg = cmp.Base
@@ -65,17 +66,17 @@ func readComparison(c *cli.Context) (train.Comparison, error) {
 	if cmp.Base, err = flagsOver(c, cfg); err != nil {
 		return cmp, err
 	}
-	if cmp.Base.Out == "" {
-		cmp.Base.Out = filepath.Join("runs", "compare")
+	if cmp.Base.Output.Out == "" {
+		cmp.Base.Output.Out = filepath.Join("runs", "compare")
 	}
 	for method, settings := range cmp.Settings { // flags win over the file's settings of a method too
-		train.RemoveKeys(&settings, c.FlagNames()...)
+		run.RemoveKeys(&settings, c.FlagNames()...)
 		cmp.Settings[method] = settings
 	}
 	switch text := c.String("methods"); {
 	case text == "all" || (text == "" && len(cmp.Methods) == 0):
-		cmp.Methods = train.CompareMethods()
-		if cmp.Base.Task == "causal" {
+		cmp.Methods = run.CompareMethods()
+		if cmp.Base.Model.Task == "causal" {
 			cmp.Methods = slices.DeleteFunc(cmp.Methods, func(m string) bool { return m == "logreg" || m == "forest" }) // classifiers
 		}
 	case text != "":
@@ -91,8 +92,8 @@ func readComparison(c *cli.Context) (train.Comparison, error) {
 
 // trainElsewhere runs one configuration as `gopeft train` in a process of its own, so that its peak memory
 // is its own and a crash ends nothing else.
-func trainElsewhere(c *cli.Context) func(context.Context, train.Config, train.OutMode) (report.Summary, error) {
-	return func(ctx context.Context, cfg train.Config, mode train.OutMode) (report.Summary, error) {
+func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMode) (report.Summary, error) {
+	return func(ctx context.Context, cfg run.Config, mode run.OutMode) (report.Summary, error) {
 		var sum report.Summary
 		self, err := os.Executable()
 		if err != nil {
@@ -103,14 +104,14 @@ func trainElsewhere(c *cli.Context) func(context.Context, train.Config, train.Ou
 			return sum, err
 		}
 		defer os.Remove(file.Name())
-		if err := errors.Join(file.Close(), train.WriteConfig(file.Name(), cfg)); err != nil {
+		if err := errors.Join(file.Close(), run.WriteConfig(file.Name(), cfg)); err != nil {
 			return sum, err
 		}
 		args := []string{"train", "--config", file.Name(), "--json"}
 		switch mode {
-		case train.Overwrite:
+		case run.Overwrite:
 			args = append(args, "--overwrite")
-		case train.Resume:
+		case run.Resume:
 			args = append(args, "--resume")
 		}
 		for _, flag := range []string{"quiet", "debug"} {

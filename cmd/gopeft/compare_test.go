@@ -2,13 +2,12 @@ package main
 
 import (
 	"fmt"
+	"gopeft/train/run"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/urfave/cli/v2"
-
-	"gopeft/train"
 )
 
 func TestFlagsWinOverAComparisonsFile(t *testing.T) {
@@ -33,7 +32,7 @@ func TestFlagsWinOverAComparisonsFile(t *testing.T) {
 				return err
 			}
 			cfg, err := cmp.Config("lora")
-			got = fmt.Sprintf("%v epochs %d rank %d lr %v", cmp.Methods, cfg.Epochs, cfg.Peft.Rank, cfg.LR)
+			got = fmt.Sprintf("%v epochs %d rank %d lr %v", cmp.Methods, cfg.Loop.Epochs, cfg.Peft.Rank, cfg.Loop.LR)
 			return err
 		}
 		app := &cli.App{Commands: []*cli.Command{command}}
@@ -44,13 +43,13 @@ func TestFlagsWinOverAComparisonsFile(t *testing.T) {
 }
 
 func TestResumeTakesTheRunsOwnSettings(t *testing.T) {
-	cfg := train.Defaults()
-	cfg.Model, cfg.Method, cfg.Data, cfg.LR, cfg.Out = "m", "lora", "d.csv", 0.25, t.TempDir()
-	if err := train.WriteConfig(filepath.Join(cfg.Out, "config.yaml"), cfg); err != nil {
+	cfg := run.Defaults()
+	cfg.Model.Path, cfg.Model.Method, cfg.Data.Data, cfg.Loop.LR, cfg.Output.Out = "m", "lora", "d.csv", 0.25, t.TempDir()
+	if err := run.WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), cfg); err != nil {
 		t.Fatal(err)
 	}
-	code, _, stderr := gopeft(t, "", "train", "--resume", "--out", cfg.Out, "--lr", "1")
-	if want := "gopeft: " + cfg.Out + "/config.yaml: the run was started with other settings (--lr); resume it with its own, or start anew with --overwrite\n"; code != exitFailed || stderr != want {
+	code, _, stderr := gopeft(t, "", "train", "--resume", "--out", cfg.Output.Out, "--lr", "1")
+	if want := "gopeft: " + cfg.Output.Out + "/config.yaml: the run was started with other settings (--lr); resume it with its own, or start anew with --overwrite\n"; code != exitFailed || stderr != want {
 		t.Errorf("exit %d, %q, want %q", code, stderr, want)
 	}
 }

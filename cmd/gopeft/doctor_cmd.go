@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/cpu"
 
 	"gopeft/bindings"
-	"gopeft/train"
+	"gopeft/model/fsutil"
 )
 
 func doctorCommand() *cli.Command {
@@ -45,7 +45,7 @@ func doctor(c *cli.Context) error {
 	h := health{Gopeft: version, Go: runtime.Version(), Libtorch: bindings.Version(), LibtorchDir: bindings.LibraryFolder(), CXX11ABI: bindings.CXX11ABI(),
 		CPU: bindings.CPUCapability(), BF16: cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16, Cores: runtime.NumCPU(), Missing: []string{}}
 	var err error
-	if h.Cache, err = train.Home(); err != nil {
+	if h.Cache, err = fsutil.Home(); err != nil {
 		return err
 	}
 	if raw, err := os.ReadFile("/proc/driver/nvidia/version"); err == nil {

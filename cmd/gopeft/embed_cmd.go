@@ -15,6 +15,7 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/classic"
+	"gopeft/train/infer"
 )
 
 func embedCommand() *cli.Command {
@@ -46,7 +47,7 @@ func embed(c *cli.Context) error {
 	var x classic.Matrix
 	skipped := 0
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		e, err := train.OpenEmbedder(s, src, train.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"),
+		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"),
 			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
 		if err != nil {
 			return err
@@ -85,12 +86,12 @@ func embed(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("normalize") {
-		train.Normalize(x)
+		infer.Normalize(x)
 	}
 	if strings.HasSuffix(out, ".npy") {
 		err = fsutil.WriteFile(out, func(w io.Writer) error { return writeNPY(w, x) })
 	} else {
-		err = train.WriteMatrix(out, x)
+		err = classic.WriteMatrix(out, x, nil)
 	}
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/infer"
 )
 
 // evaluatedText is what eval prints of a language model.
@@ -36,7 +37,7 @@ type scoredText struct {
 }
 
 // evalCausal scores a language model: how likely it finds the answers, and on request how often its own match.
-func evalCausal(c *cli.Context, src train.Source, perRow io.Writer) error {
+func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 	if c.IsSet("label-column") {
 		return &train.UsageError{Err: errors.New("--label-column goes with --task classify")}
 	}
@@ -50,13 +51,13 @@ func evalCausal(c *cli.Context, src train.Source, perRow io.Writer) error {
 	withPrompt, length := !c.Bool("mask-prompt"), c.Int("max-length")
 	if r := src.Run; r != nil { // as it was trained
 		if o.Template == "" {
-			o.Template = r.Template
+			o.Template = r.Data.Template
 		}
 		if !c.IsSet("mask-prompt") {
-			withPrompt = !r.MaskPrompt
+			withPrompt = !r.Data.MaskPrompt
 		}
 		if length == 0 {
-			length = r.MaxLength
+			length = r.Data.MaxLength
 		}
 	}
 	rows, err := openCausal(c, o)
@@ -67,14 +68,14 @@ func evalCausal(c *cli.Context, src train.Source, perRow io.Writer) error {
 	e := textEval{c: c, u: newUI(c), out: json.NewEncoder(perRow), rows: rows, withPrompt: withPrompt, length: length}
 	e.out.SetEscapeHTML(false)
 	if expr := c.String("match"); expr != "" {
-		m, err := train.NewMatcher(expr)
+		m, err := infer.NewMatcher(expr)
 		if err != nil {
 			return &train.UsageError{Err: fmt.Errorf("--match: %w", err)}
 		}
 		e.matcher = &m
 	}
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := train.OpenGenerator(s, src, train.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads")})
+		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads")})
 		if err != nil {
 			return err
 		}
@@ -114,9 +115,9 @@ type textEval struct {
 	rows       *data.CausalReader
 	withPrompt bool
 	length     int
-	matcher    *train.Matcher
+	matcher    *infer.Matcher
 
-	scores  []train.RowScore
+	scores  []infer.RowScore
 	tokens  int
 	matched int
 	long    int           // questions that left no room for an answer
@@ -124,7 +125,7 @@ type textEval struct {
 }
 
 // run scores the file in stretches, in constant memory but for a number or two per row.
-func (e *textEval) run(s *bindings.Scope, g *train.Generator) error {
+func (e *textEval) run(s *bindings.Scope, g *infer.Generator) error {
 	for end := false; !end; {
 		var xs []data.CausalExample
 		var seqs []data.Sequence
@@ -163,9 +164,9 @@ func (e *textEval) run(s *bindings.Scope, g *train.Generator) error {
 	return nil
 }
 
-func (e *textEval) stretch(s *bindings.Scope, g *train.Generator, xs []data.CausalExample, seqs []data.Sequence) error {
+func (e *textEval) stretch(s *bindings.Scope, g *infer.Generator, xs []data.CausalExample, seqs []data.Sequence) error {
 	begun := time.Now()
-	scores, err := g.Score(e.c.Context, s, seqs, train.ScoreOptions{Batch: e.c.Int("batch-size"), MaxTokens: e.c.Int("max-tokens"),
+	scores, err := g.Score(e.c.Context, s, seqs, infer.ScoreOptions{Batch: e.c.Int("batch-size"), MaxTokens: e.c.Int("max-tokens"),
 		Progress: func(done, total int) { e.u.Progress("score", done, total, "") }})
 	if err != nil {
 		return err
@@ -190,13 +191,13 @@ func (e *textEval) stretch(s *bindings.Scope, g *train.Generator, xs []data.Caus
 }
 
 // answer lets the model answer and compares.
-func (e *textEval) answer(s *bindings.Scope, g *train.Generator, xs []data.CausalExample, lines []scoredText) error {
+func (e *textEval) answer(s *bindings.Scope, g *infer.Generator, xs []data.CausalExample, lines []scoredText) error {
 	questions := make([]data.CausalExample, len(xs))
 	wanted := make([]string, len(xs))
 	at := func(i int, err error) error { return fmt.Errorf("%s, row %d: %w", xs[i].File, xs[i].Row, err) }
 	for i, x := range xs {
 		var err error
-		if questions[i], err = train.Question(x); err != nil {
+		if questions[i], err = infer.Question(x); err != nil {
 			return at(i, err)
 		}
 		ok := false
@@ -242,7 +243,7 @@ func (e *textEval) answer(s *bindings.Scope, g *train.Generator, xs []data.Causa
 
 func (e *textEval) print() error {
 	r := evaluatedText{Rows: len(e.scores), Tokens: e.tokens, TokensPerS: float64(e.tokens) / e.took.Seconds()}
-	r.Loss, r.Perplexity, r.Targets = train.Perplexity(e.scores)
+	r.Loss, r.Perplexity, r.Targets = infer.Perplexity(e.scores)
 	if r.Targets == 0 {
 		return fmt.Errorf("%s: nothing to score: every answer is cut off by --max-length", e.c.String("data"))
 	}

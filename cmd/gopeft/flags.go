@@ -11,11 +11,12 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"gopeft/train"
+	"gopeft/train/run"
 )
 
 // configFlags makes a flag of every setting of a run, but for those left out.
 func configFlags(leaveOut ...string) []cli.Flag {
-	defaults := train.Defaults()
+	defaults := run.Defaults()
 	return append([]cli.Flag{configFlag()}, settingFlags(reflect.ValueOf(&defaults).Elem(), leaveOut...)...)
 }
 
@@ -85,10 +86,10 @@ func flagsFromFile(c *cli.Context) error {
 	return nil
 }
 
-// settingFlags makes a flag of every setting of an addressable struct such as train.Config.
+// settingFlags makes a flag of every setting of an addressable struct such as run.Config.
 func settingFlags(defaults reflect.Value, leaveOut ...string) []cli.Flag {
 	var flags []cli.Flag
-	train.Fields(defaults, func(key, usage string, v reflect.Value) {
+	run.Fields(defaults, func(_, key, usage string, v reflect.Value) {
 		if !slices.Contains(leaveOut, key) {
 			flags = append(flags, flagOf(key, usage, v))
 		}
@@ -98,9 +99,9 @@ func settingFlags(defaults reflect.Value, leaveOut ...string) []cli.Flag {
 
 // chosenFlags makes a flag of some settings of a run.
 func chosenFlags(keys ...string) []cli.Flag {
-	defaults := train.Defaults()
+	defaults := run.Defaults()
 	var leaveOut []string
-	train.Fields(reflect.ValueOf(&defaults).Elem(), func(key, _ string, _ reflect.Value) {
+	run.Fields(reflect.ValueOf(&defaults).Elem(), func(_, key, _ string, _ reflect.Value) {
 		if !slices.Contains(keys, key) {
 			leaveOut = append(leaveOut, key)
 		}
@@ -137,11 +138,11 @@ func flagOf(key, usage string, v reflect.Value) cli.Flag {
 }
 
 // readConfig is the settings of a command: defaults, then --config's file, then the flags given.
-func readConfig(c *cli.Context) (train.Config, error) {
-	cfg := train.Defaults()
+func readConfig(c *cli.Context) (run.Config, error) {
+	cfg := run.Defaults()
 	if path := c.String("config"); path != "" {
 		var err error
-		if cfg, err = train.ReadConfig(path, cfg); err != nil {
+		if cfg, err = run.ReadConfig(path, cfg); err != nil {
 			return cfg, &train.UsageError{Err: err}
 		}
 	}
@@ -149,7 +150,7 @@ func readConfig(c *cli.Context) (train.Config, error) {
 }
 
 // flagsOver puts the flags that were given over cfg.
-func flagsOver(c *cli.Context, cfg train.Config) (train.Config, error) {
+func flagsOver(c *cli.Context, cfg run.Config) (run.Config, error) {
 	err := setFromFlags(c, reflect.ValueOf(&cfg).Elem())
 	return cfg, err
 }
@@ -157,7 +158,7 @@ func flagsOver(c *cli.Context, cfg train.Config) (train.Config, error) {
 // setFromFlags puts the flags that were given into the settings of an addressable struct.
 func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	var failed error
-	train.Fields(settings, func(key, _ string, v reflect.Value) {
+	run.Fields(settings, func(_, key, _ string, v reflect.Value) {
 		if !c.IsSet(key) || failed != nil {
 			return
 		}
@@ -209,16 +210,16 @@ func outFlags() []cli.Flag {
 	}
 }
 
-func outMode(c *cli.Context) (train.OutMode, error) {
+func outMode(c *cli.Context) (run.OutMode, error) {
 	switch {
 	case c.Bool("overwrite") && c.Bool("resume"):
 		return 0, &train.UsageError{Err: fmt.Errorf("--overwrite and --resume exclude each other")}
 	case c.Bool("overwrite"):
-		return train.Overwrite, nil
+		return run.Overwrite, nil
 	case c.Bool("resume"):
-		return train.Resume, nil
+		return run.Resume, nil
 	}
-	return train.Refuse, nil
+	return run.Refuse, nil
 }
 
 // uiFlags are shared by every command that takes a while.

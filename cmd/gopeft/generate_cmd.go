@@ -18,6 +18,7 @@ import (
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/infer"
 )
 
 func generateCommand() *cli.Command {
@@ -60,14 +61,14 @@ func generateCommand() *cli.Command {
 }
 
 // resolve finds what --model and --adapter name.
-func resolve(c *cli.Context) (train.Source, error) {
+func resolve(c *cli.Context) (infer.Source, error) {
 	var adapters []string
 	if c.IsSet("adapter") {
 		if adapters = c.StringSlice("adapter"); adapters == nil { // of a command that takes one
 			adapters = []string{c.String("adapter")}
 		}
 	}
-	return train.ResolveAdapters(c.Context, c.String("model"), adapters, newUI(c))
+	return infer.ResolveAdapters(c.Context, c.String("model"), adapters, newUI(c))
 }
 
 // adapterFlag is --adapter where one may be given.
@@ -96,7 +97,7 @@ func generateTo(c *cli.Context, w io.Writer) error {
 	}
 	u := newUI(c)
 	return bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := train.OpenGenerator(s, src, train.GeneratorOptions{Device: c.String("device"), DType: c.String("dtype"), Threads: c.Int("threads")})
+		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), DType: c.String("dtype"), Threads: c.Int("threads")})
 		if err != nil {
 			return err
 		}
@@ -121,7 +122,7 @@ func generateTo(c *cli.Context, w io.Writer) error {
 }
 
 // generateOptions puts the flags given over what the model says of itself.
-func generateOptions(c *cli.Context, g *train.Generator, u train.UI) (generate.Options, error) {
+func generateOptions(c *cli.Context, g *infer.Generator, u train.UI) (generate.Options, error) {
 	o := g.Defaults
 	if g.Unusable != nil {
 		return o, g.Unusable
@@ -236,7 +237,7 @@ func chatOf(c *cli.Context, x data.CausalExample) data.CausalExample {
 }
 
 // generateOne writes a continuation as it comes.
-func generateOne(c *cli.Context, s *bindings.Scope, g *train.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
+func generateOne(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	if g.Several() {
 		return &train.UsageError{Err: errors.New("with several adapters give --prompts: its rows choose by their adapter column")}
 	}
@@ -310,7 +311,7 @@ type generated struct {
 	Adapter      string          `json:"adapter,omitempty"`
 }
 
-func lineOf(c *cli.Context, g *train.Generator, x data.CausalExample, ids []int64, r generate.Result) generated {
+func lineOf(c *cli.Context, g *infer.Generator, x data.CausalExample, ids []int64, r generate.Result) generated {
 	line := generated{TokenIDs: r.IDs, PromptTokens: len(ids), Reason: r.Reason}
 	if g.Tokenizer != nil {
 		line.Text = &r.Text
@@ -325,7 +326,7 @@ func lineOf(c *cli.Context, g *train.Generator, x data.CausalExample, ids []int6
 }
 
 // generateMany continues a file's prompts some batches at a time, in constant memory however long the file is.
-func generateMany(c *cli.Context, s *bindings.Scope, g *train.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
+func generateMany(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	out := bufio.NewWriter(w)
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)

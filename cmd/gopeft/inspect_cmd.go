@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,6 +16,9 @@ import (
 	"gopeft/model/hf"
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/infer"
+	"gopeft/train/report"
+	"gopeft/train/run"
 )
 
 func inspectCommand() *cli.Command {
@@ -36,7 +40,7 @@ func inspectCommand() *cli.Command {
 func peftFlags() []cli.Flag {
 	var flags []cli.Flag
 	var o peft.Options
-	train.Fields(reflect.ValueOf(&o).Elem(), func(key, usage string, v reflect.Value) { flags = append(flags, flagOf(key, usage, v)) })
+	run.Fields(reflect.ValueOf(&o).Elem(), func(_, key, usage string, v reflect.Value) { flags = append(flags, flagOf(key, usage, v)) })
 	return flags
 }
 
@@ -54,7 +58,7 @@ type inspected struct {
 	DTypes    map[string]int64 `json:"dtypes"` // as the files store them
 	Fresh     []string         `json:"new,omitempty"`
 	Groups    []inspectedGroup `json:"groups"`
-	Memory    *train.Memory    `json:"training_memory,omitempty"`
+	Memory    *run.Memory      `json:"training_memory,omitempty"`
 	Notes     []string         `json:"notes,omitempty"`
 	Params    []inspectedParam `json:"parameters,omitempty"`
 }
@@ -111,18 +115,21 @@ func inspect(c *cli.Context) error {
 // inspection is an inspect in progress.
 type inspection struct {
 	c      *cli.Context
-	src    train.Source
-	cfg    train.Config // of the training that is estimated
+	src    infer.Source
+	cfg    run.Config // of the training that is estimated
 	load   model.Options
 	params []inspectedParam
 	result inspected
 }
 
 // newInspection decides what is asked for: the task, and whether a method is involved.
-func newInspection(c *cli.Context, src train.Source) (*inspection, error) {
-	cfg := train.Defaults()
+func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
+	cfg := run.Defaults()
 	if src.Run != nil {
-		cfg = *src.Run
+		var err error
+		if cfg, err = run.ReadConfig(filepath.Join(src.Run.Folder, "config.yaml"), cfg); err != nil {
+			return nil, err
+		}
 	}
 	x := &inspection{c: c, src: src}
 	var err error
@@ -143,7 +150,7 @@ func newInspection(c *cli.Context, src train.Source) (*inspection, error) {
 		if err != nil {
 			return nil, err
 		}
-		x.cfg.Method, classify = info.Method, info.NumLabels > 0
+		x.cfg.Model.Method, classify = info.Method, info.NumLabels > 0
 		x.load.Labels = info.HeadLabels(facts.Labels)
 	case src.Run != nil && !c.IsSet("method"):
 		classify = src.Run.Task == "classify" && src.Classifier == ""
@@ -157,17 +164,17 @@ func newInspection(c *cli.Context, src train.Source) (*inspection, error) {
 	default:
 		return nil, &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
-	x.load.Classify, x.cfg.Task = classify, "causal"
+	x.load.Classify, x.cfg.Model.Task = classify, "causal"
 	if classify {
-		x.cfg.Task = "classify"
+		x.cfg.Model.Task = "classify"
 	}
-	if x.cfg.MaxLength == 0 {
-		x.cfg.MaxLength = min(128, facts.Room)
+	if x.cfg.Data.MaxLength == 0 {
+		x.cfg.Data.MaxLength = min(128, facts.Room)
 	}
-	if x.cfg.BatchSize < 1 || x.cfg.MaxLength < 1 {
+	if x.cfg.Loop.BatchSize < 1 || x.cfg.Data.MaxLength < 1 {
 		return nil, &train.UsageError{Err: errors.New("--batch-size and --max-length must be at least 1")}
 	}
-	x.result = inspected{Model: src.Model, Adapter: src.Adapter, Method: x.cfg.Method, Task: x.cfg.Task, DTypes: map[string]int64{}}
+	x.result = inspected{Model: src.Model, Adapter: src.Adapter, Method: x.cfg.Model.Method, Task: x.cfg.Model.Task, DTypes: map[string]int64{}}
 	return x, nil
 }
 
@@ -199,7 +206,7 @@ func (x *inspection) run(s *bindings.Scope) error {
 		}
 		x.params = append(x.params, inspectedParam{Name: p.Name, Shape: p.Shape, DType: p.DType, group: group(p.Name)})
 	}
-	trains := x.cfg.Method != "" && x.cfg.Method != train.Features
+	trains := x.cfg.Model.Method != "" && x.cfg.Model.Method != train.Features
 	if !trains && !x.c.Bool("load") {
 		return nil // names and shapes say it all
 	}
@@ -242,7 +249,7 @@ func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, erro
 	if x.src.Adapter != "" {
 		return peft.Load(s, x.src.Adapter, m)
 	}
-	method, err := peft.New(x.cfg.Method, x.cfg.Peft)
+	method, err := peft.New(x.cfg.Model.Method, x.cfg.Peft)
 	if err != nil {
 		return nil, &train.UsageError{Err: err}
 	}
@@ -252,14 +259,14 @@ func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, erro
 // trained notes what the method trains, and what training it takes.
 func (x *inspection) trained(m model.Model, method peft.Method, group func(string) string) error {
 	dev := bindings.CPU
-	if x.cfg.AMP == "fp16" { // which a run on a GPU has
+	if x.cfg.Machine.AMP == "fp16" { // which a run on a GPU has
 		dev = bindings.CUDA(0)
 	}
-	precision, err := train.ChoosePrecision(x.cfg.AMP, dev)
+	precision, err := train.ChoosePrecision(x.cfg.Machine.AMP, dev)
 	if err != nil {
 		return &train.UsageError{Err: err}
 	}
-	memory := train.EstimateMemory(x.cfg, precision, m, method)
+	memory := run.EstimateMemory(x.cfg, precision, m, method)
 	x.result.Memory, x.result.Notes = &memory, method.Notes()
 	if labels := method.Labels(); len(labels) > 0 {
 		x.result.Labels = labels
@@ -354,19 +361,19 @@ func (x *inspection) print(r inspected) error {
 	if len(r.Fresh) > 0 {
 		line("new", "%s (not in the checkpoint)", hf.List(r.Fresh))
 	}
-	line("parameters", "trainable %s / frozen %s / total %s", train.Commas(r.Trainable), train.Commas(r.Frozen), train.Commas(r.Total))
+	line("parameters", "trainable %s / frozen %s / total %s", report.Commas(r.Trainable), report.Commas(r.Frozen), report.Commas(r.Total))
 	names := make([]string, 0, len(r.DTypes))
 	for d, n := range r.DTypes {
-		names = append(names, fmt.Sprintf("%s %s", d, train.Commas(n)))
+		names = append(names, fmt.Sprintf("%s %s", d, report.Commas(n)))
 	}
 	slices.Sort(names)
 	line("dtypes", "%s", strings.Join(names, ", "))
 	if r.Memory != nil {
-		how := fmt.Sprintf("%d × %d, %s, amp %s", x.cfg.BatchSize, x.cfg.MaxLength, x.cfg.Optimizer, x.cfg.AMP)
-		if x.cfg.Recompute {
+		how := fmt.Sprintf("%d × %d, %s, amp %s", x.cfg.Loop.BatchSize, x.cfg.Data.MaxLength, x.cfg.Loop.Optimizer, x.cfg.Machine.AMP)
+		if x.cfg.Loop.Recompute {
 			how += ", activations recomputed"
 		}
-		if x.cfg.AMP == "fp16" {
+		if x.cfg.Machine.AMP == "fp16" {
 			how += ", were the CPU to compute it"
 		}
 		line("training", "at %s about %s", how, r.Memory)
@@ -376,7 +383,7 @@ func (x *inspection) print(r inspected) error {
 		if n == 0 {
 			name = "layers"
 		}
-		line(name, "%s: trainable %s / total %s", g.Name, train.Commas(g.Trainable), train.Commas(g.Total))
+		line(name, "%s: trainable %s / total %s", g.Name, report.Commas(g.Trainable), report.Commas(g.Total))
 	}
 	for _, p := range r.Params {
 		mark := ""

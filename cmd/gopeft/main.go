@@ -17,6 +17,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/train"
+	"gopeft/train/run"
 )
 
 // version is set by the build.
@@ -34,11 +35,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(program(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the whole program but for the process around it.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+// program is the whole program but for the process around it.
+func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	trace := slices.Contains(args, "--debug")
 	defer func() {
 		if r := recover(); r != nil {
@@ -91,7 +92,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	switch usage := (*train.UsageError)(nil); {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, train.ErrInterrupted):
+	case errors.Is(err, run.ErrInterrupted):
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
 		return exitInterrupted
 	case errors.Is(err, context.Canceled):

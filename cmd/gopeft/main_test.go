@@ -22,7 +22,7 @@ func gopeft(t *testing.T, stdin string, args ...string) (code int, stdout, stder
 	t.Helper()
 	base := bindings.Live()
 	var out, errs bytes.Buffer
-	code = run(context.Background(), append([]string{"gopeft"}, args...), strings.NewReader(stdin), &out, &errs)
+	code = program(context.Background(), append([]string{"gopeft"}, args...), strings.NewReader(stdin), &out, &errs)
 	if n := bindings.Live() - base; n != 0 {
 		t.Errorf("gopeft %v left %d tensors alive", args, n)
 	}
@@ -122,7 +122,7 @@ func TestResultsThatCannotBeWrittenExit1(t *testing.T) {
 	}
 	var stderr strings.Builder
 	args := []string{"gopeft", "prepare", "--data", path, "--out", t.TempDir() + "/parts"}
-	if code := run(context.Background(), args, strings.NewReader(""), fullPipe{}, &stderr); code != exitFailed || !strings.Contains(stderr.String(), "write results") {
+	if code := program(context.Background(), args, strings.NewReader(""), fullPipe{}, &stderr); code != exitFailed || !strings.Contains(stderr.String(), "write results") {
 		t.Errorf("exit %d: %s", code, stderr.String())
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/infer"
 )
 
 // foldFlags are what merge and convert share.
@@ -39,9 +40,9 @@ func mergeCommand() *cli.Command {
 			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.001; of bf16 4 % and of fp16 0.5 % of the largest output, after folding to 0.001"},
 		}, uiFlags()),
 		Action: func(c *cli.Context) error {
-			return fold(c, "merged", func(s *bindings.Scope, src train.Source, o train.FoldOptions) (train.Folded, error) {
+			return fold(c, "merged", func(s *bindings.Scope, src infer.Source, o infer.FoldOptions) (infer.Folded, error) {
 				o.DType = c.String("dtype")
-				return train.Merge(c.Context, s, src, o)
+				return infer.Merge(c.Context, s, src, o)
 			})
 		},
 	}
@@ -67,17 +68,17 @@ func convertCommand() *cli.Command {
 			if c.IsSet("adapter-length") && length < 1 {
 				return &train.UsageError{Err: fmt.Errorf("--adapter-length is %d, want more than 0", length)}
 			}
-			return fold(c, "converted to "+to, func(s *bindings.Scope, src train.Source, o train.FoldOptions) (train.Folded, error) {
+			return fold(c, "converted to "+to, func(s *bindings.Scope, src infer.Source, o infer.FoldOptions) (infer.Folded, error) {
 				o.Load.AdapterLength = length
-				return train.Convert(c.Context, s, src, peft.Dialect(to), o)
+				return infer.Convert(c.Context, s, src, peft.Dialect(to), o)
 			})
 		},
 	}
 }
 
 // fold runs merge or convert.
-func fold(c *cli.Context, done string, do func(*bindings.Scope, train.Source, train.FoldOptions) (train.Folded, error)) error {
-	o := train.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), Tolerance: c.Float64("tolerance")}
+func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, infer.FoldOptions) (infer.Folded, error)) error {
+	o := infer.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), Tolerance: c.Float64("tolerance")}
 	if o.Out == "" {
 		return &train.UsageError{Err: errors.New("--out is missing: give what to write")}
 	}
@@ -98,7 +99,7 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, train.Source, tr
 		}
 		defer o.Data.Close()
 	}
-	var r train.Folded
+	var r infer.Folded
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
 		r, err = do(s, src, o)
 		return err

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gopeft/model/modeltest"
-	"gopeft/train"
+	"gopeft/train/infer"
 )
 
 const idRows = `{"input_ids": [1, 5, 9, 12, 20, 31]}
@@ -28,7 +28,7 @@ func TestMergedFolderComputesTheSame(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "merged")
 			args := []string{"merge", "--model", modeltest.Testdata(t, c.base), "--adapter", modeltest.Testdata(t, c.adapter), "--out", out, "--data", texts, "--json"}
 			stdout, _ := must(t, "", args...)
-			var r train.Folded
+			var r infer.Folded
 			if err := json.Unmarshal([]byte(stdout), &r); err != nil || r.Texts != 2 || r.Compared != "logits" || r.Largest == 0 || r.Difference > 1e-4 {
 				t.Errorf("%v: %s", err, stdout)
 			}
@@ -135,7 +135,7 @@ func TestMergeRoundsOnce(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "merged")
 			stdout, _ := must(t, "", "merge", "--model", modeltest.Testdata(t, c.base), "--adapter", modeltest.Testdata(t, c.adapter), "--out", out,
 				"--data", texts, "--dtype", dtype, "--json")
-			var r train.Folded
+			var r infer.Folded
 			if err := json.Unmarshal([]byte(stdout), &r); err != nil {
 				t.Fatal(err)
 			}

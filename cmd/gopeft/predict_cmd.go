@@ -16,6 +16,7 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/infer"
 )
 
 // stretch is how many rows are read, tokenized and batched by length at a time.
@@ -46,12 +47,12 @@ func dataFlags() []cli.Flag {
 	}
 }
 
-func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) {
+func openPredictor(c *cli.Context, s *bindings.Scope) (*infer.Predictor, error) {
 	src, err := resolve(c)
 	if err != nil {
 		return nil, err
 	}
-	p, err := train.OpenPredictor(s, src, train.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads"),
+	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads"),
 		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func openPredictor(c *cli.Context, s *bindings.Scope) (*train.Predictor, error) 
 }
 
 // limitLength sets how many tokens of a text are read to --max-length, where that is given.
-func limitLength(c *cli.Context, p *train.Predictor) error {
+func limitLength(c *cli.Context, p *infer.Predictor) error {
 	n := c.Int("max-length")
 	if n > p.MaxLength {
 		return &train.UsageError{Err: fmt.Errorf("--max-length is %d, the model reads at most %d tokens", n, p.MaxLength)}
@@ -77,7 +78,7 @@ func limitLength(c *cli.Context, p *train.Predictor) error {
 	return nil
 }
 
-func openExamples(c *cli.Context, run *train.Config, labels []string, extra ...string) (*data.ExampleReader, error) {
+func openExamples(c *cli.Context, run *infer.Trained, labels []string, extra ...string) (*data.ExampleReader, error) {
 	path := c.String("data")
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
@@ -85,7 +86,7 @@ func openExamples(c *cli.Context, run *train.Config, labels []string, extra ...s
 	o := data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
 		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
 	if run != nil {
-		o.LikelyText, o.LikelyLabel = run.TextColumn, run.LabelColumn
+		o.LikelyText, o.LikelyLabel = run.Data.TextColumn, run.Data.LabelColumn
 	}
 	if path == "-" {
 		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)

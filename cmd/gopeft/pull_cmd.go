@@ -54,7 +54,7 @@ func pull(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	folder, err := train.Pull(c.Context, client, repo, choose, newUI(c))
+	folder, err := hub.Fetch(c.Context, client, repo, choose, newUI(c))
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"gopeft/train"
 	"gopeft/train/report"
+	"gopeft/train/run"
 )
 
 func trainCommand() *cli.Command {
@@ -35,13 +35,13 @@ func trainOne(c *cli.Context) error {
 		return err
 	}
 	cfg, err := readConfig(c)
-	if mode == train.Resume && !c.IsSet("config") && c.IsSet("out") { // of the run itself
+	if mode == run.Resume && !c.IsSet("config") && c.IsSet("out") { // of the run itself
 		cfg, err = resumedConfig(c)
 	}
 	if err != nil {
 		return err
 	}
-	sum, err := train.Run(c.Context, cfg, mode, newUI(c))
+	sum, err := run.Run(c.Context, cfg, mode, newUI(c))
 	if err != nil {
 		return err
 	}
@@ -56,8 +56,8 @@ func trainOne(c *cli.Context) error {
 }
 
 // resumedConfig is the settings that the run in --out was started with, under the flags given.
-func resumedConfig(c *cli.Context) (train.Config, error) {
-	cfg, err := train.ReadConfig(filepath.Join(c.String("out"), "config.yaml"), train.Defaults())
+func resumedConfig(c *cli.Context) (run.Config, error) {
+	cfg, err := run.ReadConfig(filepath.Join(c.String("out"), "config.yaml"), run.Defaults())
 	if errors.Is(err, fs.ErrNotExist) {
 		return readConfig(c) // the run says what is missing
 	}

@@ -156,3 +156,9 @@ func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
+
+// Exists reports whether there is a file or folder at path, or behind it if it is a link.
+func Exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

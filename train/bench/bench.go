@@ -68,7 +68,6 @@ type Result struct {
 // bench is a measurement in progress.
 type bench struct {
 	cfg    Config
-	run    train.Config
 	on     train.Machine
 	model  model.Model
 	method peft.Method // nil for features and base
@@ -84,7 +83,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err := cfg.check(); err != nil {
 		return Result{}, err
 	}
-	b := &bench{cfg: cfg, run: cfg.run(), clock: clock{warmup: cfg.Warmup}}
+	b := &bench{cfg: cfg, clock: clock{warmup: cfg.Warmup}}
 	if cfg.Mode == Fit || cfg.Mode == Tokenize {
 		err := b.classic(ctx)
 		return b.result, err
@@ -119,10 +118,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 // setUp builds the model, attaches the method and makes the data.
 func (b *bench) setUp(s *bindings.Scope) (err error) {
 	cfg := b.cfg
-	if b.on, err = train.Begin(s, b.run); err != nil {
+	if b.on, err = cfg.machine().Begin(s); err != nil {
 		return err
 	}
-	o := model.Options{Device: b.on.Device, Classify: cfg.Arch == "distilbert" && cfg.Method != train.Features, Copy: !b.run.Has(train.LeverMapping)}
+	o := model.Options{Device: b.on.Device, Classify: cfg.Arch == "distilbert" && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
 	}
@@ -145,7 +144,7 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		}
 	}
 	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
-	b.run.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
+	b.on.Without.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
 	if err := b.room(); err != nil {
 		return err
 	}
@@ -188,10 +187,7 @@ func (b *bench) build(s *bindings.Scope, o model.Options) (model.Model, error) {
 
 // room checks that the model can read as many tokens.
 func (b *bench) room() error {
-	need := b.cfg.Seq
-	if p := b.model.Hooks().Prompt; p != nil {
-		need += p.Len()
-	}
+	need := b.cfg.Seq + b.model.Hooks().PromptLen()
 	if room := b.model.Info().MaxPositions; need > room {
 		return &train.UsageError{Err: fmt.Errorf("--seq is %d (with the method's tokens %d), the model reads at most %d", b.cfg.Seq, need, room)}
 	}
@@ -227,9 +223,9 @@ func (b *bench) finish(s *bindings.Scope) error {
 
 func (b *bench) task() train.Task {
 	if b.causal {
-		return train.Causal{WholeLogits: !b.run.Has(train.LeverChunks)}
+		return train.Causal{WholeLogits: !b.on.Without.Use(train.LeverChunks)}
 	}
-	return train.Classification{WholeBlocks: !b.run.Has(train.LeverPooling)}
+	return train.Classification{WholeBlocks: !b.on.Without.Use(train.LeverPooling)}
 }
 
 // train takes optimizer steps.
@@ -239,7 +235,7 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 	if err != nil {
 		return err
 	}
-	t, err := train.NewTrainer(s, b.run, b.on, b.model, b.method, b.task(), b.work.part(b.causal, !b.run.Has(train.LeverOverlap)), order)
+	t, err := train.NewTrainer(s, b.cfg.loop(), b.on, b.model, b.method, b.task(), b.work.part(b.causal, !b.on.Without.Use(train.LeverOverlap)), order)
 	if err != nil {
 		return err
 	}
@@ -278,7 +274,7 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 
 // watch ends a step whenever another batch of an inference is done, in however many passes.
 func (b *bench) watch() (progress func(done, total int), err error) {
-	passes, err := train.EvalOrder(b.work.lengths, b.cfg.Batch, 0, b.on.Device, !b.run.Has(train.LeverPasses)).Epoch(0)
+	passes, err := train.EvalOrder(b.work.lengths, b.cfg.Batch, 0, b.on.Device, !b.on.Without.Use(train.LeverPasses)).Epoch(0)
 	if err != nil {
 		return nil, err
 	}
@@ -303,8 +299,8 @@ func (b *bench) infer(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	b.clock.start()
-	e, err := train.Evaluate(ctx, s, b.model, b.task(), b.work.part(b.causal, !b.run.Has(train.LeverOverlap)),
-		train.EvalOptions{Batch: b.cfg.Batch, Whole: !b.run.Has(train.LeverPasses), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+	e, err := train.Evaluate(ctx, s, b.model, b.task(), b.work.part(b.causal, !b.on.Without.Use(train.LeverOverlap)),
+		train.EvalOptions{Batch: b.cfg.Batch, Whole: !b.on.Without.Use(train.LeverPasses), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
 	b.result.LastLoss = e.Loss
 	return err
 }
@@ -317,8 +313,8 @@ func (b *bench) features(ctx context.Context, s *bindings.Scope) error {
 	}
 	b.clock.start()
 	_, err = train.ComputeFeatures(ctx, s, b.model, b.work.ids, 0,
-		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, Whole: !b.run.Has(train.LeverPasses),
-			WholeBlocks: !b.run.Has(train.LeverPooling), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, Whole: !b.on.Without.Use(train.LeverPasses),
+			WholeBlocks: !b.on.Without.Use(train.LeverPooling), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
 	return err
 }
 

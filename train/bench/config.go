@@ -43,30 +43,30 @@ type Config struct {
 	Vocab   int    `yaml:"vocab" usage:"vocabulary (distilbert: 30522, llama: 32000)"`
 	Labels  int    `yaml:"labels" usage:"of distilbert: classes"`
 
-	Method    string   `yaml:"method" usage:"features, base (no method), or one of gopeft's methods"`
-	Mode      string   `yaml:"mode" usage:"train, infer, generate, fit (a classic classifier on --features) or tokenize (--texts, by --model's tokenizer)"`
-	Batch     int      `yaml:"batch" usage:"rows of a batch"`
-	Seq       int      `yaml:"seq" usage:"tokens of a row, of a prompt in generate"`
-	Steps     int      `yaml:"steps" usage:"steps to take; 0 with --lengths: all its rows once"`
-	Warmup    int      `yaml:"warmup" usage:"first steps that the figures leave out"`
-	Lengths   string   `yaml:"lengths" usage:"file of row lengths, separated by white space, cut at --seq"`
-	Pad       string   `yaml:"pad" usage:"with --lengths: max, longest or bucket"`
-	NewTokens int      `yaml:"new-tokens" usage:"of generate: tokens to decode"`
-	DType     string   `yaml:"dtype" usage:"of generate and infer: the weights' dtype, fp32 or bf16"`
-	Features  string   `yaml:"features" usage:"of fit: safetensors file with features [rows, columns] in fp32 and labels [rows] in int64"`
-	Holdout   int      `yaml:"holdout" usage:"of fit: last rows of --features to score on instead of fitting"`
-	Fitted    string   `yaml:"classifier" usage:"of fit: logreg or forest"`
-	Texts     string   `yaml:"texts" usage:"of tokenize: file with a text per line"`
-	AMP       string   `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
-	Optimizer string   `yaml:"optimizer" usage:"adam, adamw or sgd"`
-	Dropout   float64  `yaml:"dropout" usage:"dropout rate of the base model (default: the config's; distilbert's is 0.1)"`
-	Recompute bool     `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass"`
-	Device    string   `yaml:"device" usage:"auto, cpu, cuda or cuda:N"`
-	TF32      bool     `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32"`
-	Threads   int      `yaml:"threads" usage:"CPU threads (default: all cores)"`
-	Seed      uint64   `yaml:"seed" usage:"seed of everything random"`
-	Without   []string `yaml:"without" usage:"means of speed to do without, as train has them"`
-	Profile   bool     `yaml:"profile" usage:"time the phases of a training step"`
+	Method    string       `yaml:"method" usage:"features, base (no method), or one of gopeft's methods"`
+	Mode      string       `yaml:"mode" usage:"train, infer, generate, fit (a classic classifier on --features) or tokenize (--texts, by --model's tokenizer)"`
+	Batch     int          `yaml:"batch" usage:"rows of a batch"`
+	Seq       int          `yaml:"seq" usage:"tokens of a row, of a prompt in generate"`
+	Steps     int          `yaml:"steps" usage:"steps to take; 0 with --lengths: all its rows once"`
+	Warmup    int          `yaml:"warmup" usage:"first steps that the figures leave out"`
+	Lengths   string       `yaml:"lengths" usage:"file of row lengths, separated by white space, cut at --seq"`
+	Pad       string       `yaml:"pad" usage:"with --lengths: max, longest or bucket"`
+	NewTokens int          `yaml:"new-tokens" usage:"of generate: tokens to decode"`
+	DType     string       `yaml:"dtype" usage:"of generate and infer: the weights' dtype, fp32 or bf16"`
+	Features  string       `yaml:"features" usage:"of fit: safetensors file with features [rows, columns] in fp32 and labels [rows] in int64"`
+	Holdout   int          `yaml:"holdout" usage:"of fit: last rows of --features to score on instead of fitting"`
+	Fitted    string       `yaml:"classifier" usage:"of fit: logreg or forest"`
+	Texts     string       `yaml:"texts" usage:"of tokenize: file with a text per line"`
+	AMP       string       `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
+	Optimizer string       `yaml:"optimizer" usage:"adam, adamw or sgd"`
+	Dropout   float64      `yaml:"dropout" usage:"dropout rate of the base model (default: the config's; distilbert's is 0.1)"`
+	Recompute bool         `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass"`
+	Device    string       `yaml:"device" usage:"auto, cpu, cuda or cuda:N"`
+	TF32      bool         `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32"`
+	Threads   int          `yaml:"threads" usage:"CPU threads (default: all cores)"`
+	Seed      uint64       `yaml:"seed" usage:"seed of everything random"`
+	Without   train.Levers `yaml:"without" usage:"means of speed to do without, as train has them"`
+	Profile   bool         `yaml:"profile" usage:"time the phases of a training step"`
 
 	Peft peft.Options `yaml:",inline"`
 }
@@ -91,13 +91,13 @@ func (c *Config) check() error {
 		{"classifier", c.Fitted, []string{"logreg", "forest"}},
 		{"pad", c.Pad, []string{PadMax, PadLongest, PadBucket}},
 		{"dtype", c.DType, []string{"fp32", "bf16"}},
-		{"method", c.Method, append([]string{Base}, train.Methods()...)},
+		{"method", c.Method, append([]string{Base, train.Features}, peft.Methods()...)},
 	} {
 		if !slices.Contains(choice.of, choice.value) {
 			return fail("--%s %q is not known: one of %s", choice.flag, choice.value, strings.Join(choice.of, ", "))
 		}
 	}
-	if err := train.CheckLevers(c.Without); err != nil {
+	if err := c.Without.Check(); err != nil {
 		return err
 	}
 	least := 1
@@ -184,12 +184,17 @@ func (c Config) shape() ([]byte, error) {
 	})
 }
 
-// run is the training configuration that c amounts to.
-func (c Config) run() train.Config {
-	r := train.Defaults()
-	r.Method, r.Model, r.AMP, r.Device, r.Threads, r.Seed = c.Method, c.Model, c.AMP, c.Device, c.Threads, c.Seed
-	r.Epochs, r.MaxSteps, r.BatchSize, r.Optimizer, r.Dropout, r.Recompute, r.Peft = 1, c.Steps, c.Batch, c.Optimizer, c.Dropout, c.Recompute, c.Peft
-	r.Without, r.TF32 = c.Without, c.TF32
-	r.LogEvery = 1 // every step's own loss
-	return r
+// machine is what to compute on.
+func (c Config) machine() train.MachineSettings {
+	m := train.DefaultMachine()
+	m.AMP, m.Device, m.Threads, m.Seed, m.TF32, m.Without = c.AMP, c.Device, c.Threads, c.Seed, c.TF32, c.Without
+	return m
+}
+
+// loop is the training loop that c amounts to.
+func (c Config) loop() train.LoopSettings {
+	l := train.DefaultLoop()
+	l.Epochs, l.MaxSteps, l.BatchSize, l.Optimizer, l.Recompute = 1, c.Steps, c.Batch, c.Optimizer, c.Recompute
+	l.LogEvery = 1 // every step's own loss
+	return l
 }

@@ -1,0 +1,348 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/fsutil"
+	"gopeft/model/tokenizer"
+	"gopeft/peft"
+	"gopeft/train"
+	"gopeft/train/data"
+)
+
+// FoldOptions are how Merge and Convert work and what they check their result on.
+type FoldOptions struct {
+	Out       string // folder (or, of some dialects, file) to write
+	DType     string // of merged weights: fp32, bf16 or fp16
+	Threads   int
+	Data      *data.ExampleReader // texts to compare on; nil: sentences of our own
+	MaxLength int                 // tokens of a text compared
+	Load      peft.LoadOptions    // how Convert reads the adapter
+	Tolerance float64             // largest difference of a logit that passes; 0: for Merge by dtype
+}
+
+// Folded is what Merge and Convert found when they compared.
+type Folded struct {
+	Method     string  `json:"method"`
+	Out        string  `json:"out"`
+	Texts      int     `json:"texts"`
+	Compared   string  `json:"compared"` // "logits", or "hidden states" where there is no head
+	Difference float64 `json:"largest_difference"`
+	Largest    float64 `json:"largest_value"`
+	Tolerance  float64 `json:"tolerance"`
+	// Folding is the largest difference before the weights are rounded to the dtype they are written in.
+	Folding float64  `json:"folding_difference,omitempty"`
+	Notes   []string `json:"notes,omitempty"` // on how the adapter was loaded
+}
+
+// sentences are compared on where no data is given.
+var sentences = []string{
+	"The museum opens at nine, but the queue starts forming well before eight.",
+	"I wanted to like this film; the cast is strong and the first hour works, yet the ending throws it all away.",
+	"How many litres of paint are needed for two walls of 3.5 by 2.4 metres?",
+	"Shares of the shipping company fell 4 % after it cut its forecast for the third quarter.",
+	"Boil the potatoes, drain them, and mash them with butter, warm milk and a little nutmeg.",
+	"She said: \"No, I have never been to Kraków — but my brother lives there.\"",
+	"What a waste of two hours.",
+	"An absolute delight from start to finish!",
+}
+
+// foldTolerance is how much of an output may change by folding, all in fp32.
+const foldTolerance = 1e-3
+
+// rounding is how much of the largest output may change by rounding weights to a half precision.
+var rounding = map[bindings.DType]float64{bindings.BFloat16: 0.04, bindings.Half: 0.005}
+
+// Merge folds the source's adapter into its base model, in fp32, and writes a HuggingFace folder with the tokenizer.
+// The folder is read back and its outputs are compared, in fp32 too, with those of base and adapter; above the
+// tolerance nothing is left behind.
+func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (Folded, error) {
+	var r Folded
+	info, err := adapterOf(src)
+	if err != nil {
+		return r, err
+	}
+	if ok, reason := peft.Mergeable(info.Method); !ok {
+		return r, fmt.Errorf("%s cannot be merged: %s", info.Method, reason)
+	}
+	dtype, err := parseDType(o.DType)
+	if err != nil {
+		return r, err
+	}
+	s.SetThreads(train.Threads(o.Threads))
+	r = Folded{Method: info.Method, Out: o.Out, Tolerance: o.Tolerance}
+	tok, noTok := train.OpenTokenizer(src.Model)
+	texts, err := foldTexts(o, tok, noTok)
+	if err != nil {
+		return r, err
+	}
+	err = fsutil.WriteDir(o.Out, func(dir string) error {
+		before, err := r.mergeInto(ctx, s, src, info, dtype, dir, texts)
+		if err != nil {
+			return err
+		}
+		if err := copyBeside(src.Model, dir, tok); err != nil {
+			return err
+		}
+		m, err := model.Load(s, dir, model.Options{Classify: info.NumLabels > 0})
+		if err != nil {
+			return fmt.Errorf("reading back what was written: %w", err)
+		}
+		after, err := outputs(ctx, s, m, texts)
+		if err := errors.Join(err, m.Close()); err != nil {
+			return err
+		}
+		return r.compare(before, after)
+	})
+	return r, err
+}
+
+// adapterOf says what the source's adapter is.
+func adapterOf(src Source) (peft.Info, error) {
+	switch {
+	case src.Classifier != "":
+		return peft.Info{}, fmt.Errorf("%s is a classic classifier, not an adapter", src.Classifier)
+	case src.Adapter == "":
+		return peft.Info{}, fmt.Errorf("%s is a whole model: there is no adapter; give one with --adapter", src.Model)
+	}
+	return peft.Probe(src.Adapter)
+}
+
+// mergeInto writes the merged model to dir in dtype and gives its outputs as they were before. r is left with the
+// tolerance for what was written.
+func (r *Folded) mergeInto(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, dir string, texts [][]int64) (out outcome, err error) {
+	m, method, err := loadWithAdapter(s, src, info, peft.LoadOptions{})
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	r.Notes = method.Notes()
+	if out, err = outputs(ctx, s, m, texts); err != nil { // closing the model frees the method too
+		return out, err
+	}
+	if err := peft.Merge(s, method, m); err != nil {
+		return out, err
+	}
+	given := r.Tolerance
+	if r.Tolerance == 0 {
+		r.Tolerance = foldTolerance
+	}
+	if share := rounding[dtype]; share > 0 { // else what is read back is what was folded
+		folded, err := outputs(ctx, s, m, texts)
+		if err != nil {
+			return out, err
+		}
+		if err := r.compare(out, folded); err != nil {
+			return out, err
+		}
+		if r.Folding, r.Difference = r.Difference, 0; given == 0 {
+			r.Tolerance = share * r.Largest
+		}
+	}
+	return out, model.SaveAs(s, dir, m, dtype)
+}
+
+func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o peft.LoadOptions) (model.Model, peft.Method, error) {
+	m, err := model.Load(s, src.Model, model.Options{Classify: info.NumLabels > 0, Labels: info.Labels})
+	if err != nil {
+		return nil, nil, err
+	}
+	method, err := peft.LoadWith(s, src.Adapter, m, o)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	return m, method, nil
+}
+
+// copyBeside puts the tokenizer and generation_config.json of a model into dir.
+func copyBeside(from, dir string, tok *tokenizer.Tokenizer) error {
+	if tok != nil {
+		if err := tok.Save(dir); err != nil {
+			return err
+		}
+	}
+	const name = "generation_config.json"
+	raw, err := os.ReadFile(filepath.Join(from, name))
+	if err != nil {
+		return nil // most models have none, and a GGUF file is no folder
+	}
+	return os.WriteFile(filepath.Join(dir, name), raw, 0o666)
+}
+
+// Convert writes the source's adapter in another dialect, reads it back and compares the outputs; above the
+// tolerance nothing is left behind.
+func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect, o FoldOptions) (r Folded, err error) {
+	info, err := adapterOf(src)
+	if err != nil {
+		return r, err
+	}
+	s.SetThreads(train.Threads(o.Threads))
+	if o.Tolerance == 0 {
+		o.Tolerance = 1e-5
+	}
+	r = Folded{Method: info.Method, Out: o.Out, Tolerance: o.Tolerance}
+	tok, noTok := train.OpenTokenizer(src.Model)
+	texts, err := foldTexts(o, tok, noTok)
+	if err != nil {
+		return r, err
+	}
+	m, method, err := loadWithAdapter(s, src, info, o.Load)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	r.Notes = method.Notes()
+	before, err := outputs(ctx, s, m, texts)
+	method.Close()
+	if err != nil {
+		return r, err
+	}
+	into := func(path string) error {
+		if err := peft.ConvertWith(s, src.Adapter, path, d, m, o.Load); err != nil {
+			return err
+		}
+		method, err := peft.Load(s, path, m)
+		if err != nil {
+			return fmt.Errorf("reading back what was written: %w", err)
+		}
+		defer method.Close()
+		after, err := outputs(ctx, s, m, texts)
+		if err != nil {
+			return err
+		}
+		return r.compare(before, after)
+	}
+	if d == peft.DialectPeft || d == peft.DialectHub {
+		return r, fsutil.WriteDir(o.Out, into)
+	}
+	return r, writeThrough(o.Out, into)
+}
+
+// writeThrough lets write make a file elsewhere in the folder of path, and moves it there when that succeeds.
+func writeThrough(path string, write func(path string) error) (err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".gopeft-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	made := filepath.Join(dir, filepath.Base(path))
+	if err := write(made); err != nil {
+		return err
+	}
+	return os.Rename(made, path)
+}
+
+// foldTexts are the token sequences to compare on.
+func foldTexts(o FoldOptions, tok *tokenizer.Tokenizer, noTok error) ([][]int64, error) {
+	enc := train.Encoder{Tokenizer: tok, Missing: noTok}
+	if o.Data == nil {
+		if tok == nil {
+			return nil, errors.Join(errors.New("the model has no tokenizer: give rows of input_ids to compare on with --data"), noTok)
+		}
+		ids := make([][]int64, len(sentences))
+		for i, text := range sentences {
+			var err error
+			if ids[i], err = enc.EncodeIDs(nil, text, o.MaxLength); err != nil {
+				return nil, err
+			}
+		}
+		return ids, nil
+	}
+	var out [][]int64
+	for {
+		x, err := o.Data.Next()
+		if errors.Is(err, io.EOF) {
+			if len(out) == 0 {
+				return nil, errors.New("--data holds no texts to compare on")
+			}
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		ids := x.IDs
+		if ids == nil {
+			if ids, err = enc.EncodeIDs(nil, x.Text, o.MaxLength); err != nil {
+				return nil, err
+			}
+		}
+		if o.MaxLength > 0 && len(ids) > o.MaxLength {
+			ids = ids[:o.MaxLength]
+		}
+		out = append(out, ids)
+	}
+}
+
+// outcome is a model's output for some texts.
+type outcome struct {
+	what   string
+	values [][]float32
+}
+
+// outputs computes class scores, token scores, or without any head the last hidden states.
+func outputs(ctx context.Context, s *bindings.Scope, m model.Model, texts [][]int64) (outcome, error) {
+	o := outcome{what: "logits"}
+	lm, _ := m.(model.CausalLM)
+	if lm != nil && !lm.LMWeight().Defined() && m.Hooks().Unembed == nil {
+		lm = nil
+	}
+	if len(m.Labels()) == 0 && lm == nil {
+		o.what = "hidden states"
+	}
+	dev := m.Params().All()[0].T.Device()
+	for _, ids := range texts {
+		if err := ctx.Err(); err != nil {
+			return o, err
+		}
+		err := s.Run(func(s *bindings.Scope) error {
+			s.Inference(func() {
+				in := model.Input{IDs: s.Int64sOn(dev, ids, 1, int64(len(ids)))}
+				out := m.Forward(s, in)
+				var y bindings.Tensor
+				switch {
+				case len(m.Labels()) > 0:
+					y = m.Classify(s, in, out)
+				case lm != nil:
+					y = lm.Logits(s, s.Narrow(out.Hidden, 1, int64(out.Virtual), int64(len(ids))))
+				default:
+					y = s.Narrow(out.Hidden, 1, int64(out.Virtual), int64(len(ids)))
+				}
+				o.values = append(o.values, s.To(y, bindings.Float).Float32s())
+			})
+			return nil
+		})
+		if err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+// compare records the largest difference, and fails when it is above the tolerance or no number.
+func (r *Folded) compare(before, after outcome) error {
+	r.Compared, r.Texts = before.what, len(before.values)
+	for i, row := range before.values {
+		if len(row) != len(after.values[i]) {
+			return fmt.Errorf("text %d: %d values before, %d after", i+1, len(row), len(after.values[i]))
+		}
+		for k, v := range row {
+			d := math.Abs(float64(v) - float64(after.values[i][k]))
+			if !(d <= r.Difference) { // not a number stays
+				r.Difference = d
+			}
+			r.Largest = max(r.Largest, math.Abs(float64(v)))
+		}
+	}
+	if !(r.Difference <= r.Tolerance) {
+		return fmt.Errorf("%s differ by up to %.3g (values up to %.3g), more than the tolerance of %g: nothing was kept", r.Compared, r.Difference, r.Largest, r.Tolerance)
+	}
+	return nil
+}

@@ -1,0 +1,294 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/tokenizer"
+	"gopeft/peft"
+	"gopeft/train"
+	"gopeft/train/classic"
+	"gopeft/train/data"
+)
+
+// PredictorOptions are how a Predictor computes.
+type PredictorOptions struct {
+	Device    string
+	AMP       string // "" and "auto" mean none: inference
+	Threads   int
+	Batch     int
+	MaxTokens int
+}
+
+// Predictor classifies texts.
+type Predictor struct {
+	Labels    []string             // of the adapter attached
+	Tokenizer *tokenizer.Tokenizer // nil when the model's folder has none: rows must carry token ids
+	MaxLength int
+
+	source Source
+	noTok  error // why there is no Tokenizer
+	pad    int64
+	model  model.Model
+	clf    classic.Classifier
+	dev    bindings.Device
+	amp    bindings.DType
+	opts   PredictorOptions
+	adapters
+}
+
+// OpenPredictor loads what src names. Close it inside the same call of bindings.Do.
+func OpenPredictor(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor, error) {
+	return open(s, src, o, true)
+}
+
+func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *Predictor, err error) {
+	p = &Predictor{source: src, opts: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.dev, err = p.openDevice(s, o.Device); err != nil {
+		return p, err
+	}
+	precision, err := train.InferencePrecision(o.AMP, p.dev)
+	if err != nil {
+		return p, err
+	}
+	p.amp = precision.DType
+	s.SetThreads(train.Threads(o.Threads))
+	mo := model.Options{Device: p.dev, Classify: classify && src.Classifier == ""}
+	if path := src.firstAdapter(); path != "" {
+		info, err := peft.Probe(path)
+		if err != nil {
+			return p, err
+		}
+		if classify || info.NumLabels > 0 { // a classifier's adapter has a head, which features leave alone
+			facts, err := model.ReadFacts(src.Model)
+			if err != nil {
+				return p, err
+			}
+			mo.Classify, mo.Labels = true, info.HeadLabels(facts.Labels)
+		}
+	}
+	if src.Classifier != "" {
+		saved, err := classic.Load(src.Classifier)
+		if err != nil {
+			return p, err
+		}
+		p.clf, p.Labels = saved.Model, saved.Labels
+	}
+	p.Tokenizer, p.noTok = train.OpenTokenizer(src.Model)
+	if p.pad, err = train.PadID(p.Tokenizer, src.Model); err != nil {
+		return p, err
+	}
+	if p.model, err = model.Load(s, src.Model, mo); err != nil {
+		return p, err
+	}
+	if err := p.load(s, src, p.model); err != nil {
+		return p, err
+	}
+	if p.clf == nil && classify {
+		p.Labels = p.labels()
+		if p.set.Active() == nil && len(p.model.Fresh()) > 0 {
+			return p, fmt.Errorf("model %s has no trained classification head (%v are missing): fine-tune it first", src.Model, p.model.Fresh())
+		}
+	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
+		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)
+	}
+	train.CastFrozen(p.model, p.amp, true)
+	p.MaxLength, err = train.ClampLength(src.MaxLength, p.room)
+	return p, err
+}
+
+// openDevice reads --device, and keeps what is to be said about it.
+func (a *adapters) openDevice(s *bindings.Scope, name string) (bindings.Device, error) {
+	dev, note, err := train.OpenDevice(s, name)
+	if note != "" {
+		a.notes = append(a.notes, note)
+	}
+	return dev, err
+}
+
+func (s Source) firstAdapter() string {
+	if len(s.Adapters) > 0 {
+		return s.Adapters[0].Path
+	}
+	return s.Adapter
+}
+
+// labels are the label names of the head in use.
+func (p *Predictor) labels() []string {
+	if method := p.set.Active(); method != nil && len(method.Labels()) > 0 {
+		return method.Labels()
+	}
+	return p.model.Labels()
+}
+
+// Model is the loaded model, with the adapter attached.
+func (p *Predictor) Model() model.Model { return p.model }
+
+// Prediction is a text's scores by label.
+type Prediction struct {
+	Label  int
+	Labels []string // the names, by index
+	Probs  []float32
+	Logits []float32 // nil from a random forest
+}
+
+// Predict classifies token sequences, in order.
+func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int64) ([]Prediction, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	if p.clf != nil {
+		x, err := train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: p.source.Pool, Batch: p.opts.Batch,
+			MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp})
+		if err != nil {
+			return nil, err
+		}
+		return p.classify(ctx, x)
+	}
+	e, err := train.Evaluate(ctx, s, p.model, train.Classification{}, train.ClassificationPart(ids, make([]int, len(ids)), p.pad),
+		train.EvalOptions{Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp, Logits: true})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Prediction, len(ids))
+	for i, logits := range e.Logits {
+		for _, v := range logits {
+			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+				return nil, fmt.Errorf("model %s gives scores that are not finite: `gopeft inspect --load` looks for bad weights, --amp none avoids overflow", p.source.Model)
+			}
+		}
+		out[i] = Prediction{Label: argmax(logits), Labels: p.labels(), Probs: softmax(logits), Logits: logits}
+	}
+	return out, nil
+}
+
+// classify applies the classic classifier to features.
+func (p *Predictor) classify(ctx context.Context, x classic.Matrix) ([]Prediction, error) {
+	out := make([]Prediction, x.Rows)
+	if lr, ok := p.clf.(*classic.LogisticRegression); ok {
+		scores, err := lr.Decision(ctx, x)
+		if err != nil {
+			return nil, err
+		}
+		for i := range out {
+			row := scores.Row(i)
+			out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: softmax(row), Logits: row}
+		}
+		return out, nil
+	}
+	probs, err := p.clf.PredictProba(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		row := probs.Row(i)
+		out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: row}
+	}
+	return out, nil
+}
+
+// PredictWith is Predict with the adapter of its name for each row; see Several.
+func (p *Predictor) PredictWith(ctx context.Context, s *bindings.Scope, ids [][]int64, adapters []string) ([]Prediction, error) {
+	out := make([]Prediction, len(ids))
+	err := p.byAdapter(s, len(ids), adapters, func(rows []int) error {
+		if p.clf == nil && p.set.Active() == nil && len(p.model.Fresh()) > 0 {
+			return fmt.Errorf("model %s has no trained classification head to use without an adapter", p.source.Model)
+		}
+		part := make([][]int64, len(rows))
+		for k, i := range rows {
+			part[k] = ids[i]
+		}
+		got, err := p.Predict(ctx, s, part)
+		if err != nil {
+			return err
+		}
+		for k, i := range rows {
+			out[i] = got[k]
+		}
+		return nil
+	})
+	return out, err
+}
+
+func argmax(v []float32) int {
+	best := 0
+	for i, x := range v {
+		if x > v[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+func softmax(logits []float32) []float32 {
+	top := float64(logits[argmax(logits)])
+	out, sum := make([]float32, len(logits)), 0.0
+	for _, x := range logits {
+		sum += math.Exp(float64(x) - top)
+	}
+	for i, x := range logits {
+		out[i] = float32(math.Exp(float64(x)-top) / sum)
+	}
+	return out
+}
+
+// Close frees the model.
+func (p *Predictor) Close() error {
+	m := p.model
+	p.model = nil
+	return p.close(m)
+}
+
+// Run is the run whose result is used, nil for what is no run's.
+func (p *Predictor) Run() *Trained { return p.source.Run }
+
+// Rows is a stretch of a data file, tokenized.
+type Rows struct {
+	Examples []data.Example
+	IDs      [][]int64
+	Err      error
+}
+
+// Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
+// however long the file is. The last value has Err set unless the file ended well.
+func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) iter.Seq[Rows] {
+	return StreamRows(ctx, r, size, train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, p.model.Info().Vocab, train.Threads(p.opts.Threads))
+}
+
+// OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.
+func OpenEmbedder(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor, error) {
+	return open(s, src, o, false)
+}
+
+// Embed pools the last hidden states of token sequences, in order; how is "cls" or "mean".
+func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, ids [][]int64, how string) (classic.Matrix, error) {
+	return train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
+		Device: p.dev, Precision: p.amp})
+}
+
+// Normalize scales every row to length 1; a row of zeros stays.
+func Normalize(x classic.Matrix) {
+	for i := range x.Rows {
+		row := x.Data[i*x.Cols : (i+1)*x.Cols]
+		sum := 0.0
+		for _, v := range row {
+			sum += float64(v) * float64(v)
+		}
+		if sum > 0 {
+			f := float32(1 / math.Sqrt(sum))
+			for k := range row {
+				row[k] *= f
+			}
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model/generate"
+	"gopeft/train"
+	"gopeft/train/data"
+)
+
+// Encode tokenizes an example as training does, cut to maxLength tokens (0: what the model can read).
+func (g *Generator) Encode(x data.CausalExample, maxLength int, withPrompt bool) (data.Sequence, error) {
+	length, err := train.ClampLength(maxLength, g.room)
+	if err != nil {
+		return data.Sequence{}, err
+	}
+	var missing error
+	if g.Tokenizer == nil {
+		missing = errNoTokenizer(g.source.Model, g.missing)
+	}
+	return train.CausalEncoder{Tokenizer: g.Tokenizer, Missing: missing, EOS: g.Defaults.EOS, Vocab: g.lm.Info().Vocab, MaxLength: length,
+		TrainPrompt: withPrompt, Chat: g.chat}.Encode(x)
+}
+
+// RowScore is how well a model predicts one sequence.
+type RowScore struct {
+	NLL    float64 // sum of the negative log-likelihoods (natural logarithm) of its targets
+	Tokens int     // targets
+}
+
+// ScoreOptions bound the batches of Score.
+type ScoreOptions struct {
+	Batch     int // rows
+	MaxTokens int // tokens, padding included; 0: no bound
+	Progress  func(done, total int)
+}
+
+// Score gives the negative log-likelihood of each sequence's targets under the adapter attached.
+func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Sequence, o ScoreOptions) ([]RowScore, error) {
+	if len(seqs) == 0 {
+		return nil, nil
+	}
+	pad, err := g.pad()
+	if err != nil {
+		return nil, err
+	}
+	p, err := train.CausalPart(seqs, pad, 0)
+	if err != nil {
+		return nil, err
+	}
+	dev := g.lm.Params().All()[0].T.Device()
+	batches, err := train.EvalOrder(p.Lengths, o.Batch, o.MaxTokens, dev, false).Epoch(0)
+	if err != nil {
+		return nil, err
+	}
+	scores, i, done := make([]RowScore, len(seqs)), 0, 0
+	for b, err := range p.Batches(ctx, batches) {
+		if err != nil {
+			return nil, err
+		}
+		err = s.Run(func(s *bindings.Scope) error {
+			s.Inference(func() {
+				s.Autocast(dev, g.amp, func() {
+					out := g.lm.Forward(s, train.Input(s, b, dev))
+					for k, example := range batches[i] {
+						loss, n := train.Causal{}.Loss(s, g.lm, out, b, k, k+1)
+						if n > 0 {
+							scores[example] = RowScore{loss.Item(), n}
+						}
+					}
+				})
+			})
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		done += b.Rows
+		i++
+		if o.Progress != nil {
+			o.Progress(done, len(seqs))
+		}
+	}
+	return scores, nil
+}
+
+func (g *Generator) pad() (int64, error) {
+	return train.PadID(g.Tokenizer, g.source.Model)
+}
+
+// Question is an example's prompt without its answer: of a chat, what comes before the assistant's last turn.
+func Question(x data.CausalExample) (data.CausalExample, error) {
+	switch {
+	case x.IDs != nil:
+		return x, errors.New("the row holds token ids: where its answer begins is not known")
+	case x.Messages != nil:
+		for n := len(x.Messages) - 1; n > 0; n-- {
+			if x.Messages[n].Role == "assistant" {
+				return data.CausalExample{Messages: x.Messages[:n], Answer: x.Messages[n].Content}, nil
+			}
+		}
+		return x, errors.New("the chat has no answer of the assistant")
+	case x.Prompt == "":
+		return x, errors.New("the row is plain text: it has no prompt to answer")
+	}
+	return x, nil
+}
+
+// Matcher compares answers by what a regular expression finds first in them: its group, or the whole match.
+type Matcher struct{ re *regexp.Regexp }
+
+// NewMatcher reads a regular expression with at most one group.
+func NewMatcher(expr string) (Matcher, error) {
+	re, err := regexp.Compile(expr)
+	if err != nil {
+		return Matcher{}, err
+	}
+	if re.NumSubexp() > 1 {
+		return Matcher{}, fmt.Errorf("%q has %d groups, want one around what is compared (others as (?:…))", expr, re.NumSubexp())
+	}
+	return Matcher{re}, nil
+}
+
+// Find gives what is compared of a text.
+func (m Matcher) Find(text string) (string, bool) {
+	found := m.re.FindStringSubmatch(text)
+	if found == nil {
+		return "", false
+	}
+	return strings.TrimSpace(found[len(found)-1]), true
+}
+
+// Same reports whether two findings are equal, as texts or as numbers: 1,200 is 1200.0.
+func (Matcher) Same(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errX := strconv.ParseFloat(strings.ReplaceAll(a, ",", ""), 64)
+	y, errY := strconv.ParseFloat(strings.ReplaceAll(b, ",", ""), 64)
+	return errX == nil && errY == nil && x == y
+}
+
+// Perplexity is the exponential of the mean loss per target.
+func Perplexity(scores []RowScore) (loss, perplexity float64, tokens int) {
+	sum := 0.0
+	for _, r := range scores {
+		sum += r.NLL
+		tokens += r.Tokens
+	}
+	loss = sum / math.Max(1, float64(tokens))
+	return loss, math.Exp(loss), tokens
+}
+
+// Answers generates an answer to each question with the adapter attached; one that fills the model's context gets
+// none.
+func (g *Generator) Answers(s *bindings.Scope, questions []data.CausalExample, o generate.Options, on func(generate.Event) error) ([]generate.Result, error) {
+	ids := make([][]int64, len(questions))
+	for i, q := range questions {
+		var err error
+		if ids[i], err = g.Prompt(q, true); err != nil {
+			return nil, &generate.PromptError{Prompt: i, Err: err}
+		}
+	}
+	o.SkipLong = true
+	return g.Generate(s, ids, nil, o, on)
+}

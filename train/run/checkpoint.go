@@ -1,0 +1,55 @@
+package run
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model/fsutil"
+	"gopeft/train"
+)
+
+// saveBest writes best/: what the method saves, the tokenizer, and the trainable tensors as they are.
+func (r *run) saveBest(s *bindings.Scope) error {
+	if err := r.trainer.CheckFinite(s); err != nil {
+		return err
+	}
+	return fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "best"), func(dir string) error {
+		if err := r.saveModel(s, dir); err != nil {
+			return err
+		}
+		return train.SaveWeights(s, filepath.Join(dir, "state", "weights.safetensors"), r.trainer.Params)
+	})
+}
+
+func (r *run) saveModel(s *bindings.Scope, dir string) error {
+	if err := r.method.Save(s, dir, r.model); err != nil {
+		return err
+	}
+	if r.tok != nil {
+		if err := r.tok.Save(dir); err != nil {
+			return err
+		}
+	}
+	return os.Mkdir(filepath.Join(dir, "state"), 0o777)
+}
+
+// saveLast writes last/: the same, with what exact resume needs.
+func (r *run) saveLast(s *bindings.Scope) error {
+	if err := r.trainer.CheckFinite(s); err != nil {
+		return err
+	}
+	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()
+	err := fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "last"), func(dir string) error {
+		if err := r.saveModel(s, dir); err != nil {
+			return err
+		}
+		return r.trainer.SaveState(s, filepath.Join(dir, "state"), r.prog)
+	})
+	if err == nil {
+		at := r.trainer.At
+		r.saved = &at
+	}
+	return err
+}

@@ -1,0 +1,179 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/train"
+	"gopeft/train/classic"
+	"gopeft/train/data"
+	"gopeft/train/metrics"
+	"gopeft/train/report"
+)
+
+// runFeatures fits a classic classifier on frozen features.
+func runFeatures(ctx context.Context, cfg Config, ui train.UI) (report.Summary, error) {
+	f := &featureRun{cfg: cfg, ui: ui, peakCUDA: report.Missing()}
+	sum := report.Summary{Method: cfg.Model.Method + "+" + cfg.Model.Classifier, Model: cfg.Model.Path, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
+		PeakCUDAMB: report.Missing()}
+	splits, err := cfg.loadSplits(ctx, nil)
+	if err != nil {
+		return sum, err
+	}
+	for _, note := range splits.Notes() {
+		ui.Note("%s", note)
+	}
+	if err := splits.Train.CheckTrainable(); err != nil {
+		return sum, err
+	}
+	sets := []*data.Set{splits.Train, splits.Val, splits.Test}
+	xs, err := f.features(ctx, sets, splitsHash(splits))
+	if err != nil {
+		return sum, err
+	}
+	labels := splits.Train.Labels
+	begun := time.Now()
+	clf, err := f.fit(ctx, xs[0], classes(splits.Train), len(labels))
+	if err != nil {
+		return sum, err
+	}
+	// With the features' time, also when they came from the cache: it is part of what the method costs.
+	sum.Seconds = report.Number(f.seconds + time.Since(begun).Seconds())
+	sum.SamplesPerS = report.Number(float64(xs[0].Rows) / float64(sum.Seconds))
+	accuracy := []*report.Number{&sum.Accuracy.Train, &sum.Accuracy.Val, &sum.Accuracy.Test}
+	for i, set := range sets {
+		if set == nil || len(set.Examples) == 0 {
+			continue
+		}
+		predicted, err := clf.Predict(ctx, xs[i])
+		if err != nil {
+			return sum, err
+		}
+		confusion, err := metrics.Count(classes(set), predicted, len(labels))
+		if err != nil {
+			return sum, err
+		}
+		*accuracy[i] = report.Number(confusion.Accuracy())
+	}
+	if lr, ok := clf.(*classic.LogisticRegression); ok {
+		coefficients, intercepts := lr.Coefficients()
+		for _, row := range coefficients {
+			sum.Params.Trainable += int64(len(row))
+		}
+		sum.Params.Trainable += int64(len(intercepts))
+	}
+	sum.Params.Frozen = f.frozen
+	sum.Params.Total = sum.Params.Frozen + sum.Params.Trainable
+	sum.PeakRSSMB, sum.PeakCUDAMB, sum.Fingerprint = report.Number(train.PeakRSSMB()), f.peakCUDA, f.print
+	err = classic.Save(filepath.Join(cfg.Output.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
+		Meta: map[string]string{"model": cfg.Model.Path, "pool": cfg.Model.Pool, "max_length": fmt.Sprint(cfg.Data.MaxLength)}})
+	if err != nil {
+		return sum, err
+	}
+	return sum, report.WriteSummary(filepath.Join(cfg.Output.Out, "summary.json"), sum)
+}
+
+type featureRun struct {
+	cfg    Config
+	ui     train.UI
+	frozen int64
+	print  string // fingerprint of settings and data
+
+	peakCUDA report.Number // MB of the GPU's memory
+
+	seconds float64 // that computing the training set's features took, now or when they were cached
+}
+
+func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) (classic.Classifier, error) {
+	if f.cfg.Model.Classifier == "forest" {
+		return classic.FitForest(ctx, x, y, n, classic.ForestOptions{Seed: f.cfg.Machine.Seed, Workers: f.cfg.Machine.Threads,
+			Progress: func(done, total int) { f.ui.Progress("grow trees", done, total, "") }})
+	}
+	m, err := classic.FitLogisticRegression(ctx, x, y, n, classic.LogisticOptions{Workers: f.cfg.Machine.Threads})
+	if err == nil && !m.Fit.Converged {
+		f.ui.Note("logistic regression did not converge in %d iterations", m.Fit.Iterations)
+	}
+	return m, err
+}
+
+// features computes, or takes from the cache, the features of each set.
+func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string) ([]classic.Matrix, error) {
+	cfg := f.cfg
+	tok, noTok := train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
+	pad, err := train.PadID(tok, cfg.Model.folder())
+	if err != nil {
+		return nil, err
+	}
+	base, err := modelHash(cfg.Model.folder())
+	if err != nil {
+		return nil, err
+	}
+	xs := make([]classic.Matrix, len(sets))
+	err = bindings.Do(ctx, func(s *bindings.Scope) error {
+		machine, err := cfg.Machine.BeginInference(s)
+		if err != nil {
+			return err
+		}
+		if machine.Note != "" {
+			f.ui.Note("%s", machine.Note)
+		}
+		dev, precision := machine.Device, machine.Precision
+		chosen := cfg.choose(0, precision.DType, dev, s.Threads())
+		if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
+			return err
+		}
+		f.print = chosen.fingerprint(hash)
+		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
+		if err != nil {
+			return err
+		}
+		_, f.frozen = m.Params().Count()
+		cfg.Machine.Without.CastFrozen(m, precision.DType, true)
+		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
+		if err != nil {
+			return errors.Join(err, m.Close())
+		}
+		for i, set := range sets {
+			if set == nil || len(set.Examples) == 0 {
+				continue
+			}
+			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, dev)
+			var seconds float64
+			if xs[i], seconds, err = readFeatures(key); err == nil {
+				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)
+				if i == 0 {
+					f.seconds = seconds
+				}
+				continue
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
+			}
+			begun := time.Now()
+			ids, err := data.EncodeAll(ctx, train.Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, m.Info().Vocab, train.Threads(cfg.Machine.Threads))
+			if err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
+			}
+			xs[i], err = train.ComputeFeatures(ctx, s, m, ids, pad, train.FeatureOptions{Pool: cfg.Model.Pool, Batch: max(32, cfg.Loop.BatchSize), Device: dev,
+				Whole: !cfg.Machine.Without.Use(train.LeverPasses), WholeBlocks: !cfg.Machine.Without.Use(train.LeverPooling), Precision: precision.DType, Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
+			if err != nil {
+				return errors.Join(err, m.Close())
+			}
+			seconds = time.Since(begun).Seconds()
+			if i == 0 {
+				f.seconds = seconds
+			}
+			if err := writeFeatures(key, xs[i], seconds); err != nil {
+				f.ui.Note("features are not cached: %v", err)
+			}
+		}
+		f.peakCUDA, err = peakCUDAMB(dev)
+		return errors.Join(err, m.Close())
+	})
+	return xs, err
+}

@@ -1,0 +1,82 @@
+package run_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopeft/bindings"
+	"gopeft/bindings/bindingstest"
+	"gopeft/model"
+	"gopeft/train/report"
+	"gopeft/train/run"
+)
+
+// Runs hold what was predicted, each side in a process of its own: how much of libtorch one has touched counts.
+func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: trains models of 100 MB; run without -short")
+	}
+	dir := t.TempDir()
+	llama := filepath.Join(dir, "llama")
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m, err := model.New(s, []byte(`{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408,
+			"num_hidden_layers": 6, "num_attention_heads": 8, "initializer_range": 0.02}`), model.Options{})
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.Mkdir(llama, 0o700), model.Save(s, llama, m), m.Close())
+	})
+	r := rand.New(rand.NewPCG(5, 6))
+	var b strings.Builder
+	for range 8 {
+		ids := make([]int, 128)
+		for i := range ids {
+			ids[i] = 3 + r.IntN(7990)
+		}
+		raw, err := json.Marshal(ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "{\"input_ids\": %s}\n", raw)
+	}
+	rows := filepath.Join(dir, "rows.jsonl")
+	if err := os.WriteFile(rows, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		method    string
+		amp       string
+		recompute bool
+	}{{"full", "none", false}, {"full", "none", true}, {"lora", "none", false}, {"lora", "none", true}, {"last", "none", false}} {
+		cfg := run.Defaults()
+		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
+		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
+		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
+		said := run.Memory{}
+		raw, err := inChild(t, "estimate", cfg).Output()
+		if err == nil {
+			err = json.Unmarshal(raw, &said)
+		}
+		if err != nil {
+			t.Fatalf("estimate: %v", err)
+		}
+		if out, err := inChild(t, "train", cfg).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		sum, err := report.ReadSummary(filepath.Join(cfg.Output.Out, "summary.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ratio := said.Total / float64(sum.PeakRSSMB)
+		t.Logf("%+v: %.3f of the %.0f MiB taken: %v", c, ratio, sum.PeakRSSMB, said)
+		if ratio < 0.88 || ratio > 1.12 {
+			t.Errorf("%+v: predicted %.0f MiB, the run took %.0f", c, said.Total, sum.PeakRSSMB)
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/train"
+	"gopeft/train/report"
+)
+
+func (r *run) onStep(s *bindings.Scope, rep train.StepReport) error {
+	total := r.trainer.Schedule.Total
+	r.ui.Progress("train", rep.Step, total, fmt.Sprintf("epoch %.2f  loss %.4f", rep.Epochs, rep.Loss))
+	if rep.Log {
+		row := report.NewRow(rep.Step, rep.Epochs)
+		row.LR, row.TrainLoss, row.TrainAcc, row.SamplesPerS = rep.LR, rep.Loss, rep.Acc, r.rate(rep)
+		if err := r.record(row); err != nil {
+			return err
+		}
+	}
+	if r.cfg.Output.Checkpoints > 0 && rep.Step%r.cfg.Output.Checkpoints == 0 && !rep.EndOf {
+		return r.saveLast(s)
+	}
+	return nil
+}
+
+// rate is training rows per second of all sessions so far.
+func (r *run) rate(rep train.StepReport) float64 {
+	return float64(rep.Samples) / (r.resumed + rep.Elapsed.Seconds())
+}
+
+func (r *run) record(row report.Row) error {
+	if err := r.metrics.Write(row); err != nil {
+		return err
+	}
+	if r.events == nil {
+		return nil
+	}
+	return r.events.Write(row.Step, time.Now(), report.Scalar{Tag: "train/loss", Value: row.TrainLoss}, report.Scalar{Tag: "train/acc", Value: row.TrainAcc},
+		report.Scalar{Tag: "val/loss", Value: row.ValLoss}, report.Scalar{Tag: "val/acc", Value: row.ValAcc}, report.Scalar{Tag: "lr", Value: row.LR})
+}
+
+func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepReport) error {
+	row := report.NewRow(rep.Step, rep.Epochs)
+	row.LR, row.TrainLoss, row.TrainAcc, row.SamplesPerS = rep.LR, rep.Loss, rep.Acc, r.rate(rep)
+	r.prog.Position = rep.Position
+	stop := false
+	if r.data.val != nil {
+		e, err := r.evaluate(ctx, s, r.data.val, "validate")
+		if err != nil {
+			return err
+		}
+		row.ValLoss, row.ValAcc = e.Loss, e.Acc
+		var best bool
+		if best, stop = r.monitor.Note(&r.prog, e); best {
+			if err := r.saveBest(s); err != nil {
+				return err
+			}
+		}
+	}
+	r.ui.Note("epoch %d: %s", rep.Epoch, describeRow(row))
+	if err := r.record(row); err != nil {
+		return err
+	}
+	if err := r.saveLast(s); err != nil {
+		return err
+	}
+	if stop {
+		r.ui.Note("stopping early: %s has not improved for %d evaluations", r.monitor.Metric, r.prog.Stale)
+		return train.ErrStop
+	}
+	return nil
+}
+
+func describeRow(row report.Row) string {
+	parts := []string{fmt.Sprintf("train loss %.4f", row.TrainLoss)}
+	for _, v := range []struct {
+		name  string
+		value float64
+	}{{"train acc", row.TrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
+		if !math.IsNaN(v.value) {
+			parts = append(parts, fmt.Sprintf("%s %.4f", v.name, v.value))
+		}
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%.1f samples/s", row.SamplesPerS)), ", ")
+}
+
+func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *train.Part, phase string) (train.Evaluation, error) {
+	// A batch may be wider than those trained on, but takes no more memory: without gradients tokens cost less than half.
+	tokens := r.cfg.Loop.MaxTokens
+	if tokens == 0 {
+		tokens = r.cfg.Loop.BatchSize * slices.Max(r.data.train.Lengths)
+	}
+	return train.Evaluate(ctx, s, r.trainer.Model, r.data.task, p, train.EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, Whole: !r.cfg.Machine.Without.Use(train.LeverPasses), Device: r.dev, Precision: r.amp,
+		Progress: func(done, total int) { r.ui.Progress(phase, done, total, "") }})
+}

@@ -1,0 +1,139 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hub"
+	"gopeft/model/tokenizer"
+	"gopeft/peft"
+	"gopeft/train"
+	"gopeft/train/report"
+)
+
+// ErrInterrupted is the error of a run that its context ended: it left a checkpoint to resume from.
+var ErrInterrupted = errors.New("interrupted; --resume goes on from the last checkpoint")
+
+// Run trains as cfg says and leaves a run folder: config.yaml, metrics.csv, summary.json, curves.png, best and
+// last. It returns what summary.json holds.
+func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Summary, error) {
+	if err := cfg.Check(); err != nil {
+		return report.Summary{}, err
+	}
+	cfg.Output.Out = cfg.OutFolder()
+	if mode == Overwrite {
+		if err := cfg.checkInputs(ctx, ui); err != nil {
+			return report.Summary{}, err
+		}
+	}
+	cfg, err := prepareOut(cfg, mode, ui)
+	if err != nil {
+		return report.Summary{}, err
+	}
+	if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
+		return report.Summary{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // a run that fails leaves nothing tokenizing
+	if cfg.Model.Method == train.Features {
+		return runFeatures(ctx, cfg, ui)
+	}
+	r := &run{cfg: cfg, mode: mode, ui: ui}
+	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
+	if err := r.loadData(ctx); err != nil {
+		return report.Summary{}, err
+	}
+	err = bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
+	return r.summary, err
+}
+
+// run is a transformer run in progress.
+type run struct {
+	cfg     Config
+	mode    OutMode
+	ui      train.UI
+	tok     *tokenizer.Tokenizer // nil when noTok says why there is none
+	noTok   error
+	data    *runData
+	model   model.Model
+	method  peft.Method
+	trainer *train.Trainer
+	monitor train.Monitor
+	prog    train.Progress
+	saved   *train.Position // of last/, once this session wrote it
+	metrics *report.Metrics
+	events  *report.Events
+	summary report.Summary
+	dev     bindings.Device
+	amp     bindings.DType
+	resumed float64
+	begun   time.Time
+}
+
+// train is the part of a run on libtorch's thread, in the order it happens: set up, train, evaluate, save.
+func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
+	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.setUp(ctx, s); err != nil {
+		return err
+	}
+	r.begun = time.Now()
+	if r.cfg.Model.CacheStates {
+		if err := r.cacheFeatures(ctx, s); err != nil {
+			return err
+		}
+	}
+	if !r.monitor.Exhausted(r.prog) { // as a resumed run's may be
+		err = r.steps(ctx, s)
+	}
+	if err != nil && !errors.Is(err, train.ErrNoMemory) && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	if r.saved == nil || *r.saved != r.trainer.At { // else the end of the last epoch has
+		if failed := r.saveLast(s); failed != nil {
+			return errors.Join(err, failed)
+		}
+	}
+	if err == nil {
+		err = r.finish(ctx, s)
+	}
+	if errors.Is(err, context.Canceled) {
+		return ErrInterrupted
+	}
+	return err
+}
+
+// steps trains. Where a batch finds no memory it says what is left, and what to try.
+func (r *run) steps(ctx context.Context, s *bindings.Scope) error {
+	err := r.trainer.Run(ctx, s)
+	if errors.Is(err, train.ErrNoMemory) {
+		return fmt.Errorf("%w; the weights before it are in %s (--adapter-init goes on from an adapter). Try a smaller --batch-size with --grad-accum, --max-tokens or --checkpoint-activations",
+			err, filepath.Join(r.cfg.Output.Out, "last"))
+	}
+	return err
+}
+
+func (r *run) close() error {
+	var errs []error
+	if r.metrics != nil {
+		errs = append(errs, r.metrics.Close())
+	}
+	if r.events != nil {
+		errs = append(errs, r.events.Close())
+	}
+	if r.trainer != nil {
+		r.trainer.Opt.Close()
+		r.trainer.Scaler.Close()
+	}
+	if r.method != nil {
+		r.method.Close()
+	}
+	if r.model != nil {
+		errs = append(errs, r.model.Close())
+	}
+	return errors.Join(errs...)
+}

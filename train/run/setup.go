@@ -1,0 +1,169 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/fsutil"
+	"gopeft/model/tokenizer"
+	"gopeft/peft"
+	"gopeft/train"
+	"gopeft/train/report"
+)
+
+// setUp loads the model, attaches the method and builds the trainer.
+func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
+	cfg := r.cfg
+	machine, err := cfg.Machine.Begin(s)
+	if err != nil {
+		return err
+	}
+	if machine.Note != "" {
+		r.ui.Note("%s", machine.Note)
+	}
+	r.dev, r.amp = machine.Device, machine.Precision.DType
+	o := model.Options{Device: r.dev, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	if cfg.Model.Dropout >= 0 {
+		o.Dropout = &cfg.Model.Dropout
+	}
+	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
+		return err
+	}
+	if err := r.attach(s); err != nil {
+		return err
+	}
+	if err := r.writeChoices(s); err != nil {
+		return err
+	}
+	r.describe(machine.Precision)
+	cfg.Machine.Without.CastFrozen(r.model, r.amp, r.keepsStored())
+
+	if err := r.data.wait(ctx); err != nil {
+		return err
+	}
+	for _, note := range r.data.notes {
+		r.ui.Note("%s", note)
+	}
+	if cfg.Loop.EarlyStop > 0 && r.data.val == nil {
+		return train.Usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
+	}
+	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
+		return err
+	}
+	r.trainer.OnStep = r.onStep
+	r.trainer.OnEpoch = func(s *bindings.Scope, rep train.StepReport) error { return r.onEpoch(ctx, s, rep) }
+	r.monitor = train.Monitor{Metric: cfg.Loop.Monitor, Patience: cfg.Loop.EarlyStop}
+	if r.monitor.Metric == "" {
+		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Model.Task]
+	}
+	return r.open(s)
+}
+
+// writeChoices writes what the run has chosen into its settings, so that they repeat it anywhere. A run that goes on has
+// them already.
+func (r *run) writeChoices(s *bindings.Scope) error {
+	if r.mode == Resume && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
+		return nil
+	}
+	r.cfg = r.cfg.choose(r.method.LR(), r.amp, r.dev, s.Threads())
+	return WriteConfig(filepath.Join(r.cfg.Output.Out, "config.yaml"), r.cfg)
+}
+
+// attach puts the method on the model: a new one, or that of --adapter-init.
+func (r *run) attach(s *bindings.Scope) (err error) {
+	if dir := r.cfg.Model.AdapterInit; dir != "" {
+		if r.method, err = peft.LoadWith(s, dir, r.model, peft.LoadOptions{PeftCompat: r.cfg.Peft.PeftCompat}); err != nil {
+			return err
+		}
+		for _, note := range r.method.Notes() {
+			r.ui.Note("%s: %s", dir, note)
+		}
+		if r.method.Name() != r.cfg.Model.Method {
+			return train.Usage("--adapter-init %s holds a %s adapter, --method is %s", dir, r.method.Name(), r.cfg.Model.Method)
+		}
+		return sameOptions(dir, r.cfg.Peft, r.method.Options())
+	}
+	o := r.cfg.Peft
+	o.Base, o.Tokenizer = r.cfg.Model.Path, r.cfg.Model.Path
+	if o.InitText != "" {
+		if r.tok == nil {
+			return r.noTok
+		}
+		if o.InitIDs, err = r.tok.EncodeIDs(nil, o.InitText, tokenizer.Options{}); err != nil {
+			return fmt.Errorf("--init-text: %w", err)
+		}
+	}
+	if r.method, err = peft.New(r.cfg.Model.Method, o); err != nil {
+		return &train.UsageError{Err: err}
+	}
+	return r.method.Attach(s, r.model)
+}
+
+// sameOptions refuses settings of a method that the adapter gone on from does not have: they are fixed in it.
+func sameOptions(dir string, asked, has peft.Options) error {
+	values := map[string]reflect.Value{}
+	Fields(reflect.ValueOf(&has).Elem(), func(_, key, _ string, v reflect.Value) { values[key] = v })
+	var failed error
+	Fields(reflect.ValueOf(&asked).Elem(), func(_, key, _ string, v reflect.Value) {
+		if failed == nil && !v.IsZero() && fmt.Sprint(v) != fmt.Sprint(values[key]) {
+			failed = train.Usage("--%s is %v, the adapter of --adapter-init %s has %v: leave it out to go on from that", key, v, dir, values[key])
+		}
+	})
+	return failed
+}
+
+// open begins the run's files, or takes them up where the last checkpoint left them.
+func (r *run) open(s *bindings.Scope) error {
+	var err error
+	from := report.FromStart
+	last := filepath.Join(r.cfg.Output.Out, "last")
+	switch {
+	case r.mode == Resume && !fsutil.Exists(last):
+		r.ui.Note("no checkpoint yet: starting from the first step")
+	case r.mode == Resume:
+		if r.prog, err = r.trainer.LoadState(s, filepath.Join(last, "state"), func(f string) bool { return r.cfg.matches(f, r.data.hash) }); err != nil {
+			return err
+		}
+		from, r.resumed = r.prog.Step, r.prog.Seconds
+		r.ui.Note("resuming after step %d of %d", r.prog.Step, r.trainer.Schedule.Total)
+	}
+	r.prog.Config = r.cfg.fingerprint(r.data.hash)
+	if r.metrics, err = report.OpenMetrics(filepath.Join(r.cfg.Output.Out, "metrics.csv"), from); err != nil {
+		return err
+	}
+	if r.cfg.Output.TensorBoard {
+		r.events, err = report.OpenEvents(filepath.Join(r.cfg.Output.Out, "events"), from, time.Now())
+	}
+	return err
+}
+
+// describe says what is about to be trained.
+func (r *run) describe(p train.Precision) {
+	n, total := train.CountParams(r.model, r.method)
+	lr := r.cfg.Loop.LR
+	if lr == 0 {
+		lr = r.method.LR()
+	}
+	r.summary = report.Summary{Method: r.cfg.Model.Method, Model: r.cfg.Model.Path, Params: report.Params{Trainable: n, Frozen: total - n, Total: total},
+		Accuracy: report.MissingSplits(), Loss: report.MissingSplits(), PeakCUDAMB: report.Missing()}
+	r.ui.Note("%s on %s, %s, %s", r.cfg.Model.Method, r.cfg.Model.Path, r.dev, p.Why)
+	if fresh := r.model.Fresh(); len(fresh) > 0 {
+		r.ui.Note("new weights, not in the checkpoint: %s", strings.Join(fresh, ", "))
+	}
+	r.ui.Note("trainable %s / frozen %s / total %s parameters (%.2f %%), learning rate %g", report.Commas(n), report.Commas(total-n), report.Commas(total), 100*float64(n)/float64(total), lr)
+	if text := r.method.Summary(); text != "" {
+		r.ui.Note("%s", text)
+	}
+}
+
+// keepsStored reports whether what frozen weights are cast from is still to be read: to save the model, or by DoRA.
+// On the CPU it lies in the checkpoint's file at no cost.
+func (r *run) keepsStored() bool {
+	return !r.dev.IsCUDA() || r.cfg.Model.Method == "full" || r.cfg.Model.Method == "last" || r.method.Options().DoRA
+}

@@ -1,0 +1,86 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"gopeft/model/fsutil"
+)
+
+// ReadConfig reads a YAML file over base. Unknown keys, and numbers that do not fit their field (epochs: 3.5),
+// are errors naming the line.
+func ReadConfig(path string, base Config) (Config, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return base, err
+	}
+	if base, err = parseConfig(raw, base); err != nil {
+		return base, fmt.Errorf("%s: %w", path, err)
+	}
+	return base, nil
+}
+
+// parseConfig reads YAML over base, keys of others left out.
+func parseConfig(raw []byte, base Config, others ...string) (Config, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return base, err
+	}
+	if len(doc.Content) == 0 { // an empty file
+		return base, nil
+	}
+	return overlay(base, doc.Content[0], others...)
+}
+
+// overlay puts a YAML mapping over a configuration, keys of others left out. Unknown keys are errors naming their line,
+// as are fractions where a field is an integer, which yaml would cut off.
+func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
+	if n.Kind != yaml.MappingNode {
+		return base, fmt.Errorf("line %d: want settings, each a line of the form `key: value`", n.Line)
+	}
+	kinds := map[string]reflect.Kind{"automatic": reflect.Slice}
+	new(Config).each(func(key string, v reflect.Value) { kinds[key] = v.Kind() })
+	own := *n
+	own.Content = slices.Clone(n.Content)
+	RemoveKeys(&own, others...)
+	for i := 0; i+1 < len(own.Content); i += 2 {
+		key, value := own.Content[i], own.Content[i+1]
+		switch kind, known := kinds[key.Value]; {
+		case !known:
+			return base, fmt.Errorf("line %d: there is no setting %q", key.Line, key.Value)
+		case (kind == reflect.Int || kind == reflect.Int64 || kind == reflect.Uint64) && value.Tag != "!!int":
+			return base, fmt.Errorf("line %d: %s is %q, want a whole number", value.Line, key.Value, value.Value)
+		}
+	}
+	if err := own.Decode(&base); err != nil {
+		return base, errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	}
+	return base, nil
+}
+
+// RemoveKeys takes keys out of a YAML mapping.
+func RemoveKeys(m *yaml.Node, keys ...string) {
+	for i := len(m.Content) - 2; i >= 0; i -= 2 {
+		if slices.Contains(keys, m.Content[i].Value) {
+			m.Content = slices.Delete(m.Content, i, i+2)
+		}
+	}
+}
+
+// WriteConfig writes every setting.
+func WriteConfig(path string, c Config) error { return writeYAML(path, c) }
+
+func writeYAML(path string, v any) error {
+	return fsutil.WriteFile(path, func(w io.Writer) error {
+		e := yaml.NewEncoder(w)
+		e.SetIndent(2)
+		return errors.Join(e.Encode(v), e.Close())
+	})
+}

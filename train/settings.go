@@ -1,0 +1,120 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// MachineSettings say what a run computes on, and how. Each field is a setting of its YAML key; usage is its help.
+type MachineSettings struct {
+	Device        string `yaml:"device" usage:"auto, cpu, cuda or cuda:N"`
+	AMP           string `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
+	Threads       int    `yaml:"threads" usage:"CPU threads (default: all cores)"`
+	Seed          uint64 `yaml:"seed" usage:"seed of everything random"`
+	Deterministic bool   `yaml:"deterministic" usage:"use deterministic algorithms only"`
+	TF32          bool   `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
+	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
+}
+
+// LoopSettings are those of the training loop: its length, its batches, its optimizer, and when it ends early.
+type LoopSettings struct {
+	Epochs      int     `yaml:"epochs" usage:"passes over the training data"`
+	MaxSteps    int     `yaml:"max-steps" usage:"stop after this many optimizer steps"`
+	BatchSize   int     `yaml:"batch-size" usage:"rows of a batch"`
+	MaxTokens   int     `yaml:"max-tokens" usage:"most tokens of a batch, padding included; --batch-size then bounds the rows"`
+	LR          float64 `yaml:"lr" usage:"learning rate (default: the method's)"`
+	Optimizer   string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
+	Momentum    float64 `yaml:"momentum" usage:"momentum of sgd"`
+	WeightDecay float64 `yaml:"weight-decay" usage:"weight decay, of all but biases and norms"`
+	Schedule    string  `yaml:"schedule" usage:"learning rate over the run: constant, linear or cosine"`
+	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
+	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
+	Clip        float64 `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
+	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
+	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
+	NoShuffle   bool    `yaml:"no-shuffle" usage:"train in the data's order"`
+	NoBucket    bool    `yaml:"no-bucket" usage:"batch at random, not by similar length"`
+	Recompute   bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
+	LogEvery    int     `yaml:"log-every" usage:"steps between two rows of metrics.csv"`
+}
+
+// DefaultMachine is what a run that says nothing computes on.
+func DefaultMachine() MachineSettings {
+	return MachineSettings{Device: "auto", AMP: "auto", Seed: 42}
+}
+
+// DefaultLoop is the loop of a run that says nothing; its learning rate is the method's.
+func DefaultLoop() LoopSettings {
+	return LoopSettings{Epochs: 3, BatchSize: 12, Optimizer: "adam", Schedule: "constant", GradAccum: 1, LogEvery: 10}
+}
+
+// UsageError is a setting that cannot be right, whatever the data.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Usage makes a UsageError of a text.
+func Usage(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// CheckCount refuses a whole number below the least that makes sense.
+func CheckCount(flag string, value, least int) error {
+	if value < least {
+		return Usage("--%s is %d, want at least %d", flag, value, least)
+	}
+	return nil
+}
+
+// Check reports the first setting that cannot be right.
+func (c MachineSettings) Check() error {
+	if !slices.Contains([]string{"", "auto", "none", "bf16", "fp16"}, c.AMP) {
+		return Usage("--amp %q is not known (auto, none, bf16, fp16)", c.AMP)
+	}
+	if err := CheckCount("threads", c.Threads, 0); err != nil {
+		return err
+	}
+	return c.Without.Check()
+}
+
+// Check reports the first setting that cannot be right.
+func (c LoopSettings) Check() error {
+	switch {
+	case c.Monitor != "" && c.Monitor != "val_acc" && c.Monitor != "val_loss":
+		return Usage("--monitor %q is not known (val_acc, val_loss)", c.Monitor)
+	case c.LR < 0 || math.IsNaN(c.LR) || math.IsInf(c.LR, 0):
+		return Usage("--lr is %v, want a positive learning rate", c.LR)
+	}
+	for _, n := range []struct {
+		flag         string
+		value, least int
+	}{
+		{"epochs", c.Epochs, 1}, {"batch-size", c.BatchSize, 1}, {"grad-accum", c.GradAccum, 1}, {"log-every", c.LogEvery, 1},
+		{"max-steps", c.MaxSteps, 0}, {"max-tokens", c.MaxTokens, 0}, {"early-stop", c.EarlyStop, 0},
+	} {
+		if err := CheckCount(n.flag, n.value, n.least); err != nil {
+			return err
+		}
+	}
+	for _, n := range []struct {
+		flag  string
+		value float64
+	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}} {
+		if !(n.value >= 0) || math.IsInf(n.value, 0) { // NaN fails too
+			return Usage("--%s is %v, want 0 or a positive number", n.flag, n.value)
+		}
+	}
+	if c.Momentum >= 1 {
+		return Usage("--momentum is %v, want it below 1", c.Momentum)
+	}
+	if _, err := NewSchedule(c.Schedule, 1, c.Warmup, 1); err != nil {
+		return Usage("--%w", err) // it begins with the setting's name
+	}
+	if !slices.Contains(optimizers(), c.Optimizer) {
+		return Usage("--optimizer %q is not known: one of %s", c.Optimizer, strings.Join(optimizers(), ", "))
+	}
+	return nil
+}

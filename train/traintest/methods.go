@@ -1,0 +1,21 @@
+// Package traintest holds what tests of training share.
+package traintest
+
+import "gopeft/peft"
+
+// MethodCase is a method with settings that fit the tiny models.
+type MethodCase struct {
+	Name, Method string
+	Options      peft.Options
+}
+
+// MethodCases are all methods.
+func MethodCases() []MethodCase {
+	o := peft.Options{VirtualTokens: 3, Bottleneck: 4, AdapterLength: 4, Rank: 4}
+	var out []MethodCase
+	for _, name := range peft.Methods() {
+		out = append(out, MethodCase{name, name, o})
+	}
+	o.PrefixProjection, o.PrefixHidden = true, 6
+	return append(out, MethodCase{"prefix-projection", "prefix", o})
+}
