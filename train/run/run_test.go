@@ -267,7 +267,13 @@ func TestAccumulationEqualsTheBigBatch(t *testing.T) {
 // trained reads the trainable tensors of a run's last checkpoint.
 func trained(t *testing.T, dir string) map[string][]float32 {
 	t.Helper()
-	a, err := files.Open(filepath.Join(dir, "last", "state", "state.safetensors"))
+	return params(t, filepath.Join(dir, "last", "state", "state.safetensors"))
+}
+
+// params reads the trainable tensors of a checkpoint's file.
+func params(t *testing.T, path string) map[string][]float32 {
+	t.Helper()
+	a, err := files.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
