@@ -10,4 +10,3 @@ func Commas(n int64) string {
 	}
 	return s
 }
-

