@@ -118,7 +118,7 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 	for i, b := range m.blocks {
 		read := everywhere
 		if in.Pooled && in.States == nil && i == len(m.blocks)-1 {
-			read, virtual = m.pooledAt(virtual), 0
+			read, virtual = m.pooledAt(virtual, h.Size(1)), 0
 		}
 		next := m.step(s, b, h, pad, in, read)
 		if in.States == nil {
@@ -134,10 +134,13 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 // everywhere stands for all positions where one is asked for.
 const everywhere = -1
 
-// pooledAt is the position that Classify reads, with virtual tokens in front.
-func (m *DistilBERT) pooledAt(virtual int) int {
-	if m.hooks.PoolAsPeft {
+// pooledAt is which of so many positions Classify reads, with virtual tokens in front.
+func (m *DistilBERT) pooledAt(virtual int, positions int64) int {
+	switch m.hooks.Pool {
+	case FirstPosition:
 		return 0
+	case LastPosition:
+		return int(positions) - 1
 	}
 	return virtual
 }
@@ -237,7 +240,7 @@ func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) 
 // Classify implements Model: it reads the first real token, [CLS].
 func (m *DistilBERT) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		cls := s.Select(out.Hidden, 1, int64(m.pooledAt(out.Virtual)))
+		cls := s.Select(out.Hidden, 1, int64(m.pooledAt(out.Virtual, out.Hidden.Size(1))))
 		if c := m.hooks.Classifier; c != nil {
 			return c.Forward(s, cls)
 		}

@@ -147,7 +147,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 		virtual = prompt.Len()
 	}
 	h := withPrompt(s, prompt, s.Embedding(m.words.Value(), in.IDs))
-	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.PoolAsPeft)
+	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
 	states := func(h bindings.Tensor) {
 		if in.States != nil {
 			*in.States = append(*in.States, h)
@@ -265,7 +265,10 @@ func (m *LLaMA) Classify(s *bindings.Scope, in Input, out Output) bindings.Tenso
 
 func (m *LLaMA) pool(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	h := out.Hidden
-	if !in.Mask.Defined() || m.hooks.PoolAsPeft {
+	if m.hooks.Pool == FirstPosition {
+		return s.Select(h, 1, 0)
+	}
+	if !in.Mask.Defined() || m.hooks.Pool == LastPosition {
 		return s.Select(h, 1, h.Size(1)-1)
 	}
 	places := s.Arange(1, in.Mask.Size(1)+1, bindings.Int64, h.Device())
