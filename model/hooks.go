@@ -62,11 +62,10 @@ type Points struct {
 	Wrap      map[Slot]Linear // replaces the block's own map; whoever wraps calls what it wraps
 }
 
-// Module is a linear map of a block by slot and by HuggingFace name.
+// Module is a linear map of a block with its weights.
 type Module struct {
-	Slot  Slot
-	Name  string // within the block, e.g. "attention.q_lin"
-	Dense *Dense
+	Map
+	Dense *Dense // nil in an outline
 }
 
 // Block is what methods see of a transformer block.
