@@ -43,6 +43,55 @@ func (b *base) declare(name string, kind initKind, shape ...int64) *Param {
 	return p
 }
 
+// declareNorm declares a vector of a normalisation.
+func (b *base) declareNorm(name string, kind initKind, width int64) *Param {
+	p := b.declare(name, kind, width)
+	p.Norm = true
+	return p
+}
+
+// declareMap declares the weights of a linear map called name.
+func (b *base) declareMap(name string, m Map) *Dense {
+	d := &Dense{W: b.declare(name+".weight", normal, int64(m.Out), int64(m.In))}
+	if m.Bias {
+		d.B = b.declare(name+".bias", zero, int64(m.Out))
+		d.B.Inert = m.Shiftless
+	}
+	return d
+}
+
+// declareModule declares the weights of a block's next map.
+func (b *base) declareModule(block *Block, m Map) {
+	block.Modules = append(block.Modules, Module{m, b.declareMap(block.Name+"."+m.Name, m)})
+}
+
+// AddBiases implements Model for a family whose checkpoints fix which maps have a bias.
+func (b *base) AddBiases() error {
+	if len(b.withoutBias()) > 0 {
+		return fmt.Errorf("a %v checkpoint has no place for the biases it adds", b.config["model_type"])
+	}
+	return nil
+}
+
+// withoutBias gives what adds a bias of zeros to each of the blocks' maps that has none.
+func (b *base) withoutBias() (add []func()) {
+	for _, block := range b.hooks.Blocks {
+		for i := range block.Modules {
+			m := &block.Modules[i]
+			if m.Bias {
+				continue
+			}
+			add = append(add, func() {
+				w := m.Dense.W.T
+				m.Bias = true
+				m.Dense.B = b.declare(block.Name+"."+m.Name+".bias", zero, int64(m.Out))
+				m.Dense.B.T, m.Dense.B.Inert = b.scope.Zeros([]int64{int64(m.Out)}, w.DType(), w.Device()), m.Shiftless
+			})
+		}
+	}
+	return add
+}
+
 // Params implements Model.
 func (b *base) Params() *Params { return &b.params }
 

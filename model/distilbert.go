@@ -1,10 +1,6 @@
 package model
 
-import (
-	"fmt"
-
-	"gopeft/bindings"
-)
+import "gopeft/bindings"
 
 // DistilBERTConfig is the part of a DistilBERT (or BERT) config.json that shapes the model.
 type DistilBERTConfig struct {
@@ -51,46 +47,38 @@ type distilBlock struct {
 	attnNorm, ffnNorm layerNorm
 }
 
-const distilPrefix = "distilbert."
+const (
+	distilFamily = "distilbert"
+	distilPrefix = "distilbert."
+)
 
 // newDistilBERT declares the model's parameters; their tensors come from a checkpoint or from init.
 func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 	m := &DistilBERT{cfg: cfg}
 	m.labels = labels
-	d, ffn := int64(cfg.Dim), int64(cfg.FFN)
+	info, d := m.Info(), int64(cfg.Dim)
 	norm := func(name string) layerNorm {
-		return layerNorm{m.declare(name+".weight", one, d), m.declare(name+".bias", zero, d), cfg.LayerNormEps}
-	}
-	dense := func(name string, in, out int64) *Dense {
-		return &Dense{W: m.declare(name+".weight", normal, out, in), B: m.declare(name+".bias", zero, out)}
+		return layerNorm{m.declareNorm(name+".weight", one, d), m.declareNorm(name+".bias", zero, d), cfg.LayerNormEps}
 	}
 	m.words = m.declare(distilPrefix+"embeddings.word_embeddings.weight", normal, int64(cfg.Vocab), d)
 	m.hooks.Words = m.words
 	m.places = m.declare(distilPrefix+"embeddings.position_embeddings.weight", normal, int64(cfg.MaxPositions), d)
 	m.norm = norm(distilPrefix + "embeddings.LayerNorm")
 	for i := range cfg.Layers {
-		name := fmt.Sprintf("%stransformer.layer.%d", distilPrefix, i)
-		b := &distilBlock{Block: &Block{Name: name}}
-		for _, module := range []struct {
-			slot    Slot
-			name    string
-			in, out int64
-		}{
-			{Q, "attention.q_lin", d, d}, {K, "attention.k_lin", d, d}, {V, "attention.v_lin", d, d}, {O, "attention.out_lin", d, d},
-		} {
-			b.Modules = append(b.Modules, Module{module.slot, module.name, dense(name+"."+module.name, module.in, module.out)})
+		b := &distilBlock{Block: info.block(i)}
+		for _, mp := range info.Maps() {
+			m.declareModule(b.Block, mp)
+			if mp.Slot == O {
+				b.attnNorm = norm(b.Name + ".sa_layer_norm")
+			}
 		}
-		b.attnNorm = norm(name + ".sa_layer_norm")
-		b.Modules = append(b.Modules,
-			Module{Up, "ffn.lin1", dense(name+".ffn.lin1", d, ffn)},
-			Module{Down, "ffn.lin2", dense(name+".ffn.lin2", ffn, d)})
-		b.ffnNorm = norm(name + ".output_layer_norm")
+		b.ffnNorm = norm(b.Name + ".output_layer_norm")
 		m.blocks = append(m.blocks, b)
 		m.hooks.Blocks = append(m.hooks.Blocks, b.Block)
 	}
 	if len(labels) > 0 {
-		m.pre = dense("pre_classifier", d, d)
-		m.out = dense("classifier", d, int64(len(labels)))
+		m.pre = m.declareMap("pre_classifier", Map{In: cfg.Dim, Out: cfg.Dim, Bias: true})
+		m.out = m.declareMap("classifier", Map{In: cfg.Dim, Out: len(labels), Bias: true})
 		m.headNames = []string{"pre_classifier", "classifier"}
 	}
 	return m
@@ -99,8 +87,27 @@ func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 // Info implements Model.
 func (m *DistilBERT) Info() Info {
 	c := m.cfg
-	return Info{Family: "distilbert", Vocab: c.Vocab, Hidden: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.Heads,
+	i := Info{Family: distilFamily, Vocab: c.Vocab, Hidden: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.Heads,
 		HeadDim: c.Dim / c.Heads, FFN: c.FFN, MaxPositions: c.MaxPositions, LoadedFrom: m.loadedFrom}
+	i.distilFacts()
+	return i
+}
+
+// distilFacts fills in what every DistilBERT of i's sizes has.
+func (i *Info) distilFacts() {
+	i.Blocks, i.Attention = distilPrefix+"transformer.layer", "attention"
+}
+
+func (i Info) distilMaps() []Map {
+	d := i.Hidden
+	return []Map{
+		{Slot: Q, Name: "attention.q_lin", In: d, Out: d, Bias: true},
+		{Slot: K, Name: "attention.k_lin", In: d, Out: d, Bias: true, Shiftless: true},
+		{Slot: V, Name: "attention.v_lin", In: d, Out: d, Bias: true},
+		{Slot: O, Name: "attention.out_lin", In: d, Out: d, Bias: true},
+		{Slot: Up, Name: "ffn.lin1", In: d, Out: i.FFN, Bias: true},
+		{Slot: Down, Name: "ffn.lin2", In: i.FFN, Out: d, Bias: true},
+	}
 }
 
 // Forward implements Model.
@@ -118,7 +125,7 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 	for i, b := range m.blocks {
 		read := everywhere
 		if in.Pooled && in.States == nil && i == len(m.blocks)-1 {
-			read, virtual = m.pooledAt(virtual), 0
+			read, virtual = m.pooledAt(virtual, h.Size(1)), 0
 		}
 		next := m.step(s, b, h, pad, in, read)
 		if in.States == nil {
@@ -134,10 +141,13 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 // everywhere stands for all positions where one is asked for.
 const everywhere = -1
 
-// pooledAt is the position that Classify reads, with virtual tokens in front.
-func (m *DistilBERT) pooledAt(virtual int) int {
-	if m.hooks.PoolAsPeft {
+// pooledAt is which of so many positions Classify reads, with virtual tokens in front.
+func (m *DistilBERT) pooledAt(virtual int, positions int64) int {
+	switch m.hooks.Pool {
+	case FirstPosition:
 		return 0
+	case LastPosition:
+		return int(positions) - 1
 	}
 	return virtual
 }
@@ -237,7 +247,7 @@ func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) 
 // Classify implements Model: it reads the first real token, [CLS].
 func (m *DistilBERT) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		cls := s.Select(out.Hidden, 1, int64(m.pooledAt(out.Virtual)))
+		cls := s.Select(out.Hidden, 1, int64(m.pooledAt(out.Virtual, out.Hidden.Size(1))))
 		if c := m.hooks.Classifier; c != nil {
 			return c.Forward(s, cls)
 		}

@@ -154,7 +154,7 @@ func openDistilBERT(s *bindings.Scope, c *hf.Checkpoint, o Options, cfg DistilBE
 	}
 	return m, s.Run(func(s *bindings.Scope) error {
 		extra, err := m.fill(s, c, r, cfg.InitRange)
-		if err == nil && types != nil && !c.Shapes {
+		if err == nil && types != nil && extra[0].Defined() {
 			m.places.file = nil // what is written is not in the file
 			s.AddInPlace(m.places.T, s.Select(extra[0], 0, 0), 1)
 		}

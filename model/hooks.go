@@ -62,11 +62,10 @@ type Points struct {
 	Wrap      map[Slot]Linear // replaces the block's own map; whoever wraps calls what it wraps
 }
 
-// Module is a linear map of a block by slot and by HuggingFace name.
+// Module is a linear map of a block with its weights.
 type Module struct {
-	Slot  Slot
-	Name  string // within the block, e.g. "attention.q_lin"
-	Dense *Dense
+	Map
+	Dense *Dense // nil in an outline
 }
 
 // Block is what methods see of a transformer block.
@@ -110,6 +109,16 @@ func (b *Block) SetWrap(slot Slot, l Linear) {
 	b.Wrap[slot] = l
 }
 
+// Pool names the position whose state a classifier reads.
+type Pool int
+
+// The positions. Virtual tokens come before a text's first, padding counts.
+const (
+	RealToken     Pool = iota // an encoder's first real token, a decoder's last
+	FirstPosition             // the first, which is a virtual token where there are any
+	LastPosition              // the last, which may be padding
+)
+
 // Hooks are all hook points of a model. But for Blocks' descriptions and Words, the zero value is the base
 // model.
 type Hooks struct {
@@ -119,10 +128,9 @@ type Hooks struct {
 	Words      *Param // token embeddings [vocab, hidden]
 	Unembed    Linear // replaces the language-model head's map; nil: the model's own
 	Classifier Linear // replaces the classification head: pooled hidden [B, hidden] to logits; nil: the model's own
-	// PoolAsPeft makes Classify pool where the peft library does behind a soft prompt: the first virtual token
-	// of an encoder, the last position, padded or not, of a decoder.
-	PoolAsPeft bool
-	// Uncounted leaves memories out of the positions that tokens are rotated by, as AdapterHub's prefixes are.
+	Pool       Pool   // the position whose state Classify reads
+	// Uncounted leaves memories out of the positions that tokens are rotated by: a text's first token then has
+	// position 0, as it has without memories.
 	Uncounted bool
 	// Train tells methods that dropout is on in the running forward pass; Forward sets it.
 	Train bool

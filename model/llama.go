@@ -1,10 +1,6 @@
 package model
 
-import (
-	"fmt"
-
-	"gopeft/bindings"
-)
+import "gopeft/bindings"
 
 // LLaMAConfig is the part of a config.json that shapes a LLaMA, Mistral or Qwen2 decoder.
 type LLaMAConfig struct {
@@ -65,7 +61,10 @@ type llamaBlock struct {
 	attnNorm, ffnNorm rmsNorm
 }
 
-const llamaPrefix = "model."
+const (
+	llamaFamily = "llama"
+	llamaPrefix = "model."
+)
 
 // newLLaMA declares the model's parameters; their tensors come from a checkpoint or from init. Without
 // withHead, and without labels, the model has no head at all and gives hidden states only.
@@ -73,28 +72,14 @@ func newLLaMA(cfg LLaMAConfig, labels []string, withHead bool) *LLaMA {
 	m := &LLaMA{cfg: cfg}
 	m.labels = labels
 	d := int64(cfg.Hidden)
-	norm := func(name string) rmsNorm { return rmsNorm{m.declare(name+".weight", one, d), cfg.NormEps} }
+	norm := func(name string) rmsNorm { return rmsNorm{m.declareNorm(name+".weight", one, d), cfg.NormEps} }
+	info := m.Info()
 	m.words = m.declare(llamaPrefix+"embed_tokens.weight", normal, int64(cfg.Vocab), d)
 	m.hooks.Words = m.words
-	q, kv, ffn := int64(cfg.Heads*cfg.HeadDim), int64(cfg.KVHeads*cfg.HeadDim), int64(cfg.FFN)
 	for i := range cfg.Layers {
-		b := &llamaBlock{Block: &Block{Name: fmt.Sprintf("%slayers.%d", llamaPrefix, i)}, index: i}
-		for _, module := range []struct {
-			slot    Slot
-			name    string
-			in, out int64
-			bias    bool
-		}{
-			{Q, "self_attn.q_proj", d, q, cfg.QKVBias}, {K, "self_attn.k_proj", d, kv, cfg.QKVBias},
-			{V, "self_attn.v_proj", d, kv, cfg.QKVBias}, {O, "self_attn.o_proj", q, d, cfg.OutBias},
-			{Gate, "mlp.gate_proj", d, ffn, cfg.MLPBias}, {Up, "mlp.up_proj", d, ffn, cfg.MLPBias}, {Down, "mlp.down_proj", ffn, d, cfg.MLPBias},
-		} {
-			name := b.Name + "." + module.name
-			dense := &Dense{W: m.declare(name+".weight", normal, module.out, module.in)}
-			if module.bias {
-				dense.B = m.declare(name+".bias", zero, module.out)
-			}
-			b.Modules = append(b.Modules, Module{module.slot, module.name, dense})
+		b := &llamaBlock{Block: info.block(i), index: i}
+		for _, mp := range info.Maps() {
+			m.declareModule(b.Block, mp)
 		}
 		b.attnNorm = norm(b.Name + ".input_layernorm")
 		b.ffnNorm = norm(b.Name + ".post_attention_layernorm")
@@ -117,8 +102,51 @@ func newLLaMA(cfg LLaMAConfig, labels []string, withHead bool) *LLaMA {
 // Info implements Model.
 func (m *LLaMA) Info() Info {
 	c := m.cfg
-	return Info{Family: "llama", Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
+	i := Info{Family: llamaFamily, Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
 		HeadDim: c.HeadDim, FFN: c.FFN, MaxPositions: c.Rope.reach(c.MaxPositions)}
+	i.llamaFacts()
+	if c.QKVBias {
+		i.setBias(Q, K, V)
+	}
+	if c.OutBias {
+		i.setBias(O)
+	}
+	if c.MLPBias {
+		i.setBias(Gate, Up, Down)
+	}
+	return i
+}
+
+// AddBiases implements Model. The other model_types fix which maps have one.
+func (m *LLaMA) AddBiases() error {
+	if m.config["model_type"] != "llama" {
+		return m.base.AddBiases()
+	}
+	for _, add := range m.withoutBias() {
+		add()
+	}
+	m.cfg.QKVBias, m.cfg.OutBias, m.cfg.MLPBias = true, true, true
+	m.config["attention_bias"], m.config["mlp_bias"] = true, true
+	return nil
+}
+
+// llamaFacts fills in what every LLaMA of i's sizes has.
+func (i *Info) llamaFacts() {
+	i.Decoder, i.Rotary, i.PreNorm = true, true, true
+	i.Blocks, i.Attention, i.LMHead = llamaPrefix+"layers", "self_attn", "lm_head"
+}
+
+func (i Info) llamaMaps() []Map {
+	d, q, kv, ffn := i.Hidden, i.Heads*i.HeadDim, i.KVHeads*i.HeadDim, i.FFN
+	return []Map{
+		{Slot: Q, Name: "self_attn.q_proj", In: d, Out: q, Bias: i.hasBias(Q)},
+		{Slot: K, Name: "self_attn.k_proj", In: d, Out: kv, Bias: i.hasBias(K)},
+		{Slot: V, Name: "self_attn.v_proj", In: d, Out: kv, Bias: i.hasBias(V)},
+		{Slot: O, Name: "self_attn.o_proj", In: q, Out: d, Bias: i.hasBias(O)},
+		{Slot: Gate, Name: "mlp.gate_proj", In: d, Out: ffn, Bias: i.hasBias(Gate)},
+		{Slot: Up, Name: "mlp.up_proj", In: d, Out: ffn, Bias: i.hasBias(Up)},
+		{Slot: Down, Name: "mlp.down_proj", In: ffn, Out: d, Bias: i.hasBias(Down)},
+	}
 }
 
 // LMWeight implements CausalLM.
@@ -147,7 +175,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 		virtual = prompt.Len()
 	}
 	h := withPrompt(s, prompt, s.Embedding(m.words.Value(), in.IDs))
-	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.PoolAsPeft)
+	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
 	states := func(h bindings.Tensor) {
 		if in.States != nil {
 			*in.States = append(*in.States, h)
@@ -265,7 +293,10 @@ func (m *LLaMA) Classify(s *bindings.Scope, in Input, out Output) bindings.Tenso
 
 func (m *LLaMA) pool(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	h := out.Hidden
-	if !in.Mask.Defined() || m.hooks.PoolAsPeft {
+	if m.hooks.Pool == FirstPosition {
+		return s.Select(h, 1, 0)
+	}
+	if !in.Mask.Defined() || m.hooks.Pool == LastPosition {
 		return s.Select(h, 1, h.Size(1)-1)
 	}
 	places := s.Arange(1, in.Mask.Size(1)+1, bindings.Int64, h.Device())

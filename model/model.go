@@ -4,21 +4,6 @@ import (
 	"gopeft/bindings"
 )
 
-// Info is the shape of a model, the same for every architecture.
-type Info struct {
-	Family       string // "distilbert" or "llama"
-	Vocab        int
-	Hidden       int
-	Layers       int
-	Heads        int
-	KVHeads      int
-	HeadDim      int
-	FFN          int
-	MaxPositions int
-	// LoadedFrom is the model_type of the checkpoint, where that is another architecture's: "bert" of a DistilBERT.
-	LoadedFrom string
-}
-
 // Input is one batch.
 type Input struct {
 	IDs       bindings.Tensor // [B, S] int64
@@ -50,6 +35,9 @@ type Model interface {
 	Info() Info
 	// Params is the model's own weights, heads included, methods' excluded.
 	Params() *Params
+	// AddBiases gives every linear map of the blocks that has no bias one of zeros, and has Config say so. Where the
+	// model_type has no place for them it is an error, and nothing is changed.
+	AddBiases() error
 	Hooks() *Hooks
 	// Forward computes the last hidden states.
 	Forward(s *bindings.Scope, in Input) Output

@@ -13,6 +13,10 @@ type Param struct {
 	Name      string
 	T         bindings.Tensor // as stored: what is saved, and trained when Trainable
 	Trainable bool
+	Norm      bool // the weight or the bias of a normalisation
+	// Inert says that no data make the model's output depend on it, so that its gradient is zero: the bias of a map
+	// that is Shiftless, but for a block that a method gives memories.
+	Inert bool
 
 	low  bindings.Tensor // frozen copy in the compute dtype
 	file func() error    // gives T's pages back to the file it lies in; nil: it does not, or may have been written to

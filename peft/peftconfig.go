@@ -37,6 +37,14 @@ const (
 	peftProjection = "prefix_projection.safetensors" // ours: peft keeps the folded prefix only
 )
 
+// hfPool is the position that peft classifies from behind a soft prompt.
+func hfPool(i model.Info) model.Pool {
+	if i.Family == "llama" {
+		return model.LastPosition
+	}
+	return model.FirstPosition
+}
+
 // peftConfig is the part of adapter_config.json that shapes an adapter. Other fields, which every version of
 // peft adds to, are not looked at unless they are in unsupported.
 type peftConfig struct {

@@ -68,7 +68,9 @@ func repeat(ids []int64, n, vocab int64) ([]int64, error) {
 
 func (p *prompt) mount(x *mounting) error {
 	x.hooks.Prompt = &softPrompt{x.params.Get(promptName)}
-	x.hooks.PoolAsPeft = p.o.PeftCompat
+	if p.o.PeftCompat {
+		x.hooks.Pool = hfPool(x.info)
+	}
 	return nil
 }
 

@@ -91,7 +91,7 @@ func Count(name string, o Options, info model.Info) (int64, error) {
 	for i := range info.Layers {
 		b := &model.Block{Name: fmt.Sprintf("layer.%d", i)}
 		for _, slot := range slots(info.Family) {
-			b.Modules = append(b.Modules, model.Module{Slot: slot, Name: "linear." + string(slot)})
+			b.Modules = append(b.Modules, model.Module{Map: model.Map{Slot: slot, Name: "linear." + string(slot)}})
 		}
 		plan.blocks = append(plan.blocks, b)
 	}

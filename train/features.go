@@ -57,7 +57,7 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 		err := s.Run(func(s *bindings.Scope) error {
 			s.Inference(func() {
 				in := Input(s, b, o.Device)
-				in.Pooled = o.Pool == "cls" && !o.WholeBlocks && !m.Hooks().PoolAsPeft // which would pool another position
+				in.Pooled = o.Pool == "cls" && !o.WholeBlocks && m.Hooks().Pool == model.RealToken // which would pool another position
 				var out model.Output
 				s.Autocast(o.Device, o.Precision, func() { out = m.Forward(s, in) })
 				rows := Pool(s, o.Pool, in, out).Float32s()

@@ -1,0 +1,93 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Info is the shape of a model and what its family says of its make, the same for every architecture.
+type Info struct {
+	Family       string // "distilbert" or "llama"
+	Vocab        int
+	Hidden       int
+	Layers       int
+	Heads        int
+	KVHeads      int
+	HeadDim      int
+	FFN          int
+	MaxPositions int
+	// LoadedFrom is the model_type of the checkpoint, where that is another architecture's: "bert" of a DistilBERT.
+	LoadedFrom string
+
+	// What follows is the same for all models of a family. Complete fills it in.
+
+	Decoder   bool   // reads left to right: a classifier reads the last real token, not the first
+	Rotary    bool   // positions turn queries and keys, so that memories counted as positions shift those of the text
+	PreNorm   bool   // a block normalises what a sublayer reads, not the sum that it leaves
+	Blocks    string // what the names of the blocks' parameters begin with: block 3 is Blocks + ".3"
+	Attention string // name of the attention module within a block, e.g. "self_attn"
+	LMHead    string // name of the language-model head's module, also where it shares the embedding table; "" without one
+
+	biased string // slots whose map has a bias though not every model of the family's has
+}
+
+// Map describes a linear map of a block.
+type Map struct {
+	Slot    Slot
+	Name    string // within the block, e.g. "attention.q_lin"
+	In, Out int
+	Bias    bool
+	// Shiftless says that the block's output stays as it is when the same vector is added to all that the map gives,
+	// so that the gradient of a bias is zero: of keys that are not rotated, which softmax sees only the differences of.
+	Shiftless bool
+}
+
+// Complete fills in what i's family says of all its models, for an Info that is written by hand.
+func (i Info) Complete() Info {
+	switch i.Family {
+	case distilFamily:
+		i.distilFacts()
+	case llamaFamily:
+		i.llamaFacts()
+	}
+	return i
+}
+
+// Maps are the linear maps of one block, in the order they are applied. In an Info written by hand, maps that a config
+// may give a bias have none.
+func (i Info) Maps() []Map {
+	switch i.Family {
+	case distilFamily:
+		return i.distilMaps()
+	case llamaFamily:
+		return i.llamaMaps()
+	}
+	return nil
+}
+
+// hasBias reports whether the slot's map has a bias where the family leaves that to the model.
+func (i Info) hasBias(slot Slot) bool { return slices.Contains(strings.Fields(i.biased), string(slot)) }
+
+// setBias says that the slots' maps have one.
+func (i *Info) setBias(slots ...Slot) {
+	for _, slot := range slots {
+		i.biased += string(slot) + " "
+	}
+}
+
+// Outline gives the blocks of a model of this shape as its hooks do, with the same names, but without weights.
+func (i Info) Outline() []*Block {
+	i = i.Complete()
+	blocks := make([]*Block, i.Layers)
+	for n := range blocks {
+		blocks[n] = i.block(n)
+		for _, m := range i.Maps() {
+			blocks[n].Modules = append(blocks[n].Modules, Module{Map: m})
+		}
+	}
+	return blocks
+}
+
+// block is the n-th block, without its maps.
+func (i Info) block(n int) *Block { return &Block{Name: fmt.Sprintf("%s.%d", i.Blocks, n)} }
