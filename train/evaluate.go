@@ -21,11 +21,9 @@ type Evaluation struct {
 
 // EvalOptions are how Evaluate runs.
 type EvalOptions struct {
-	Batch     int  // rows of a batch
-	MaxTokens int  // most tokens of a batch, padding included; 0: no bound
-	Whole     bool // batches go through as they are: see EvalOrder
-	Device    bindings.Device
-	Precision bindings.DType
+	Batch     int // rows of a batch
+	MaxTokens int // most tokens of a batch, padding included; 0: no bound
+	On        Machine
 	Logits    bool
 	Progress  func(done, total int)
 }
@@ -33,7 +31,7 @@ type EvalOptions struct {
 // Evaluate scores the model on a part, without gradients and dropout. Examples of similar length share a
 // batch; the result does not depend on it.
 func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, p *Part, o EvalOptions) (Evaluation, error) {
-	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.Device, o.Whole).Epoch(0)
+	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.On).Epoch(0)
 	if err != nil {
 		return Evaluation{}, err
 	}
@@ -49,7 +47,7 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 		err = s.Run(func(s *bindings.Scope) error {
 			var ms Measure
 			s.Inference(func() {
-				s.Autocast(o.Device, o.Precision, func() { ms = task.Measure(s, m, b, Input(s, b, o.Device)) })
+				s.Autocast(o.On.Device, o.On.Precision.DType, func() { ms = task.Measure(s, m, b, Input(s, b, o.On.Device)) })
 				e.Loss += ms.Loss.Item()
 				if ms.Correct.Defined() {
 					correct += int(ms.Correct.Item())

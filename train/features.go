@@ -32,12 +32,8 @@ type FeatureOptions struct {
 	Pool      string // "cls" or "mean"
 	Batch     int
 	MaxTokens int // most tokens of a batch, padding included; 0: no bound
-	Device    bindings.Device
-	Precision bindings.DType
+	On        Machine
 	Progress  func(done, total int)
-
-	Whole       bool // batches go through as they are: see EvalOrder
-	WholeBlocks bool // the last block computes every position, also for "cls"
 }
 
 // ComputeFeatures runs the model over token sequences and pools its last hidden states: one row each, in order.
@@ -45,7 +41,7 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 	p := ClassificationPart(ids, make([]int, len(ids)), pad)
 	dim := m.Info().Hidden
 	x := classic.Matrix{Rows: len(ids), Cols: dim, Data: make([]float32, len(ids)*dim)}
-	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.Device, o.Whole).Epoch(0)
+	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.On).Epoch(0)
 	if err != nil {
 		return x, err
 	}
@@ -56,10 +52,10 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 		}
 		err := s.Run(func(s *bindings.Scope) error {
 			s.Inference(func() {
-				in := Input(s, b, o.Device)
-				in.Pooled = o.Pool == "cls" && !o.WholeBlocks && m.Hooks().Pool == model.RealToken // which would pool another position
+				in := Input(s, b, o.On.Device)
+				in.Pooled = o.Pool == "cls" && o.On.Without.Use(LeverPooling) && m.Hooks().Pool == model.RealToken // which would pool another position
 				var out model.Output
-				s.Autocast(o.Device, o.Precision, func() { out = m.Forward(s, in) })
+				s.Autocast(o.On.Device, o.On.Precision.DType, func() { out = m.Forward(s, in) })
 				rows := Pool(s, o.Pool, in, out).Float32s()
 				for k, example := range batches[i] {
 					copy(x.Data[example*dim:], rows[k*dim:(k+1)*dim])

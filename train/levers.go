@@ -89,11 +89,11 @@ const gpuPassTokens = 16384
 
 // EvalOrder is how rows go through a model without gradients: rows of like length together, at most batch of them and
 // maxTokens tokens with their padding (0: no bound), on a CPU fewer where they would not stay in its cache.
-func EvalOrder(lengths []int, batch, maxTokens int, dev bindings.Device, whole bool) data.Sampler {
+func EvalOrder(lengths []int, batch, maxTokens int, on Machine) data.Sampler {
 	switch {
-	case dev.IsCUDA() && maxTokens == 0:
+	case on.Device.IsCUDA() && maxTokens == 0:
 		maxTokens = gpuPassTokens
-	case !dev.IsCUDA() && !whole && (maxTokens == 0 || maxTokens > PassTokens):
+	case !on.Device.IsCUDA() && on.Without.Use(LeverPasses) && (maxTokens == 0 || maxTokens > PassTokens):
 		maxTokens = PassTokens
 	}
 	return data.Sampler{Lengths: lengths, BatchSize: batch, MaxTokens: maxTokens, Bucket: true}

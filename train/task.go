@@ -47,12 +47,12 @@ func Input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
 
 // Classification is single-label sequence classification by cross-entropy.
 type Classification struct {
-	WholeBlocks bool // the last block computes every position, not only the one that is read
+	EveryPosition bool // the last block computes every position, not only the one that is read
 }
 
 // Measure implements Task.
 func (c Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
-	in.Pooled = !c.WholeBlocks
+	in.Pooled = !c.EveryPosition
 	logits := s.To(m.Classify(s, in, m.Forward(s, in)), bindings.Float)
 	labels := s.Int64sOn(logits.Device(), b.Labels, int64(b.Rows))
 	return Measure{

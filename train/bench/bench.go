@@ -225,7 +225,7 @@ func (b *bench) task() train.Task {
 	if b.causal {
 		return train.Causal{WholeLogits: !b.on.Without.Use(train.LeverChunks)}
 	}
-	return train.Classification{WholeBlocks: !b.on.Without.Use(train.LeverPooling)}
+	return train.Classification{EveryPosition: !b.on.Without.Use(train.LeverPooling)}
 }
 
 // train takes optimizer steps.
@@ -274,7 +274,7 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 
 // watch ends a step whenever another batch of an inference is done, in however many passes.
 func (b *bench) watch() (progress func(done, total int), err error) {
-	passes, err := train.EvalOrder(b.work.lengths, b.cfg.Batch, 0, b.on.Device, !b.on.Without.Use(train.LeverPasses)).Epoch(0)
+	passes, err := train.EvalOrder(b.work.lengths, b.cfg.Batch, 0, b.on).Epoch(0)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +300,7 @@ func (b *bench) infer(ctx context.Context, s *bindings.Scope) error {
 	}
 	b.clock.start()
 	e, err := train.Evaluate(ctx, s, b.model, b.task(), b.work.part(b.causal, !b.on.Without.Use(train.LeverOverlap)),
-		train.EvalOptions{Batch: b.cfg.Batch, Whole: !b.on.Without.Use(train.LeverPasses), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+		train.EvalOptions{Batch: b.cfg.Batch, On: b.on, Progress: progress})
 	b.result.LastLoss = e.Loss
 	return err
 }
@@ -313,8 +313,7 @@ func (b *bench) features(ctx context.Context, s *bindings.Scope) error {
 	}
 	b.clock.start()
 	_, err = train.ComputeFeatures(ctx, s, b.model, b.work.ids, 0,
-		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, Whole: !b.on.Without.Use(train.LeverPasses),
-			WholeBlocks: !b.on.Without.Use(train.LeverPooling), Device: b.on.Device, Precision: b.on.Precision.DType, Progress: progress})
+		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, On: b.on, Progress: progress})
 	return err
 }
 

@@ -20,6 +20,7 @@ func (a *adapters) Notes() []string { return a.notes }
 
 // adapters are the adapters of a source on its model.
 type adapters struct {
+	on    train.Machine
 	set   *peft.Set
 	named bool // by who gave it: rows may choose, if only between the one and the bare model
 	first string

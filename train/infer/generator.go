@@ -32,7 +32,6 @@ type Generator struct {
 	missing error // why there is no Tokenizer
 	chat    func(messages []data.Message, n int, open bool) (string, error)
 	lm      model.CausalLM
-	amp     bindings.DType
 	adapters
 }
 
@@ -48,15 +47,10 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.DType, err = parseDType(o.DType); err != nil {
 		return g, err
 	}
-	if mo.Device, err = g.openDevice(s, o.Device); err != nil {
+	if err := g.begin(s, o.Device, o.AMP, o.Threads); err != nil {
 		return g, err
 	}
-	precision, err := train.InferencePrecision(o.AMP, mo.Device)
-	if err != nil {
-		return g, err
-	}
-	g.amp = precision.DType
-	s.SetThreads(train.Threads(o.Threads))
+	mo.Device = g.on.Device
 	m, err := model.Load(s, src.Model, mo)
 	if err != nil {
 		return g, err
@@ -90,7 +84,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if err := g.load(s, src, lm); err != nil {
 		return g, err
 	}
-	train.CastFrozen(lm, g.amp, true)
+	train.CastFrozen(lm, g.on.Precision.DType, true)
 	return g, nil
 }
 

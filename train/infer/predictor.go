@@ -36,8 +36,6 @@ type Predictor struct {
 	pad    int64
 	model  model.Model
 	clf    classic.Classifier
-	dev    bindings.Device
-	amp    bindings.DType
 	opts   PredictorOptions
 	adapters
 }
@@ -54,16 +52,10 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.dev, err = p.openDevice(s, o.Device); err != nil {
+	if err := p.begin(s, o.Device, o.AMP, o.Threads); err != nil {
 		return p, err
 	}
-	precision, err := train.InferencePrecision(o.AMP, p.dev)
-	if err != nil {
-		return p, err
-	}
-	p.amp = precision.DType
-	s.SetThreads(train.Threads(o.Threads))
-	mo := model.Options{Device: p.dev, Classify: classify && src.Classifier == ""}
+	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
 	if path := src.firstAdapter(); path != "" {
 		info, err := peft.Probe(path)
 		if err != nil {
@@ -102,18 +94,28 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
 		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)
 	}
-	train.CastFrozen(p.model, p.amp, true)
+	train.CastFrozen(p.model, p.on.Precision.DType, true)
 	p.MaxLength, err = train.ClampLength(src.MaxLength, p.room)
 	return p, err
 }
 
-// openDevice reads --device, and keeps what is to be said about it.
-func (a *adapters) openDevice(s *bindings.Scope, name string) (bindings.Device, error) {
-	dev, note, err := train.OpenDevice(s, name)
+// begin readies libtorch, and keeps what is to be said about it. The random generators are left alone: drawing tokens
+// has a seed of its own.
+func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int) error {
+	dev, note, err := train.OpenDevice(s, device)
 	if note != "" {
 		a.notes = append(a.notes, note)
 	}
-	return dev, err
+	if err != nil {
+		return err
+	}
+	precision, err := train.InferencePrecision(amp, dev)
+	if err != nil {
+		return err
+	}
+	s.SetThreads(train.Threads(threads))
+	a.on = train.Machine{Device: dev, Precision: precision}
+	return nil
 }
 
 func (s Source) firstAdapter() string {
@@ -149,14 +151,14 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 	}
 	if p.clf != nil {
 		x, err := train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: p.source.Pool, Batch: p.opts.Batch,
-			MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp})
+			MaxTokens: p.opts.MaxTokens, On: p.on})
 		if err != nil {
 			return nil, err
 		}
 		return p.classify(ctx, x)
 	}
 	e, err := train.Evaluate(ctx, s, p.model, train.Classification{}, train.ClassificationPart(ids, make([]int, len(ids)), p.pad),
-		train.EvalOptions{Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens, Device: p.dev, Precision: p.amp, Logits: true})
+		train.EvalOptions{Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens, On: p.on, Logits: true})
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +275,7 @@ func OpenEmbedder(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor
 // Embed pools the last hidden states of token sequences, in order; how is "cls" or "mean".
 func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, ids [][]int64, how string) (classic.Matrix, error) {
 	return train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
-		Device: p.dev, Precision: p.amp})
+		On: p.on})
 }
 
 // Normalize scales every row to length 1; a row of zeros stays.

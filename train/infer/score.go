@@ -55,8 +55,8 @@ func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Se
 	if err != nil {
 		return nil, err
 	}
-	dev := g.lm.Params().All()[0].T.Device()
-	batches, err := train.EvalOrder(p.Lengths, o.Batch, o.MaxTokens, dev, false).Epoch(0)
+	dev := g.on.Device
+	batches, err := train.EvalOrder(p.Lengths, o.Batch, o.MaxTokens, g.on).Epoch(0)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Se
 		}
 		err = s.Run(func(s *bindings.Scope) error {
 			s.Inference(func() {
-				s.Autocast(dev, g.amp, func() {
+				s.Autocast(dev, g.on.Precision.DType, func() {
 					out := g.lm.Forward(s, train.Input(s, b, dev))
 					for k, example := range batches[i] {
 						loss, n := train.Causal{}.Loss(s, g.lm, out, b, k, k+1)

@@ -35,7 +35,7 @@ func (r *run) cacheFeatures(ctx context.Context, s *bindings.Scope) error {
 		}
 	}
 	c := &cachedModel{Model: r.model}
-	c.states = r.model.Scope().Empty([]int64{int64(total), int64(r.model.Info().Hidden)}, bindings.Float, r.dev)
+	c.states = r.model.Scope().Empty([]int64{int64(total), int64(r.model.Info().Hidden)}, bindings.Float, r.on.Device)
 	from := 0
 	for _, p := range parts {
 		if *p == nil {
@@ -53,7 +53,7 @@ func (r *run) cacheFeatures(ctx context.Context, s *bindings.Scope) error {
 
 // fillStates computes the state that the head reads of every example of p, example i into row from+i.
 func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *train.Part, states bindings.Tensor, from, total int) error {
-	batches, err := train.EvalOrder(p.Lengths, r.trainer.Config.EvalBatch, 0, r.dev, !r.cfg.Machine.Without.Use(train.LeverPasses)).Epoch(0)
+	batches, err := train.EvalOrder(p.Lengths, r.trainer.Config.EvalBatch, 0, r.on).Epoch(0)
 	if err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *train.Part, 
 		_ = s.Run(func(s *bindings.Scope) error {
 			s.Inference(func() {
 				var out model.Output
-				s.Autocast(r.dev, r.amp, func() { out = r.model.Forward(s, train.Input(s, b, r.dev)) })
-				at := s.Int64sOn(r.dev, headRows(r.model, b), int64(b.Rows))
+				s.Autocast(r.on.Device, r.on.Precision.DType, func() { out = r.model.Forward(s, train.Input(s, b, r.on.Device)) })
+				at := s.Int64sOn(r.on.Device, headRows(r.model, b), int64(b.Rows))
 				read := s.To(s.IndexSelect(s.Reshape(out.Hidden, -1, out.Hidden.Size(-1)), 0, at), bindings.Float)
 				for k, example := range batches[i] {
 					s.Copy(s.Narrow(states, 0, int64(from+example), 1), s.Narrow(read, 0, int64(k), 1))

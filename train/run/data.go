@@ -37,7 +37,7 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	without := r.cfg.Machine.Without
-	d := &runData{labels: splits.Train.Labels, task: train.Classification{WholeBlocks: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
+	d := &runData{labels: splits.Train.Labels, task: train.Classification{EveryPosition: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
 	r.data = d
 	folder := r.cfg.Model.folder()
 	pad, err := train.PadID(r.tok, folder)

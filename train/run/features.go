@@ -159,8 +159,8 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
 			}
-			xs[i], err = train.ComputeFeatures(ctx, s, m, ids, pad, train.FeatureOptions{Pool: cfg.Model.Pool, Batch: max(32, cfg.Loop.BatchSize), Device: dev,
-				Whole: !cfg.Machine.Without.Use(train.LeverPasses), WholeBlocks: !cfg.Machine.Without.Use(train.LeverPooling), Precision: precision.DType, Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
+			xs[i], err = train.ComputeFeatures(ctx, s, m, ids, pad, train.FeatureOptions{Pool: cfg.Model.Pool, Batch: max(32, cfg.Loop.BatchSize), On: machine,
+				Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
 			if err != nil {
 				return errors.Join(err, m.Close())
 			}

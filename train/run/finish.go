@@ -51,7 +51,7 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
 	sum.PeakRSSMB, sum.BestEpoch, sum.Fingerprint = report.Number(train.PeakRSSMB()), r.prog.BestEpoch, r.prog.Config
 	var err error
-	if sum.PeakCUDAMB, err = peakCUDAMB(r.dev); err != nil {
+	if sum.PeakCUDAMB, err = peakCUDAMB(r.on.Device); err != nil {
 		return err
 	}
 	return finishFiles(r.cfg.Output.Out, *sum)

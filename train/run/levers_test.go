@@ -160,12 +160,12 @@ func TestEvalOrderBoundsAPass(t *testing.T) {
 	for _, c := range []struct {
 		maxTokens int
 		dev       bindings.Device
-		whole     bool
+		without   train.Levers
 		want      int // batches
 	}{
-		{0, bindings.CPU, false, 16}, {0, bindings.CPU, true, 2}, {1024, bindings.CPU, false, 32}, {16384, bindings.CPU, false, 16}, {0, bindings.CUDA(0), false, 2},
+		{0, bindings.CPU, nil, 16}, {0, bindings.CPU, train.Levers{train.LeverPasses}, 2}, {1024, bindings.CPU, nil, 32}, {16384, bindings.CPU, nil, 16}, {0, bindings.CUDA(0), nil, 2},
 	} {
-		batches, err := train.EvalOrder(lengths, 32, c.maxTokens, c.dev, c.whole).Epoch(0)
+		batches, err := train.EvalOrder(lengths, 32, c.maxTokens, train.Machine{Device: c.dev, Without: c.without}).Epoch(0)
 		if err != nil || len(batches) != c.want {
 			t.Errorf("%+v: %d batches, %v", c, len(batches), err)
 		}

@@ -69,8 +69,7 @@ type run struct {
 	metrics *report.Metrics
 	events  *report.Events
 	summary report.Summary
-	dev     bindings.Device
-	amp     bindings.DType
+	on      train.Machine
 	resumed float64
 	begun   time.Time
 }

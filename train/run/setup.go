@@ -27,8 +27,8 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if machine.Note != "" {
 		r.ui.Note("%s", machine.Note)
 	}
-	r.dev, r.amp = machine.Device, machine.Precision.DType
-	o := model.Options{Device: r.dev, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	r.on = machine
+	o := model.Options{Device: r.on.Device, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
@@ -42,7 +42,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.describe(machine.Precision)
-	cfg.Machine.Without.CastFrozen(r.model, r.amp, r.keepsStored())
+	cfg.Machine.Without.CastFrozen(r.model, r.on.Precision.DType, r.keepsStored())
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 	if r.mode == Resume && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
 		return nil
 	}
-	r.cfg = r.cfg.choose(r.method.LR(), r.amp, r.dev, s.Threads())
+	r.cfg = r.cfg.choose(r.method.LR(), r.on.Precision.DType, r.on.Device, s.Threads())
 	return WriteConfig(filepath.Join(r.cfg.Output.Out, "config.yaml"), r.cfg)
 }
 
@@ -152,7 +152,7 @@ func (r *run) describe(p train.Precision) {
 	}
 	r.summary = report.Summary{Method: r.cfg.Model.Method, Model: r.cfg.Model.Path, Params: report.Params{Trainable: n, Frozen: total - n, Total: total},
 		Accuracy: report.MissingSplits(), Loss: report.MissingSplits(), PeakCUDAMB: report.Missing()}
-	r.ui.Note("%s on %s, %s, %s", r.cfg.Model.Method, r.cfg.Model.Path, r.dev, p.Why)
+	r.ui.Note("%s on %s, %s, %s", r.cfg.Model.Method, r.cfg.Model.Path, r.on.Device, p.Why)
 	if fresh := r.model.Fresh(); len(fresh) > 0 {
 		r.ui.Note("new weights, not in the checkpoint: %s", strings.Join(fresh, ", "))
 	}
@@ -165,5 +165,5 @@ func (r *run) describe(p train.Precision) {
 // keepsStored reports whether what frozen weights are cast from is still to be read: to save the model, or by DoRA.
 // On the CPU it lies in the checkpoint's file at no cost.
 func (r *run) keepsStored() bool {
-	return !r.dev.IsCUDA() || r.cfg.Model.Method == "full" || r.cfg.Model.Method == "last" || r.method.Options().DoRA
+	return !r.on.Device.IsCUDA() || r.cfg.Model.Method == "full" || r.cfg.Model.Method == "last" || r.method.Options().DoRA
 }
