@@ -60,7 +60,7 @@ func (b *budget) spend(n int) error {
 	return nil
 }
 
-// produce draws n bytes that were made.
+// produce takes n new bytes off the budget.
 func (b *budget) produce(n int) error {
 	if b.made += n; b.made > maxMade {
 		return b.fail(fmt.Errorf("makes more than %d bytes", maxMade))
@@ -68,7 +68,7 @@ func (b *budget) produce(n int) error {
 	return nil
 }
 
-// checked draws a value that was made, and refuses one that is too large.
+// checked takes a new value off the budget, and refuses one that is too large.
 func (b *budget) checked(v *exec.Value) *exec.Value {
 	if err, ok := v.Interface().(error); ok {
 		return exec.AsValue(b.fail(err))
@@ -82,7 +82,7 @@ func (b *budget) checked(v *exec.Value) *exec.Value {
 	return v
 }
 
-// metered is a writer that draws what is written from the budget, and takes no more than limit bytes.
+// metered is a writer that takes what is written off the budget, and refuses more than limit bytes.
 type metered struct {
 	to      io.Writer
 	budget  *budget
@@ -135,8 +135,8 @@ func checkSize(v any) error {
 	return err
 }
 
-// size is about the bytes of a value and all that it holds, counted no further than maxValue. A namespace is
-// held by nothing: it can grow later.
+// size is about the bytes of a value and all that it holds, counted no further than maxValue. No value may hold a
+// namespace, which can grow after its size was checked.
 func size(v any, depth int) (int, error) {
 	if depth > maxDepth {
 		return 0, fmt.Errorf("values are nested more than %d deep", maxDepth)

@@ -85,7 +85,7 @@ func Parse(source string, tokens map[string]string) (t *Template, err error) {
 	return &Template{parsed: parsed, budget: b, tokens: tokens, now: time.Now}, nil
 }
 
-// noMethods are the library's methods: this package's are operators.
+// noMethods takes the library's methods away: the operator opCall has this package's own.
 func noMethods() exec.Methods {
 	return exec.Methods{
 		Bool: exec.NewMethodSet[bool](nil), Int: exec.NewMethodSet[int](nil), Float: exec.NewMethodSet[float64](nil),

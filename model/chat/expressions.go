@@ -9,13 +9,13 @@ import (
 	"github.com/nikolalohinski/gonja/v2/nodes"
 )
 
-// Names of operators. They are filters, and no template can write these names after a bar.
+// Names of operators. To the library they are filters, with names that no template can write.
 const (
 	opItem   = "[]" // an index
 	opCall   = "."  // a method: its name and arguments
 	opAdd    = "+"
 	opConcat = "~"
-	opWhole  = "{}" // a list, dictionary or slice as it comes into being
+	opNew    = "{}" // a list, dictionary or slice that has just been made
 	opEach   = "*"  // what a loop goes over
 )
 
@@ -70,15 +70,15 @@ func (w *rewriter) expr(x nodes.Expression) nodes.Expression {
 	switch n := x.(type) {
 	case *nodes.List:
 		w.all(n.Val)
-		return operation(n, opWhole)
+		return operation(n, opNew)
 	case *nodes.Tuple:
 		w.all(n.Val)
-		return operation(n, opWhole)
+		return operation(n, opNew)
 	case *nodes.Dict:
 		for _, p := range n.Pairs {
 			p.Key, p.Value = w.expr(p.Key), w.expr(p.Value)
 		}
-		return operation(n, opWhole)
+		return operation(n, opNew)
 	case *nodes.GetItem:
 		if n.Arg == nil {
 			w.err = errors.New("an index is empty")
@@ -87,7 +87,7 @@ func (w *rewriter) expr(x nodes.Expression) nodes.Expression {
 		return operation(w.expr(n.Node), opItem, w.expr(n.Arg))
 	case *nodes.GetSlice:
 		n.Node, n.Start, n.End, n.Step = w.expr(n.Node), w.expr(n.Start), w.expr(n.End), w.expr(n.Step)
-		return operation(n, opWhole)
+		return operation(n, opNew)
 	case *nodes.GetAttribute:
 		if n.Attribute == "" {
 			return operation(w.expr(n.Node), opItem, &nodes.Integer{Location: n.Location, Val: n.Index})
@@ -117,7 +117,7 @@ func (w *rewriter) expr(x nodes.Expression) nodes.Expression {
 	return x
 }
 
-// call rewrites the call of a method, and that of dict, whose named arguments the library gives in no order.
+// call rewrites a method's call, and dict(a=1, b=2): the library hands named arguments on without their order.
 func (w *rewriter) call(n *nodes.Call) nodes.Expression {
 	w.all(n.Args)
 	w.named(n.Kwargs)
@@ -132,7 +132,7 @@ func (w *rewriter) call(n *nodes.Call) nodes.Expression {
 		return called
 	case *nodes.Name:
 		if f.Name.Val == "dict" && len(n.Args) == 0 {
-			return operation(dictionary(n), opWhole)
+			return operation(dictionary(n), opNew)
 		}
 	}
 	n.Func = w.expr(n.Func)

@@ -13,7 +13,7 @@ import (
 var allowedFilters = []string{"abs", "count", "d", "default", "e", "escape", "first", "float", "indent", "int", "join", "last", "length",
 	"list", "map", "max", "min", "reject", "rejectattr", "round", "safe", "select", "selectattr", "sort", "string", "sum", "unique"}
 
-// overElements are filters that go over elements; the library cuts the characters of a string apart.
+// overElements are filters that go over elements. Of a string the library would give them bytes, not characters.
 var overElements = []string{"join", "list", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort", "sum", "unique"}
 
 func (b *budget) filters() *exec.FilterSet {

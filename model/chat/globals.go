@@ -12,7 +12,7 @@ import (
 func (b *budget) globals() map[string]any {
 	return map[string]any{
 		"namespace": namespace, "range": b.rangeOf,
-		"dict": func(*exec.Evaluator, *exec.VarArgs) (any, error) { // with names only it is rewritten
+		"dict": func(*exec.Evaluator, *exec.VarArgs) (any, error) { // the rewriter turns a call with names only into a dictionary
 			return nil, errors.New("dict takes names and their values only")
 		},
 		"raise_exception": func(_ *exec.Evaluator, args *exec.VarArgs) (string, error) {
@@ -38,7 +38,7 @@ func (b *budget) globals() map[string]any {
 	}
 }
 
-// namespace makes what a template may write to: it is the only value that is a Go map.
+// namespace makes the one kind of value that a template can change. No other value is a Go map.
 func namespace(_ *exec.Evaluator, args *exec.VarArgs) (map[string]any, error) {
 	if len(args.Args) > 0 {
 		return nil, errors.New("namespace takes names and their values only")

@@ -11,11 +11,11 @@ import (
 func (b *budget) operators() map[string]exec.FilterFunction {
 	return map[string]exec.FilterFunction{
 		opItem: b.item, opEach: b.each,
-		opCall: b.bounded(method), opAdd: b.bounded(add), opConcat: b.bounded(concat), opWhole: b.bounded(whole),
+		opCall: b.bounded(method), opAdd: b.bounded(add), opConcat: b.bounded(concat), opNew: b.bounded(newCollection),
 	}
 }
 
-// bounded draws a step and the result from the budget. Errors pass through.
+// bounded takes a step and the result off the budget. Errors pass through.
 func (b *budget) bounded(f exec.FilterFunction) exec.FilterFunction {
 	return func(e *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
 		if in.IsError() {
@@ -90,8 +90,9 @@ func (b *budget) each(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.
 	return exec.AsValue(list)
 }
 
-// whole is a list, dictionary or slice; the library leaves errors in its elements.
-func whole(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
+// newCollection passes a new list, dictionary or slice on, or the first error among its elements: the library leaves
+// errors there.
+func newCollection(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
 	if list, ok := in.Interface().(exec.ValuesList); ok {
 		for _, v := range list {
 			if v.IsError() {
@@ -140,7 +141,7 @@ func concat(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value
 	return exec.AsValue(in.String() + params.First().String())
 }
 
-// method calls a method of a string, dictionary or list, or what stands in a namespace or loop under that name.
+// method calls a method of a string, dictionary or list, or a function that a namespace or loop holds by that name.
 func method(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
 	name := params.First().String()
 	args := &exec.VarArgs{Args: params.Args[1:], KwArgs: params.KwArgs}

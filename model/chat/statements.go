@@ -12,8 +12,9 @@ import (
 	"github.com/nikolalohinski/gonja/v2/tokens"
 )
 
-// allowedStatements are the library's that a template may use. The others read other templates, or hide their
-// bodies, which have to be bounded: of those, set, with and filter are this package's own.
+// allowedStatements are those of the library's statements that a template may use. The others read other templates, or
+// keep their bodies where nothing can be put under the budget. Of the latter this package has its own set, with and
+// filter.
 var allowedStatements = []string{"for", "if", "macro", "call", "raw", "do", "break", "continue"}
 
 func (b *budget) controlStructures() *exec.ControlStructureSet {
@@ -106,7 +107,7 @@ func (b *budget) meter(r *exec.Renderer) error {
 	return nil
 }
 
-// before has something run before a body.
+// before makes run the first statement of a body.
 func before(body *nodes.Wrapper, run func(r *exec.Renderer) error) {
 	first := &nodes.ControlStructureBlock{Location: body.Location, ControlStructure: &hook{statement{body.Location, "body"}, run}}
 	body.Nodes = append([]nodes.Node{first}, body.Nodes...)
@@ -120,7 +121,7 @@ type hook struct {
 // Execute implements exec.ControlStructure.
 func (h *hook) Execute(r *exec.Renderer, _ *nodes.ControlStructureBlock) error { return h.run(r) }
 
-// macro bounds how deep macros call each other, and what with.
+// macro bounds how deep macros call each other, and the size of their arguments.
 type macro struct {
 	*control.MacroControlStructure
 	budget *budget

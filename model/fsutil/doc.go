@@ -10,4 +10,10 @@
 //	err = fsutil.WriteDir("runs/x/last", func(dir string) error {
 //		return checkpoint.Save(dir)
 //	})
+//
+// # Terms
+//
+//   - temporary name: ".NAME.tmp-RANDOM" beside the target, where its new content is built
+//   - exchange: two folders trade names in one step, where the file system can do that
+//   - previous: ".NAME.previous", where the old folder is for a moment if it cannot
 package fsutil

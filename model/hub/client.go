@@ -23,8 +23,8 @@ type Client struct {
 	Token    string // "" for none
 	Offline  bool   // never ask the network
 	HTTP     *http.Client
-	// Progress is told how much of a repository is there, in bytes; total grows as sizes become known. Calls do
-	// not overlap. nil: nobody is told.
+	// Progress, if set, is called with how many bytes of a repository are there, of how many; total grows as sizes
+	// become known. Calls do not overlap.
 	Progress func(done, total int64)
 	// Wait is how long to wait before attempt n (from 1) of a request that failed for a while; nil: 1, 2, 4, … s.
 	Wait func(n int) time.Duration
@@ -162,7 +162,7 @@ func (c *Client) fileURL(r Repo, commit, name string) string {
 	return c.page(r) + "/resolve/" + commit + "/" + strings.Join(parts, "/")
 }
 
-// request sends a request; elsewhere says whether a redirect to another host is followed.
+// request sends a request. A redirect to another host is followed only where elsewhere is true, and without the token.
 func (c *Client) request(ctx context.Context, method, address string, header http.Header, elsewhere bool) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
@@ -198,7 +198,7 @@ func (c *Client) request(ctx context.Context, method, address string, header htt
 	return client.Do(req)
 }
 
-// refused is the error of a response that is no success, nil of one that is.
+// refused is the error that a response stands for, nil if it is a success.
 func (c *Client) refused(r Repo, file string, resp *http.Response) error {
 	if resp.StatusCode < 400 {
 		return nil

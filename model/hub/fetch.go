@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -55,7 +56,7 @@ func (p *pull) fetch(ctx context.Context, name string) error {
 	return p.link(name, b.etag)
 }
 
-// report adds to what is there and what there is to be.
+// report adds to the bytes that are there and to the total.
 func (p *pull) report(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +190,7 @@ func (p *pull) download(ctx context.Context, name string, b blob, partial string
 		}
 		from = 0 // the whole file, whatever was asked
 	case resp.StatusCode != http.StatusPartialContent:
-		return from, passing(resp, orElse(p.client.refused(p.repo, name, resp), fmt.Errorf("%s: %s: the hub answers HTTP %d", p.repo.ID, name, resp.StatusCode)))
+		return from, passing(resp, cmp.Or(p.client.refused(p.repo, name, resp), fmt.Errorf("%s: %s: the hub answers HTTP %d", p.repo.ID, name, resp.StatusCode)))
 	}
 	if err := f.Truncate(from); err != nil {
 		return from, err
@@ -200,14 +201,7 @@ func (p *pull) download(ctx context.Context, name string, b blob, partial string
 	return from, p.copy(f, resp.Body, name, b, from, func() { watchdog.Reset(stall) })
 }
 
-func orElse(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
-}
-
-// copy writes a body behind the first from bytes; alive is called whenever some of it came.
+// copy writes a body behind the first from bytes of f; alive is called after every read that gave some.
 func (p *pull) copy(f *os.File, body io.Reader, name string, b blob, from int64, alive func()) error {
 	p.report(from, 0)
 	at := from

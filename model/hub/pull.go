@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"gopeft/model/fsutil"
 )
@@ -20,8 +21,8 @@ import (
 // ErrNotCached is the error of Cached for what was never fetched.
 var ErrNotCached = errors.New("it is not in the cache")
 
-// Cached is the snapshot folder of a repository that is in the cache already, whoever fetched it; need, unless
-// nil, says whether the files in it (slash-separated names) are enough.
+// Cached is the snapshot folder of a repository that is in the cache already, whoever fetched it. need, if not nil, is
+// asked whether the files in it (slash-separated names) are enough; ErrNotCached if they are not.
 func (c *Client) Cached(r Repo, need func(names []string) bool) (string, error) {
 	if err := r.check(); err != nil {
 		return "", err
@@ -82,7 +83,7 @@ func WholeModel(names []string) bool {
 
 var shardName = regexp.MustCompile(`^(model|pytorch_model)-\d{5}-of-(\d{5})\.(safetensors|bin)$`)
 
-// allShards reports whether an index of shards is among files with as many shards as their names speak of.
+// allShards reports whether names hold an index of shards and every shard: "-of-00003" asks for three.
 func allShards(names []string) bool {
 	found, want := map[string]int{}, map[string]int{}
 	for _, name := range names {
@@ -100,8 +101,8 @@ func allShards(names []string) bool {
 	return false
 }
 
-// Pull fetches the files of a repository that choose selects, but for those the cache has, and returns the
-// snapshot folder.
+// Pull fetches those files of a repository that choose selects and the cache does not have, and returns the snapshot
+// folder.
 func (c *Client) Pull(ctx context.Context, r Repo, choose func(names []string) []string) (string, error) {
 	if err := r.check(); err != nil {
 		return "", err
@@ -152,38 +153,17 @@ func some(names []string) string {
 // workers is how many files are fetched at a time.
 const workers = 4
 
-// fetchAll fetches files on several goroutines; the first error ends the others.
+// fetchAll fetches files, several at a time; the first error ends the others.
 func (c *Client) fetchAll(ctx context.Context, p *pull, files []string) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	queue := make(chan string)
-	errs := make(chan error, workers)
-	var wg sync.WaitGroup
-	for range min(workers, len(files)) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for name := range queue {
-				if err := p.fetch(ctx, name); err != nil {
-					errs <- err
-					stop()
-					return
-				}
-			}
-		}()
-	}
-feed:
+	group, running := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
 	for _, name := range files {
-		select {
-		case queue <- name:
-		case <-ctx.Done():
-			break feed
+		if running.Err() != nil {
+			break
 		}
+		group.Go(func() error { return p.fetch(running, name) })
 	}
-	close(queue)
-	wg.Wait()
-	close(errs)
-	for err := range errs { // the one that stopped the others came first
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	return ctx.Err()

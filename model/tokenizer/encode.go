@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"sync"
-	"sync/atomic"
 	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Options say how to encode.
@@ -92,34 +92,23 @@ func (t *Tokenizer) EncodeIDs(dst []int64, text string, o Options) ([]int64, err
 // EncodeBatch encodes many texts, in the order they are in, on all cores.
 func (t *Tokenizer) EncodeBatch(ctx context.Context, texts []string, o Options) ([]Encoding, error) {
 	out := make([]Encoding, len(texts))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	errs := make([]error, min(runtime.GOMAXPROCS(0), len(texts)))
-	stop, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for w := range errs {
-		wg.Go(func() {
+	group, running := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, text := range texts {
+		if running.Err() != nil {
+			break
+		}
+		group.Go(func() (err error) {
 			e := t.encoder()
 			defer t.put(e)
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(texts) || stop.Err() != nil {
-					return
-				}
-				var err error
-				if out[i], err = t.encode(e, texts[i], o); err != nil {
-					errs[w] = fmt.Errorf("text %d: %w", i, err)
-					cancel()
-					return
-				}
+			if out[i], err = t.encode(e, text, o); err != nil {
+				return fmt.Errorf("text %d: %w", i, err)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("encode a batch: %w", err)

@@ -2,7 +2,10 @@ package classic
 
 import (
 	"context"
+	"fmt"
 	"math"
+
+	"gonum.org/v1/gonum/optimize"
 )
 
 // objective returns the function's value at x and writes its gradient.
@@ -12,9 +15,9 @@ type objective func(ctx context.Context, x, gradient []float64) (float64, error)
 type lbfgsOptions struct {
 	maxIterations  int
 	maxEvaluations int     // per line search
-	gradient       float64 // largest absolute component of the gradient to stop at
-	decrease       float64 // relative decrease per iteration to stop at
-	history        int     // pairs kept
+	gradient       float64 // stop when no component of the gradient is as large as this
+	decrease       float64 // stop when an iteration lowers the value by no more than this share of it
+	history        int     // steps that the Hessian is estimated from
 }
 
 // lbfgsResult says how a minimisation ended.
@@ -27,179 +30,98 @@ type lbfgsResult struct {
 	reason      string
 }
 
-// minimize moves x to a minimum of f by limited-memory BFGS (J. Nocedal,
-// "Updating quasi-Newton matrices with limited storage", Mathematics of
-// Computation 35 (1980)). Its decisions, from the first step's length to the
-// stopping rules, are those of L-BFGS-B 3.0 without bounds, so that it visits
-// the points that SciPy's minimiser visits.
+// minimize moves x to a minimum of f by gonum's limited-memory BFGS. Line search, first step and stopping rules are set
+// to those of L-BFGS-B 3.0 without bounds, so that it ends where SciPy's minimiser ends.
 func minimize(ctx context.Context, f objective, x []float64, o lbfgsOptions) (lbfgsResult, error) {
-	n := len(x)
-	gradient, gradientBefore := make([]float64, n), make([]float64, n)
-	xBefore, direction := make([]float64, n), make([]float64, n)
-	pairs := newHistory(o.history, n)
-
 	var r lbfgsResult
-	var err error
-	if r.value, err = f(ctx, x, gradient); err != nil {
-		return r, err
-	}
-	r.evaluations = 1
-	r.gradientMax = maxAbs(gradient)
-	if r.gradientMax <= o.gradient {
-		r.converged, r.reason = true, "gradient small enough at the start"
-		return r, nil
-	}
-
-	for r.iterations < o.maxIterations {
-		if err := ctx.Err(); err != nil {
-			return r, err
+	for {
+		s := &supervisor{ctx: ctx, f: f, o: o, gradient: make([]float64, len(x))}
+		settings := &optimize.Settings{
+			GradientThreshold: o.gradient,
+			Converger:         s,
+			MajorIterations:   o.maxIterations - r.iterations + 1, // gonum counts the start as one
 		}
-		pairs.direction(gradient, direction)
-		slope := inner(gradient, direction)
-		step := 1.0
-		if r.iterations == 0 {
-			step = min(1/math.Sqrt(inner(direction, direction)), maxStep)
+		method := &optimize.LBFGS{
+			Linesearcher:      &optimize.MoreThuente{DecreaseFactor: 1e-3, CurvatureFactor: 0.9, MaximumStep: 1e10},
+			Store:             o.history,
+			GradStopThreshold: math.NaN(), // off: Settings have the threshold
 		}
-		copy(xBefore, x)
-		copy(gradientBefore, gradient)
-		valueBefore := r.value
-
-		found, newSlope := false, 0.0
-		var search *lineSearch
-		if slope < 0 {
-			search = newLineSearch(step, r.value, slope)
-			for range o.maxEvaluations {
-				for i := range x {
-					x[i] = xBefore[i] + search.step*direction[i]
-				}
-				if r.value, err = f(ctx, x, gradient); err != nil {
-					return r, err
-				}
-				r.evaluations++
-				newSlope = inner(gradient, direction)
-				if found = search.next(r.value, newSlope); found {
-					break
-				}
-			}
+		problem := optimize.Problem{Func: s.value, Grad: s.slope, Status: s.status}
+		found, err := optimize.Minimize(problem, x, settings, method)
+		if s.err != nil {
+			return r, s.err
 		}
-		if !found {
-			// No step downhill: back to where it was, and once more along the
-			// plain gradient before giving up.
-			copy(x, xBefore)
-			copy(gradient, gradientBefore)
-			r.value = valueBefore
-			if pairs.len() == 0 {
-				r.reason = "the line search found no lower value"
-				return r, nil
-			}
-			pairs.reset()
-			continue
-		}
-
-		r.iterations++
-		r.gradientMax = maxAbs(gradient)
-		if r.gradientMax <= o.gradient {
+		copy(x, found.X)
+		r.value, r.gradientMax = found.F, maxAbs(found.Gradient)
+		r.iterations += found.MajorIterations - 1
+		r.evaluations += found.FuncEvaluations
+		switch {
+		case found.Status == optimize.GradientThreshold:
 			r.converged, r.reason = true, "gradient small enough"
 			return r, nil
-		}
-		if valueBefore-r.value <= o.decrease*max(math.Abs(valueBefore), math.Abs(r.value), 1) {
+		case found.Status == optimize.FunctionConvergence:
 			r.converged, r.reason = true, "value no longer decreases"
 			return r, nil
+		case found.Status == optimize.IterationLimit:
+			r.reason = "iteration limit reached"
+			return r, nil
+		case found.MajorIterations <= 1: // not even along the plain gradient
+			r.reason = fmt.Sprintf("the line search found no lower value (%v)", err)
+			return r, nil
 		}
-		pairs.add(search.step, direction, gradient, gradientBefore, slope, newSlope)
-	}
-	r.reason = "iteration limit reached"
-	return r, nil
-}
-
-// history keeps the latest steps s and gradient differences y.
-type history struct {
-	s, y  [][]float64 // oldest first
-	sy    []float64
-	gamma float64 // scale of the initial inverse Hessian: s·y / y·y
-	alpha []float64
-}
-
-func newHistory(size, n int) *history {
-	h := &history{alpha: make([]float64, size), gamma: 1}
-	for range size {
-		h.s = append(h.s, make([]float64, n))
-		h.y = append(h.y, make([]float64, n))
-	}
-	h.sy = make([]float64, 0, size)
-	return h
-}
-
-func (h *history) len() int { return len(h.sy) }
-
-func (h *history) reset() {
-	h.sy = h.sy[:0]
-	h.gamma = 1
-}
-
-// add remembers a step, unless the curvature along it is not positive.
-func (h *history) add(step float64, direction, gradient, gradientBefore []float64, slopeBefore, slope float64) {
-	const epsilon = 0x1p-52
-	sy := (slope - slopeBefore) * step
-	if sy <= epsilon*-slopeBefore*step {
-		return
-	}
-	last := len(h.sy)
-	if last == len(h.s) { // the oldest pair's storage becomes the newest's
-		last--
-		s, y := h.s[0], h.y[0]
-		copy(h.s, h.s[1:])
-		copy(h.y, h.y[1:])
-		copy(h.sy, h.sy[1:])
-		h.s[last], h.y[last] = s, y
-		h.sy = h.sy[:last]
-	}
-	s, y := h.s[last], h.y[last]
-	for i := range s {
-		s[i] = step * direction[i]
-		y[i] = gradient[i] - gradientBefore[i]
-	}
-	h.sy = append(h.sy, sy)
-	h.gamma = sy / inner(y, y)
-}
-
-// direction writes minus the approximate inverse Hessian times the gradient:
-// the two-loop recursion.
-func (h *history) direction(gradient, out []float64) {
-	for i, g := range gradient {
-		out[i] = -g
-	}
-	for k := len(h.sy) - 1; k >= 0; k-- {
-		h.alpha[k] = inner(h.s[k], out) / h.sy[k]
-		addScaled(out, -h.alpha[k], h.y[k])
-	}
-	for i := range out {
-		out[i] *= h.gamma
-	}
-	for k := range h.sy {
-		addScaled(out, h.alpha[k]-inner(h.y[k], out)/h.sy[k], h.s[k])
+		// The line search failed: once more from here, without the steps so far.
 	}
 }
 
-func inner(a, b []float64) float64 {
-	b = b[:len(a)]
-	var s0, s1 float64
-	i := 0
-	for ; i+2 <= len(a); i += 2 {
-		s0 += a[i] * b[i]
-		s1 += a[i+1] * b[i+1]
-	}
-	if i < len(a) {
-		s0 += a[i] * b[i]
-	}
-	return s0 + s1
+// supervisor evaluates an objective for gonum and decides when to stop.
+type supervisor struct {
+	ctx context.Context
+	f   objective
+	o   lbfgsOptions
+
+	gradient []float64 // at the point where value was last called
+	tried    int       // points since the last iteration's end
+	before   float64   // value at the last iteration's end
+	started  bool
+	err      error
 }
 
-func addScaled(y []float64, a float64, x []float64) {
-	x = x[:len(y)]
-	for i := range y {
-		y[i] += a * x[i]
+// value computes the gradient too: both take one pass over the data.
+func (s *supervisor) value(x []float64) float64 {
+	value, err := s.f(s.ctx, x, s.gradient)
+	if err == nil && (math.IsNaN(value) || math.IsInf(value, 0)) {
+		err = fmt.Errorf("the loss became %v: scale the features down", value)
 	}
+	s.tried++
+	s.err = err
+	return value
+}
+
+// slope is called right after value, with the same point.
+func (s *supervisor) slope(gradient, _ []float64) { copy(gradient, s.gradient) }
+
+// status is asked after every evaluation.
+func (s *supervisor) status() (optimize.Status, error) {
+	switch {
+	case s.err != nil:
+		return optimize.Failure, s.err
+	case s.tried > s.o.maxEvaluations:
+		return optimize.Failure, optimize.ErrLinesearcherFailure
+	}
+	return optimize.NotTerminated, nil
+}
+
+// Init implements optimize.Converger.
+func (s *supervisor) Init(int) {}
+
+// Converged implements optimize.Converger: it is asked at the start and after every iteration.
+func (s *supervisor) Converged(at *optimize.Location) optimize.Status {
+	before, started := s.before, s.started
+	s.before, s.started, s.tried = at.F, true, 0
+	if started && before-at.F <= s.o.decrease*max(math.Abs(before), math.Abs(at.F), 1) {
+		return optimize.FunctionConvergence
+	}
+	return optimize.NotTerminated
 }
 
 func maxAbs(v []float64) float64 {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+
+	"gonum.org/v1/gonum/floats"
 )
 
 // LogisticOptions adjust FitLogisticRegression; the zero value is
@@ -90,9 +92,6 @@ func fitLogistic(ctx context.Context, x Matrix, labels []int, classes int, o Log
 	if err != nil {
 		return nil, err
 	}
-	if math.IsNaN(r.value) || math.IsInf(r.value, 0) {
-		return nil, fmt.Errorf("the loss became %v: scale the features down", r.value)
-	}
 	m.Fit = LogisticFit{
 		Iterations: r.iterations, Evaluations: r.evaluations, Loss: r.value,
 		GradientMax: r.gradientMax, Converged: r.converged, Reason: r.reason,
@@ -175,7 +174,7 @@ func (l *logisticLoss) evaluate(ctx context.Context, weights, gradient []float64
 	clear(gradient)
 	for c, part := range l.gradient {
 		total += l.loss[c]
-		addScaled(gradient, 1, part)
+		floats.Add(gradient, part)
 	}
 	squares := 0.0
 	stride := l.m.features + 1

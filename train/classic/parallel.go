@@ -1,10 +1,12 @@
 package classic
 
 import (
+	"cmp"
 	"context"
 	"runtime"
-	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // workerCount turns the option into a number: 0 means all cores.
@@ -20,48 +22,25 @@ func workerCount(workers int) int {
 // order; the error of the lowest failed task is returned, and no new task
 // starts after an error or once ctx is done.
 func forEach(ctx context.Context, workers, n int, fn func(worker, i int) error) error {
-	workers = min(workerCount(workers), n)
-	if workers <= 1 {
-		for i := range n {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := fn(0, i); err != nil {
-				return err
-			}
-		}
-		return ctx.Err()
-	}
-	var (
-		next   atomic.Int64
-		failed atomic.Bool
-		wg     sync.WaitGroup
-		mu     sync.Mutex
-		lowest = n
-		first  error
-	)
-	for w := range workers {
-		wg.Go(func() {
-			for !failed.Load() && ctx.Err() == nil {
+	var next atomic.Int64
+	errs := make([]error, n)
+	group, running := errgroup.WithContext(ctx)
+	for w := range min(workerCount(workers), n) {
+		group.Go(func() error {
+			for running.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= n {
-					return
+					break
 				}
-				if err := fn(w, i); err != nil {
-					failed.Store(true)
-					mu.Lock()
-					if i < lowest {
-						lowest, first = i, err
-					}
-					mu.Unlock()
-					return
+				if errs[i] = fn(w, i); errs[i] != nil {
+					return errs[i]
 				}
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	if first != nil {
-		return first
+	if group.Wait() != nil { // the first in time: not always the lowest
+		return cmp.Or(errs...)
 	}
 	return ctx.Err()
 }

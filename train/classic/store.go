@@ -6,15 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
 	"strconv"
 
-	"github.com/nlpodyssey/safetensors"
-
-	"gopeft/model/fsutil"
+	"gopeft/model/hf/files"
 )
 
 const (
@@ -76,7 +73,7 @@ func Save(path string, s Saved) error {
 		header["meta"] = string(meta)
 	}
 
-	w := tensorWriter{tensors: map[string]safetensors.TensorView{}}
+	var w tensorWriter
 	switch m := s.Model.(type) {
 	case *LogisticRegression:
 		m.store(&w)
@@ -88,9 +85,7 @@ func Save(path string, s Saved) error {
 	if w.err != nil {
 		return fmt.Errorf("save %s: %w", path, w.err)
 	}
-	return fsutil.WriteFile(path, func(out io.Writer) error {
-		return safetensors.SerializeToWriter(w.tensors, header, out)
-	})
+	return files.WriteSafetensors(path, w.tensors, header)
 }
 
 // Load reads a file that Save wrote. Nothing in it is trusted: a value that
@@ -108,15 +103,11 @@ func Load(path string) (Saved, error) {
 }
 
 func parse(content []byte) (Saved, error) {
-	_, metadata, err := safetensors.ReadMetadata(content)
+	archive, err := files.DecodeSafetensors(content)
 	if err != nil {
 		return Saved{}, fmt.Errorf("not a safetensors file: %w", err)
 	}
-	tensors, err := safetensors.Deserialize(content)
-	if err != nil {
-		return Saved{}, fmt.Errorf("not a safetensors file: %w", err)
-	}
-	header := metadata.Metadata()
+	header := archive.Metadata()
 	if header["format"] != fileFormat {
 		return Saved{}, fmt.Errorf("format %q, want %q: not a classifier file", header["format"], fileFormat)
 	}
@@ -146,7 +137,7 @@ func parse(content []byte) (Saved, error) {
 			return Saved{}, fmt.Errorf("meta: %w", err)
 		}
 	}
-	r := tensorReader{tensors: tensors}
+	r := tensorReader{archive: archive}
 	switch kind := header["kind"]; kind {
 	case kindLogistic:
 		s.Model, err = loadLogistic(&r, features, classes)
@@ -169,46 +160,33 @@ func headerInt(header map[string]string, name string, limit int) (int, error) {
 	return n, nil
 }
 
-// tensorWriter collects tensors and the first error.
+// tensorWriter collects tensors and the errors of making them.
 type tensorWriter struct {
-	tensors map[string]safetensors.TensorView
+	tensors []files.Tensor
 	err     error
 }
 
-func addTensor[T int32 | int64 | float32 | float64](w *tensorWriter, name string, values []T, shape ...int) {
-	data, err := binary.Append(nil, binary.LittleEndian, values)
+func addTensor[T int32 | int64 | float32 | float64](w *tensorWriter, name string, values []T, shape ...int64) {
+	content, err := binary.Append(nil, binary.LittleEndian, values)
 	if err != nil {
 		w.err = errors.Join(w.err, fmt.Errorf("tensor %s: %w", name, err))
 		return
 	}
-	view, err := safetensors.NewTensorView(dtypeOf[T](), sizes(shape), data)
-	if err != nil {
-		w.err = errors.Join(w.err, fmt.Errorf("tensor %s: %w", name, err))
-		return
-	}
-	w.tensors[name] = view
+	w.tensors = append(w.tensors, files.Tensor{Name: name, DType: dtypeOf[T](), Shape: shape, Data: content})
 }
 
-func dtypeOf[T int32 | int64 | float32 | float64]() safetensors.DType {
+func dtypeOf[T int32 | int64 | float32 | float64]() files.DType {
 	var zero T
 	switch any(zero).(type) {
 	case int32:
-		return safetensors.I32
+		return files.I32
 	case int64:
-		return safetensors.I64
+		return files.I64
 	case float32:
-		return safetensors.F32
+		return files.F32
 	default:
-		return safetensors.F64
+		return files.F64
 	}
-}
-
-func sizes(shape []int) []uint64 {
-	out := make([]uint64, len(shape))
-	for i, n := range shape {
-		out[i] = uint64(n)
-	}
-	return out
 }
 
 // anySize in a wanted shape accepts every size.
@@ -217,7 +195,7 @@ const anySize = -1
 // tensorReader hands out tensors after checking them, and keeps the first
 // error, after which it returns nothing.
 type tensorReader struct {
-	tensors safetensors.SafeTensors
+	archive files.Archive
 	err     error
 }
 
@@ -225,25 +203,24 @@ func readTensor[T int32 | int64 | float32 | float64](r *tensorReader, name strin
 	if r.err != nil {
 		return nil
 	}
-	view, ok := r.tensors.Tensor(name)
+	entry, ok := r.archive.Lookup(name)
 	if !ok {
 		r.err = fmt.Errorf("tensor %s is missing", name)
 		return nil
 	}
-	if view.DType() != dtypeOf[T]() {
-		r.err = fmt.Errorf("tensor %s is of type %v, want %v", name, view.DType(), dtypeOf[T]())
+	if entry.DType != dtypeOf[T]() {
+		r.err = fmt.Errorf("tensor %s is of type %v, want %v", name, entry.DType, dtypeOf[T]())
 		return nil
 	}
-	fits := slices.EqualFunc(view.Shape(), shape, func(have uint64, want int) bool {
-		return want == anySize || have == uint64(want)
+	fits := slices.EqualFunc(entry.Shape, shape, func(have int64, want int) bool {
+		return want == anySize || have == int64(want)
 	})
 	if !fits {
-		r.err = fmt.Errorf("tensor %s has shape %v, want %v (-1: any)", name, view.Shape(), shape)
+		r.err = fmt.Errorf("tensor %s has shape %v, want %v (-1: any)", name, entry.Shape, shape)
 		return nil
 	}
-	var zero T
-	out := make([]T, len(view.Data())/binary.Size(zero))
-	if _, err := binary.Decode(view.Data(), binary.LittleEndian, out); err != nil {
+	out := make([]T, entry.Elements())
+	if _, err := binary.Decode(entry.Data, binary.LittleEndian, out); err != nil {
 		r.err = fmt.Errorf("tensor %s: %w", name, err)
 		return nil
 	}
@@ -256,9 +233,10 @@ func (m *LogisticRegression) store(w *tensorWriter) {
 	for i, c := range m.seen {
 		seen[i] = int64(c)
 	}
-	addTensor(w, "coef", slices.Concat(coefficients...), m.outputs(), m.features)
-	addTensor(w, "intercept", intercepts, m.outputs())
-	addTensor(w, "seen", seen, len(seen))
+	outputs := int64(m.outputs())
+	addTensor(w, "coef", slices.Concat(coefficients...), outputs, int64(m.features))
+	addTensor(w, "intercept", intercepts, outputs)
+	addTensor(w, "seen", seen, int64(len(seen)))
 }
 
 func loadLogistic(r *tensorReader, features, classes int) (*LogisticRegression, error) {
@@ -305,12 +283,12 @@ func (f *Forest) store(w *tensorWriter) {
 		leaves = append(leaves, int64(len(t.mixed)/f.classes))
 		mixed = append(mixed, t.mixed...)
 	}
-	addTensor(w, "feature", feature, n)
-	addTensor(w, "threshold", threshold, n)
-	addTensor(w, "next", next, n)
-	addTensor(w, "nodes_per_tree", nodes, len(nodes))
-	addTensor(w, "mixed_leaves_per_tree", leaves, len(leaves))
-	addTensor(w, "mixed", mixed, len(mixed)/f.classes, f.classes)
+	addTensor(w, "feature", feature, int64(n))
+	addTensor(w, "threshold", threshold, int64(n))
+	addTensor(w, "next", next, int64(n))
+	addTensor(w, "nodes_per_tree", nodes, int64(len(nodes)))
+	addTensor(w, "mixed_leaves_per_tree", leaves, int64(len(leaves)))
+	addTensor(w, "mixed", mixed, int64(len(mixed)/f.classes), int64(f.classes))
 }
 
 func loadForest(r *tensorReader, features, classes int) (*Forest, error) {

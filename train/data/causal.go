@@ -61,12 +61,12 @@ type CausalOptions struct {
 	Seed   uint64
 }
 
-// CausalStats counts what a reader met.
+// CausalStats counts what a reader has read so far.
 type CausalStats struct {
 	Examples     int
 	Skipped      int // bad rows
 	FirstSkipped error
-	EmptyAnswers int // kept: the model learns to stop at once
+	EmptyAnswers int // kept: they teach the model to say nothing
 	EmptyTexts   int // plain texts of white space alone: left out
 }
 
@@ -75,7 +75,7 @@ type CausalReader struct {
 	rows  RowReader
 	file  string
 	opts  CausalOptions
-	make  func(Row) ([]CausalExample, error) // nil until the first row
+	read  func(Row) ([]CausalExample, error) // makes examples of a row; nil until the first
 	how   string
 	queue []CausalExample
 	stats CausalStats
@@ -131,10 +131,10 @@ func (r *CausalReader) templates() (prompt, answer Template, err error) {
 	return prompt, answer, err
 }
 
-// How says for people how rows are read, once one was.
+// How tells people how rows are read; "" before the first.
 func (r *CausalReader) How() string { return r.how }
 
-// Stats counts what was met so far.
+// Stats counts what has been read so far.
 func (r *CausalReader) Stats() CausalStats { return r.stats }
 
 // Close releases the file.
@@ -157,13 +157,13 @@ func (r *CausalReader) Next() (CausalExample, error) {
 			return ex, nil
 		}
 		row, err := r.rows.Next()
-		if err == nil && r.make == nil {
-			if err := r.settle(row); err != nil {
+		if err == nil && r.read == nil {
+			if err := r.chooseStyle(row); err != nil {
 				return CausalExample{}, err
 			}
 		}
 		if err == nil {
-			r.queue, err = r.make(row)
+			r.queue, err = r.read(row)
 		}
 		if err == nil {
 			for i := range r.queue {
@@ -193,8 +193,8 @@ var (
 	promptNames      = []string{"prompt"}
 )
 
-// settle chooses how rows are read by the first one.
-func (r *CausalReader) settle(row Row) error {
+// chooseStyle chooses by the first row how rows become examples.
+func (r *CausalReader) chooseStyle(row Row) error {
 	names := row.Columns()
 	style := r.opts.Style
 	pick := func(likely []string) string { name, _ := usual(names, likely); return name }
@@ -221,9 +221,9 @@ func (r *CausalReader) settle(row Row) error {
 	}
 	switch style {
 	case IDsStyle:
-		r.how, r.make = `token ids in column "input_ids"`, r.fromIDs
+		r.how, r.read = `token ids in column "input_ids"`, r.fromIDs
 	case ChatStyle:
-		r.how, r.make = "chats", r.fromChat
+		r.how, r.read = "chats", r.fromChat
 	case AlpacaStyle:
 		input := pick(inputNames)
 		nested := slices.Contains(names, "instances") && output == ""
@@ -232,13 +232,13 @@ func (r *CausalReader) settle(row Row) error {
 			return missing("instruction")
 		case nested:
 			r.how = fmt.Sprintf("Alpaca prompt from columns %q and \"instances\"", instruction)
-			r.make = func(row Row) ([]CausalExample, error) { return r.fromInstances(row, instruction) }
+			r.read = func(row Row) ([]CausalExample, error) { return r.fromInstances(row, instruction) }
 			return nil
 		case !answered:
 			return missing("output")
 		}
 		r.how = fmt.Sprintf("Alpaca prompt from columns %s", list(without([]string{instruction, input, output}, "")))
-		r.make = func(row Row) ([]CausalExample, error) { return r.fromAlpaca(row, instruction, input, output) }
+		r.read = func(row Row) ([]CausalExample, error) { return r.fromAlpaca(row, instruction, input, output) }
 	case PairStyle:
 		ask, answer, err := r.templates()
 		switch {
@@ -264,7 +264,7 @@ func (r *CausalReader) settle(row Row) error {
 			ask = Template{pieces: []piece{{column: prompt}}}
 			answer = Template{pieces: []piece{{column: output}}}
 		}
-		r.make = func(row Row) ([]CausalExample, error) { return r.fromPair(row, ask, answer) }
+		r.read = func(row Row) ([]CausalExample, error) { return r.fromPair(row, ask, answer) }
 	case PlainStyle:
 		column := r.opts.TextColumn
 		if column == "" {
@@ -279,7 +279,7 @@ func (r *CausalReader) settle(row Row) error {
 			return missingColumn(r.file, column, "text", names)
 		}
 		r.how = fmt.Sprintf("plain text from column %q", column)
-		r.make = func(row Row) ([]CausalExample, error) { return r.fromText(row, column) }
+		r.read = func(row Row) ([]CausalExample, error) { return r.fromText(row, column) }
 	}
 	return nil
 }
@@ -319,7 +319,7 @@ func (r *CausalReader) fromAlpaca(row Row, instruction, input, output string) ([
 		return nil, err
 	}
 	var given, answer string
-	if v, ok := row.Lookup(input); ok && v != nil && input != "" { // pandas' index has no name either
+	if v, ok := row.Lookup(input); ok && v != nil && input != "" { // without an input column its name is "", as is that of an index that pandas wrote
 		if given, err = row.Text(input); err != nil {
 			return nil, err
 		}
@@ -374,8 +374,8 @@ func (r *CausalReader) fromIDs(row Row) ([]CausalExample, error) {
 	return []CausalExample{ex}, nil
 }
 
-// The prompts of Stanford Alpaca (Taori et al. 2023), which models tuned on such
-// data expect to the byte.
+// The prompts of Stanford Alpaca (Taori et al. 2023). Models tuned on such data
+// have seen exactly these bytes.
 const (
 	alpacaWithInput = "Below is an instruction that describes a task, paired with an input that provides further context. " +
 		"Write a response that appropriately completes the request.\n\n" +

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// IgnoreTarget marks a position that no loss is taken at, as in transformers.
+// IgnoreTarget marks a position without a target: the loss leaves it out. transformers uses the same number.
 const IgnoreTarget = -100
 
 // Batch is what a model takes in one step. Slices of Rows×Width are row-major.

@@ -45,7 +45,7 @@ func (c Columns) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// findColumns settles the columns of a file from its names. A label column is
+// findColumns chooses the columns of a file by their names. A label column is
 // looked for only if labelled.
 func findColumns(file string, names []string, text, label string, labelled bool) (Columns, error) {
 	var c Columns

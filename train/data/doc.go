@@ -36,4 +36,18 @@
 // Every random choice is a Fisher–Yates shuffle driven by PCG-DXSM
 // (math/rand/v2.PCG) seeded from the user's seed, the purpose and the epoch, so
 // it is a pure function of those on any machine and Go version.
+//
+// # Terms
+//
+//   - row: one record of a file, named values; a bad row is one that cannot be read or used
+//   - example: a text (or its token ids) and its class
+//   - causal example: what a language model learns from: a prompt and an answer, a chat, or plain text
+//   - style: how a row becomes causal examples, such as Alpaca, chat or plain text
+//   - template: text with {column} in it, which a row fills in
+//   - set: a file's examples in memory; splits: the sets of a run, for training, validation and test
+//   - label: a class as the file names it; class: its index
+//   - note: a sentence for people about what was guessed, skipped or left out
+//   - sequence: a causal example as tokens; target: the token to be predicted at a position
+//   - packing: several sequences in one row; segment: one of them, which attention does not leave
+//   - bucketing: batches of examples of similar length, so that little of a batch is padding
 package data

@@ -1,11 +1,12 @@
 package data
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Encoder turns text into token ids.
@@ -62,46 +63,23 @@ func CheckVocab(what string, ids []int64, vocab int) error {
 // such an error.
 func ForEach(ctx context.Context, n, workers int, do func(i int) error) error {
 	const chunk = 32
-	var (
-		next  atomic.Int64
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		first error
-		at    = n
-	)
-	fail := func(i int, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if i < at {
-			at, first = i, err
+	errs := make([]error, (n+chunk-1)/chunk)
+	group, running := errgroup.WithContext(ctx)
+	group.SetLimit(max(1, workers))
+	for c := range errs {
+		if running.Err() != nil {
+			break
 		}
-	}
-	failed := func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return first != nil
-	}
-	for range max(1, min(workers, (n+chunk-1)/chunk)) {
-		wg.Go(func() {
-			for ctx.Err() == nil && !failed() {
-				start := int(next.Add(chunk)) - chunk
-				if start >= n {
-					return
-				}
-				// Chunks are handed out in order and finished once begun, so no
-				// lower index can fail unseen.
-				for i := start; i < min(start+chunk, n); i++ {
-					if err := guard(func() error { return do(i) }); err != nil {
-						fail(i, err)
-						break
-					}
-				}
+		// Chunks begin in order and are not left once begun, so no lower index can fail unseen.
+		group.Go(func() error {
+			for i := c * chunk; i < min((c+1)*chunk, n) && errs[c] == nil; i++ {
+				errs[c] = guard(func() error { return do(i) })
 			}
+			return errs[c]
 		})
 	}
-	wg.Wait()
-	if first != nil {
-		return first
+	if group.Wait() != nil { // the first in time: not always the lowest
+		return cmp.Or(errs...)
 	}
 	return ctx.Err()
 }

@@ -34,8 +34,8 @@ type LoadOptions struct {
 	Read        ReadOptions
 	TextColumn  string   // default: guessed from usual names
 	LabelColumn string   // default: guessed from usual names
-	LikelyText  string   // the text column where the file has one of this name and TextColumn is not given
-	LikelyLabel string   // the same of labels
+	LikelyText  string   // without TextColumn: the text column, if the file has one of this name
+	LikelyLabel string   // without LabelColumn: the label column, if the file has one of this name
 	Labels      []string // class names by index, from a checkpoint; default: those of the data
 	NoLabels    bool     // leave labels alone: Example.Label is Unlabelled
 	SkipBadRows bool     // count bad rows instead of failing on the first
@@ -49,7 +49,7 @@ type LoadOptions struct {
 	Seed     uint64
 }
 
-// Stats counts what a reader met.
+// Stats counts what a reader has read so far.
 type Stats struct {
 	Rows         int // examples given
 	Skipped      int // bad rows
@@ -80,16 +80,16 @@ type ExampleReader struct {
 	file    string
 	opts    LoadOptions
 	columns Columns
-	found   bool // columns are settled
+	found   bool // columns are chosen
 	labels  *labelIndex
-	names   []string // class names that the file itself gives its label column's integers
+	names   []string // the class names that the file itself has for the integers of its label column
 	stats   Stats
 	seen    map[string]struct{}
 }
 
-// OpenExamples opens a file for streaming. Columns are settled by the first row; a
-// file without rows is not an error. Labels stay Unlabelled (but Name is set) unless opts.Labels gives their order.
-// Sample and Balanced belong to Load and are ignored here.
+// OpenExamples opens a file for streaming. The first row decides which columns are used; a file without rows is no
+// error. Without opts.Labels an example's Name is set and its Label is Unlabelled: only all of the file's labels give
+// their order. Sample and Balanced are for Load, and ignored here.
 func OpenExamples(path string, opts LoadOptions) (*ExampleReader, error) {
 	rows, err := Open(path, opts.Read)
 	if err != nil {
@@ -111,10 +111,10 @@ func NewExampleReader(rows RowReader, file string, opts LoadOptions) (*ExampleRe
 	return r, nil
 }
 
-// Columns says which columns are used; settled once a row was read.
+// Columns says which columns are used; known once a row has been read.
 func (r *ExampleReader) Columns() Columns { return r.columns }
 
-// Stats counts what was met so far. DuplicateIDs is counted by Load alone.
+// Stats counts what has been read so far. DuplicateIDs is counted by Load alone.
 func (r *ExampleReader) Stats() Stats {
 	s := r.stats
 	if l, ok := r.rows.(interface{ LeftOut() int }); ok {
@@ -146,7 +146,8 @@ func (r *ExampleReader) Next() (Example, error) {
 	}
 }
 
-// Skip counts a row that was read but cannot be used, as one that cannot be read; false if bad rows are not skipped.
+// Skip counts the row last read as a bad one, since it turned out to be of no use; false if bad rows are not to be
+// skipped.
 func (r *ExampleReader) Skip(err *RowError) bool {
 	if !r.opts.SkipBadRows {
 		return false
@@ -182,7 +183,7 @@ func (r *ExampleReader) next() (Example, error) {
 		return Example{}, err
 	}
 	if !r.found {
-		if err := r.settle(row); err != nil {
+		if err := r.chooseColumns(row); err != nil {
 			return Example{}, err
 		}
 	}
@@ -224,8 +225,8 @@ func (r *ExampleReader) next() (Example, error) {
 	return ex, nil
 }
 
-// settle chooses the columns by the first row.
-func (r *ExampleReader) settle(row Row) error {
+// chooseColumns chooses the columns by the first row.
+func (r *ExampleReader) chooseColumns(row Row) error {
 	var err error
 	text, label := r.opts.TextColumn, r.opts.LabelColumn
 	if text == "" && slices.Contains(row.Columns(), r.opts.LikelyText) {

@@ -105,17 +105,17 @@ func (r *jsonReader) Next() (Row, error) {
 	return objectRow(r.src, line, r.buf)
 }
 
-// separator moves to the next object's brace, or to the end.
+// separator reads on to the brace of the next object, or to the end.
 func (r *jsonReader) separator() error {
 	c, err := r.skipSpace()
 	if !r.array {
 		if err == nil && c != '{' {
-			err = r.structural(fmt.Sprintf("%q where an object should start", c))
+			err = r.badStructure(fmt.Sprintf("%q where an object should start", c))
 		}
 		return err
 	}
 	if errors.Is(err, io.EOF) {
-		return r.structural("the array is not closed")
+		return r.badStructure("the array is not closed")
 	}
 	if err != nil {
 		return err
@@ -123,23 +123,23 @@ func (r *jsonReader) separator() error {
 	if c == ']' {
 		r.src.br.ReadByte()
 		if c, err = r.skipSpace(); err == nil {
-			return r.structural(fmt.Sprintf("%q after the array's end", c))
+			return r.badStructure(fmt.Sprintf("%q after the array's end", c))
 		}
 		r.done = errors.Is(err, io.EOF)
 		return err
 	}
 	if !r.first {
 		if c != ',' {
-			return r.structural(fmt.Sprintf("%q where a comma should be", c))
+			return r.badStructure(fmt.Sprintf("%q where a comma should be", c))
 		}
 		r.src.br.ReadByte()
 		if c, err = r.skipSpace(); err != nil {
-			return r.structural("the array is not closed")
+			return r.badStructure("the array is not closed")
 		}
 	}
 	r.first = false
 	if c != '{' {
-		return r.structural(fmt.Sprintf("%q where an object should start", c))
+		return r.badStructure(fmt.Sprintf("%q where an object should start", c))
 	}
 	return nil
 }
@@ -201,7 +201,8 @@ func (r *jsonReader) skipSpace() (byte, error) {
 	}
 }
 
-func (r *jsonReader) structural(what string) error {
+// badStructure is an error between objects, which ends the reading.
+func (r *jsonReader) badStructure(what string) error {
 	return fmt.Errorf("%s: line %d: %s", r.src.name, r.src.line, what)
 }
 

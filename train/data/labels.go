@@ -10,8 +10,8 @@ import (
 )
 
 // labelText gives a label value in its canonical form: names without
-// surrounding space, integers in decimal ("1.0" is 1: pandas writes integers so
-// next to missing values). Anything else is no class.
+// surrounding space, integers in decimal. "1.0" is 1, for pandas writes integers
+// so in a column with missing values. Anything else is no class.
 func labelText(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
@@ -89,7 +89,7 @@ func allIntegers(labels []string) bool {
 type labelIndex struct {
 	names []string
 	index map[string]int
-	named bool // the names are no integers, so an integer in the data is an index
+	named bool // no name is an integer, so an integer in the data can be an index
 }
 
 func newLabelIndex(names []string) (*labelIndex, error) {

@@ -16,9 +16,10 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 )
 
-// The Parquet library allocates what a file's lengths say before it looks at the
-// bytes, and reads values through unsafe pointers by the types that the metadata
-// claims. What follows holds those claims against the file first.
+// The Parquet library makes room for what a file's lengths say before it looks at
+// the bytes, and unpacks as much as there is. What follows holds lengths against
+// the file first. The rest it checks itself, with errors or with panics, which
+// guarded turns into errors.
 const (
 	maxPageBytes  = 256 << 20 // one page, decompressed
 	maxPageValues = 64 << 20
@@ -46,8 +47,7 @@ func checkFooter(f *os.File, size int64) error {
 	if _, err := f.ReadAt(footer, size-8-length); err != nil {
 		return err
 	}
-	_, err := thriftWalker(footer).structure(0, 0)
-	if err != nil {
+	if _, err := thriftLength(footer); err != nil {
 		return fmt.Errorf("footer: %w", err)
 	}
 	return nil
@@ -171,7 +171,7 @@ func (r *parquetReader) pageHeader(at, end int64) (header format.PageHeader, n i
 		if _, err := r.f.ReadAt(raw, at); err != nil && !errors.Is(err, io.EOF) {
 			return header, 0, err
 		}
-		length, err := thriftWalker(raw).structure(0, 0)
+		length, err := thriftLength(raw)
 		if err != nil {
 			if errors.Is(err, errThriftCut) && window < end-at && window < maxPageHeader {
 				continue
@@ -184,132 +184,86 @@ func (r *parquetReader) pageHeader(at, end int64) (header format.PageHeader, n i
 	}
 }
 
-// thriftWalker walks data of Thrift's compact protocol without decoding it.
-type thriftWalker []byte
-
 var errThriftCut = errors.New("metadata cut off")
 
-// Types of the compact protocol.
-const (
-	thriftTrue   = 1
-	thriftFalse  = 2
-	thriftByte   = 3
-	thriftI16    = 4
-	thriftI32    = 5
-	thriftI64    = 6
-	thriftDouble = 7
-	thriftBinary = 8
-	thriftList   = 9
-	thriftSet    = 10
-	thriftMap    = 11
-	thriftStruct = 12
-)
-
-// structure walks the struct at a place and returns where it ends.
-func (w thriftWalker) structure(at, depth int) (int, error) {
-	for {
-		if at >= len(w) {
-			return at, errThriftCut
-		}
-		head := w[at]
-		at++
-		if head == 0 {
-			return at, nil
-		}
-		var err error
-		if head>>4 == 0 { // the field's number stands apart
-			if _, at, err = w.varint(at); err != nil {
-				return at, err
-			}
-		}
-		if kind := head & 0xf; kind != thriftTrue && kind != thriftFalse { // a bool field's value is its type
-			if at, err = w.value(kind, at, depth); err != nil {
-				return at, err
-			}
-		}
+// thriftLength tells how long the Thrift struct at raw's start is. The library reads metadata safely, but for two things
+// that are looked for here: it makes room for as many elements as a list claims to have, and calls itself once for
+// every level of nesting, until the stack is full and the program ends.
+func thriftLength(raw []byte) (int, error) {
+	var protocol thrift.CompactProtocol
+	w := thriftWalker{protocol.NewReaderFromBytes(raw), len(raw)}
+	err := w.value(thrift.STRUCT, 0)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errThriftCut
 	}
+	return w.BytesRead(), err
 }
 
-// value walks one value; elements of containers too.
-func (w thriftWalker) value(kind byte, at, depth int) (int, error) {
+// thriftWalker reads over values without keeping them.
+type thriftWalker struct {
+	thrift.BytesReader
+	size int
+}
+
+func (w thriftWalker) value(kind thrift.Type, depth int) (err error) {
 	const deepest = 64
 	if depth > deepest {
-		return at, errors.New("metadata nested too deep")
+		return errors.New("metadata nested too deep")
 	}
 	switch kind {
-	case thriftTrue, thriftFalse, thriftByte:
-		return w.skip(at, 1)
-	case thriftI16, thriftI32, thriftI64:
-		_, at, err := w.varint(at)
-		return at, err
-	case thriftDouble:
-		return w.skip(at, 8)
-	case thriftBinary:
-		n, at, err := w.varint(at)
-		if err != nil {
-			return at, err
+	case thrift.TRUE, thrift.FALSE, thrift.I8:
+		_, err = w.ReadInt8()
+	case thrift.I16, thrift.I32, thrift.I64:
+		_, err = w.ReadInt64()
+	case thrift.DOUBLE:
+		_, err = w.ReadFloat64()
+	case thrift.BINARY:
+		_, err = w.ReadBytes() // a view of raw
+	case thrift.STRUCT:
+		return w.structure(depth)
+	case thrift.LIST, thrift.SET:
+		var l thrift.List
+		if l, err = w.ReadList(); err == nil {
+			err = w.elements(l.Size, depth, l.Type)
 		}
-		return w.skip(at, n)
-	case thriftStruct:
-		return w.structure(at, depth+1)
-	case thriftList, thriftSet:
-		if at >= len(w) {
-			return at, errThriftCut
+	case thrift.MAP:
+		var m thrift.Map
+		if m, err = w.ReadMap(); err == nil {
+			err = w.elements(m.Size, depth, m.Key, m.Value)
 		}
-		head := w[at]
-		at++
-		n := uint64(head >> 4)
-		if n == 15 {
-			var err error
-			if n, at, err = w.varint(at); err != nil {
-				return at, err
-			}
-		}
-		return w.elements(n, at, depth, head&0xf)
-	case thriftMap:
-		n, at, err := w.varint(at)
-		if err != nil || n == 0 {
-			return at, err
-		}
-		if at >= len(w) {
-			return at, errThriftCut
-		}
-		return w.elements(n, at+1, depth, w[at]>>4, w[at]&0xf)
+	default:
+		err = fmt.Errorf("metadata of unknown type %d", kind)
 	}
-	return at, fmt.Errorf("metadata of unknown type %d", kind)
+	return err
+}
+
+func (w thriftWalker) structure(depth int) error {
+	for {
+		field, err := w.ReadField()
+		if err != nil || field.Type == thrift.STOP {
+			return err
+		}
+		if field.Type == thrift.TRUE || field.Type == thrift.FALSE { // the type is the value
+			continue
+		}
+		if err := w.value(field.Type, depth+1); err != nil {
+			return err
+		}
+	}
 }
 
 // elements walks n times one value of each kind. Each takes at least a byte, so
 // more of them than bytes are left is a lie.
-func (w thriftWalker) elements(n uint64, at, depth int, kinds ...byte) (int, error) {
-	if n > uint64(len(w)-at) {
-		return at, errThriftCut
+func (w thriftWalker) elements(n int32, depth int, kinds ...thrift.Type) error {
+	if int(n) > w.size-w.BytesRead() {
+		return errThriftCut
 	}
 	for range n {
 		for _, kind := range kinds {
-			var err error
-			if at, err = w.value(kind, at, depth+1); err != nil {
-				return at, err
+			if err := w.value(kind, depth+1); err != nil {
+				return err
 			}
 		}
 	}
-	return at, nil
-}
-
-func (w thriftWalker) skip(at int, n uint64) (int, error) {
-	if n > uint64(len(w)-at) {
-		return at, errThriftCut
-	}
-	return at + int(n), nil
-}
-
-func (w thriftWalker) varint(at int) (uint64, int, error) {
-	v, n := binary.Uvarint(w[at:])
-	switch {
-	case n == 0:
-		return 0, at, errThriftCut
-	case n < 0:
-		return 0, at, errors.New("metadata holds a number over 64 bits")
-	}
-	return v, at + n, nil
+	return nil
 }

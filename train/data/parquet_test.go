@@ -249,12 +249,12 @@ func TestParquetLengthsAreChecked(t *testing.T) {
 		{"map of 2 billion", page(0x1b, 0xff, 0xff, 0xff, 0xff, 0x07, 0x33), "cut off"},
 		{"map cut off", []byte{0x1b, 1}, "cut off"},
 		{"list cut off", []byte{0x19}, "cut off"},
-		{"number of 80 bits", page(0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01), "over 64 bits"},
+		{"number of 80 bits", page(0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01), "overflow"},
 		{"unknown type", page(0x1e), "unknown type 14"},
 		{"nested without end", bytes.Repeat([]byte{0x1c}, 100_000), "too deep"},
 		{"lists without end", append([]byte{0x19}, bytes.Repeat([]byte{0x19}, 100_000)...), "too deep"},
 	} {
-		end, err := thriftWalker(c.raw).structure(0, 0)
+		end, err := thriftLength(c.raw)
 		switch {
 		case c.want != "":
 			wantError(t, err, c.want)

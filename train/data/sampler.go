@@ -7,7 +7,7 @@ import (
 )
 
 // megaBatches is how many batches' worth of examples are sorted by length
-// together: enough to find neighbours of equal length, few enough to stay random.
+// together: enough that a batch is of similar lengths, few enough that batches stay random.
 const megaBatches = 50
 
 // Sampler orders examples into batches. The batches of an epoch are a pure

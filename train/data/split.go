@@ -67,8 +67,8 @@ func deal(parts [][]int, order []int, ratios []float64) {
 	}
 }
 
-// apportion rounds n·ratio to integers that sum to n, by largest remainder; ties
-// go to the earlier part, so a class of one example is trained on.
+// apportion rounds n·ratio to integers that sum to n, by largest remainder. Of
+// equal remainders the earlier part's counts more, so that the only example of a class is training data.
 func apportion(n int, ratios []float64) []int {
 	sizes := make([]int, len(ratios))
 	rest := make([]float64, len(ratios))

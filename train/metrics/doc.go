@@ -7,4 +7,12 @@
 //		return err
 //	}
 //	fmt.Println(confusion.Accuracy(), confusion.MacroF1())
+//
+// # Terms
+//
+//   - confusion matrix: how many examples of each class (row) were predicted as each class (column)
+//   - precision: of those predicted as a class, the share that are of it
+//   - recall: of those of a class, the share that were predicted as it
+//   - F1: the harmonic mean of the two
+//   - macro: the mean over classes; weighted: that mean by the classes' sizes; micro: over all examples alike
 package metrics

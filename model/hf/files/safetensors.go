@@ -32,6 +32,19 @@ func OpenSafetensors(path string) (Archive, error) {
 	return a, nil
 }
 
+// DecodeSafetensors reads a safetensors file that is in memory, with the checks of [OpenSafetensors]. The entries share
+// content.
+func DecodeSafetensors(content []byte) (Archive, error) {
+	entries, metadata, err := parseSafetensors(&mapping{data: content})
+	if err != nil {
+		return nil, err
+	}
+	for i := range entries {
+		entries[i].source = nil // no file's pages
+	}
+	return newArchive("safetensors", nil, entries, metadata)
+}
+
 // stInfo is a tensor as the header describes it; offsets count from the end of
 // the header.
 type stInfo struct {
