@@ -5,11 +5,12 @@ SHELL := bash
 
 # Runs a command under the cgo settings for libtorch.
 WITH := scripts/env.sh
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What `gopeft --version` says beside the release; empty where this is no git checkout.
+COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 # Packages at a time: each test process already computes on every core.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup build test check demo demo-llama bench goldens fuzz clean
+.PHONY: help setup build test test-fast check demo demo-llama bench goldens fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,12 +19,15 @@ setup: ## check the tools and fetch libtorch (CUDA=1: with what a GPU needs; LIB
 	@scripts/setup.sh
 
 build: setup ## build bin/gopeft
-	@$(WITH) go build -ldflags '-X main.version=$(VERSION)' -o bin/gopeft ./cmd/gopeft
+	@$(WITH) go build -ldflags '-X main.commit=$(COMMIT)' -o bin/gopeft ./cmd/gopeft
 
 test: setup ## run the tests
 	$(WITH) go test -p $(TEST_PROCESSES) -timeout 20m ./...
 
-check: setup ## the gate: formatting, vet, staticcheck, layering, words, shell scripts, tests with the race detector
+test-fast: ## run the tests of the packages without libtorch; needs Go alone
+	@scripts/test-fast.sh
+
+check: setup ## the gate that every change passes: all that scripts/check.sh lists, tests with the race detector last
 	@scripts/check.sh
 
 demo: build ## fetch a model and movie reviews, compare the ways to fine-tune on them: runs/demo
