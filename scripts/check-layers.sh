@@ -17,7 +17,7 @@ layers=(
     'cmd'
 )
 # Imports within a line that are right all the same, as 'IMPORTER IMPORTED'.
-siblings=()
+siblings=('train/run train/infer') # a run is used by its tests
 # Names that only some packages may write: a pattern of git grep, and where it may stand. A run's whole configuration
 # goes no further than train/run: all that lies below takes its group of settings.
 whole_configuration='\brun\.Config\b'
