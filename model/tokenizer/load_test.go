@@ -200,8 +200,8 @@ func ggufOf(t *testing.T, tok *Tokenizer, model, pre string) GGUF {
 			g.Types[i] = int32(pieceControl)
 		}
 	}
-	for _, r := range tok.spec.model.merges {
-		g.Merges = append(g.Merges, tok.spec.model.tokens[r.left]+" "+tok.spec.model.tokens[r.right])
+	for _, r := range tok.definition.model.merges {
+		g.Merges = append(g.Merges, tok.definition.model.tokens[r.left]+" "+tok.definition.model.tokens[r.right])
 	}
 	return g
 }
@@ -352,7 +352,7 @@ func FuzzFromGGUF(f *testing.F) {
 }
 
 // fuzzLoaded reads a tokenizer and, if that works, uses it: nothing may panic.
-func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *folderConfig) (*spec, error)) {
+func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *folderConfig) (*definition, error)) {
 	c := &folderConfig{roles: map[string]string{}}
 	s, err := parse(data, c)
 	if err != nil {
@@ -382,7 +382,7 @@ func fuzzUse(t *testing.T, tok *Tokenizer, text string) {
 			t.Fatalf("range %v", at)
 		}
 	}
-	if _, err := tok.spec.json(); err != nil {
+	if _, err := tok.definition.json(); err != nil {
 		t.Fatalf("writing what was read: %v", err)
 	}
 }

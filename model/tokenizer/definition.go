@@ -5,20 +5,21 @@ import (
 	"fmt"
 )
 
-// spec is what a tokenizer is built from, whatever file it was read from: a tokenizer.json with
-// the model taken apart.
-type spec struct {
-	added                                            []addedToken
-	later                                            []addedToken    // what the configuration adds to these, of a tokenizer.json
-	entered                                          map[string]bool // the contents of added, for addToken
+// definition is what a tokenizer is built from, whatever file it was read from: the parts of a tokenizer.json, in its
+// own notation but for the model.
+type definition struct {
+	model                                            modelDefinition
 	normalizer, preTokenizer, postProcessor, decoder json.RawMessage
-	patterns                                         json.RawMessage // the normalizer of added tokens, where theirs is another
-	padToken                                         string          // of a padding section, as a hint to the token's role
-	model                                            modelSpec
+
+	added           []addedToken
+	configAdded     []addedToken    // further ones, which a tokenizer_config.json adds to those of a tokenizer.json
+	isAdded         map[string]bool // the contents of added, for addToken
+	addedNormalizer json.RawMessage // of the contents of added tokens; nil: normalizer
+	padToken        string          // that of a padding section, the padding token where nothing else names one
 }
 
-// modelSpec is a vocabulary and how words are cut with it.
-type modelSpec struct {
+// modelDefinition is a vocabulary and how words are cut with it.
+type modelDefinition struct {
 	kind   string // BPE or WordPiece
 	vocab  map[string]int32
 	tokens []string // by id
@@ -43,7 +44,7 @@ const maxTokens = 1 << 21
 const maxPiece = 64 << 10
 
 // setVocab takes over a vocabulary after a check of its ids.
-func (m *modelSpec) setVocab(vocab map[string]int64) error {
+func (m *modelDefinition) setVocab(vocab map[string]int64) error {
 	m.vocab = make(map[string]int32, len(vocab))
 	size := int64(0)
 	for token, id := range vocab {
@@ -63,7 +64,7 @@ func (m *modelSpec) setVocab(vocab map[string]int64) error {
 }
 
 // addMerge appends the merge of two tokens at the next rank.
-func (m *modelSpec) addMerge(left, right string) error {
+func (m *modelDefinition) addMerge(left, right string) error {
 	i := len(m.merges)
 	l, ok := m.vocab[left]
 	if !ok {
@@ -86,21 +87,21 @@ func (m *modelSpec) addMerge(left, right string) error {
 }
 
 // addToken enters an added token, unless one of that content is there already.
-func (s *spec) addToken(a addedToken) {
-	if s.entered == nil {
-		s.entered = make(map[string]bool, len(s.added))
+func (s *definition) addToken(a addedToken) {
+	if s.isAdded == nil {
+		s.isAdded = make(map[string]bool, len(s.added))
 		for _, old := range s.added {
-			s.entered[old.Content] = true
+			s.isAdded[old.Content] = true
 		}
 	}
-	if !s.entered[a.Content] {
-		s.entered[a.Content] = true
+	if !s.isAdded[a.Content] {
+		s.isAdded[a.Content] = true
 		s.added = append(s.added, a)
 	}
 }
 
 // addNamed enters the special tokens that the configuration names, as far as they are new.
-func (s *spec) addNamed(tokens []configToken) {
+func (s *definition) addNamed(tokens []configToken) {
 	for _, t := range tokens {
 		t.Special = true
 		s.addToken(t.addedToken)
@@ -108,13 +109,13 @@ func (s *spec) addNamed(tokens []configToken) {
 }
 
 // addSpecial enters a token of the vocabulary as a special one.
-func (s *spec) addSpecial(token string) {
+func (s *definition) addSpecial(token string) {
 	s.addToken(addedToken{ID: int64(s.model.vocab[token]), Content: token, Special: true})
 }
 
 // build makes a tokenizer of its description.
-func build(s *spec, config *folderConfig) (*Tokenizer, error) {
-	t := &Tokenizer{spec: s, special: map[int64]bool{}, rawAdded: newAddedSearch(), normalizedAdded: newAddedSearch()}
+func build(s *definition, config *folderConfig) (*Tokenizer, error) {
+	t := &Tokenizer{definition: s, special: map[int64]bool{}, rawAdded: newAddedSearch(), normalizedAdded: newAddedSearch()}
 	var err error
 	if t.normalizer, err = parseNormalizer(s.normalizer); err != nil {
 		return nil, fmt.Errorf("normalizer: %w", err)
@@ -152,13 +153,13 @@ func build(s *spec, config *folderConfig) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	patterns := t.normalizer
-	if len(s.patterns) > 0 {
-		if patterns, err = parseNormalizer(s.patterns); err != nil {
+	ofAdded := t.normalizer
+	if len(s.addedNormalizer) > 0 {
+		if ofAdded, err = parseNormalizer(s.addedNormalizer); err != nil {
 			return nil, fmt.Errorf("normalizer: %w", err)
 		}
 	}
-	t.addTokens(ids, patterns, s.added, s.later)
+	t.addTokens(ids, ofAdded, s.added, s.configAdded)
 	if t.post, err = parsePostProcessor(s.postProcessor, len(t.tokens)); err != nil {
 		return nil, err
 	}
@@ -181,16 +182,16 @@ func build(s *spec, config *folderConfig) (*Tokenizer, error) {
 		}
 	}
 	t.tidy = config.CleanUp
-	t.name(config)
+	t.findRoles(config)
 	return t, nil
 }
 
 // addedIDs gives the added tokens their ids. As in the library, the id of one that the model knows is the model's, and of
 // another the next free one, whatever the file says.
-func (s *spec) addedIDs() (map[string]int64, error) {
-	ids := make(map[string]int64, len(s.added)+len(s.later))
+func (s *definition) addedIDs() (map[string]int64, error) {
+	ids := make(map[string]int64, len(s.added)+len(s.configAdded))
 	next := int64(len(s.model.vocab))
-	for _, list := range [][]addedToken{s.added, s.later} {
+	for _, list := range [][]addedToken{s.added, s.configAdded} {
 		for _, a := range list {
 			if _, ok := ids[a.Content]; ok || a.Content == "" {
 				continue
@@ -209,8 +210,9 @@ func (s *spec) addedIDs() (map[string]int64, error) {
 	return ids, nil
 }
 
-// addTokens enters added tokens, one list after the other, with their ids, and makes them findable.
-func (t *Tokenizer) addTokens(ids map[string]int64, patterns normalizer, lists ...[]addedToken) {
+// addTokens enters added tokens, one list after the other, with their ids, and makes them findable; normalized ones as
+// the normalizer n, if there is one, writes them.
+func (t *Tokenizer) addTokens(ids map[string]int64, n normalizer, lists ...[]addedToken) {
 	var special, plain []addedToken
 	isSpecial := map[string]bool{}
 	last := map[string]addedToken{}
@@ -242,7 +244,7 @@ func (t *Tokenizer) addTokens(ids map[string]int64, patterns normalizer, lists .
 		if isSpecial[a.Content] {
 			t.special[id] = true
 		}
-		// How it is searched is said by its last entry, whether it is by this one.
+		// Of several entries of a token, the last says how it is searched.
 		flags := last[a.Content]
 		m := addedMatch{id: int32(id), singleWord: flags.SingleWord, lstrip: flags.LStrip, rstrip: flags.RStrip}
 		if !a.Normalized {
@@ -250,8 +252,8 @@ func (t *Tokenizer) addTokens(ids map[string]int64, patterns normalizer, lists .
 			continue
 		}
 		pattern := text{b: []byte(a.Content)}
-		if patterns != nil {
-			pattern = patterns.normalize(newEncoder(t), pattern)
+		if n != nil {
+			pattern = n.normalize(newEncoder(t), pattern)
 		}
 		t.normalizedAdded.add(string(pattern.b), m)
 	}
