@@ -19,9 +19,6 @@ import (
 	"gopeft/train"
 )
 
-// version is set by the build.
-var version = "unknown"
-
 // Exit codes.
 const (
 	exitDone        = 0
@@ -53,7 +50,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}()
 	out := &output{to: stdout}
 	app := &cli.App{
-		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version,
+		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
 		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &train.UsageError{Err: err} },
