@@ -42,7 +42,7 @@ type health struct {
 }
 
 func doctor(c *cli.Context) error {
-	h := health{Gopeft: version, Go: runtime.Version(), Libtorch: bindings.Version(), LibtorchDir: bindings.LibraryFolder(), CXX11ABI: bindings.CXX11ABI(),
+	h := health{Gopeft: version(), Go: runtime.Version(), Libtorch: bindings.Version(), LibtorchDir: bindings.LibraryFolder(), CXX11ABI: bindings.CXX11ABI(),
 		CPU: bindings.CPUCapability(), BF16: cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16, Cores: runtime.NumCPU(), Missing: []string{}}
 	var err error
 	if h.Cache, err = fsutil.Home(); err != nil {

@@ -20,9 +20,6 @@ import (
 	"gopeft/train/run"
 )
 
-// version is set by the build.
-var version = "unknown"
-
 // Exit codes.
 const (
 	exitDone        = 0
@@ -54,7 +51,7 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	}()
 	out := &output{to: stdout}
 	app := &cli.App{
-		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version,
+		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
 		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &train.UsageError{Err: err} },

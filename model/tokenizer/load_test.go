@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gopeft/model/modeltest/realdata"
 )
 
 func TestLoadRejects(t *testing.T) {
@@ -167,7 +169,7 @@ func TestVocabTxtEqualsTokenizerJSON(t *testing.T) {
 
 func TestTokenizerModelEqualsTokenizerJSON(t *testing.T) {
 	for _, folder := range []string{"tokenizers/llama-2-32k", "models/llama-stories260k"} {
-		from, dir := shared(t, folder), t.TempDir()
+		from, dir := realdata.Shared(t, folder), t.TempDir()
 		for _, name := range []string{"tokenizer.model", "tokenizer_config.json"} {
 			data, err := os.ReadFile(filepath.Join(from, name))
 			if err != nil {
@@ -250,7 +252,7 @@ func TestGGUFEqualsTokenizerJSON(t *testing.T) {
 		}
 	})
 	t.Run("llama", func(t *testing.T) {
-		data, err := os.ReadFile(filepath.Join(shared(t, "tokenizers/llama-2-32k"), "tokenizer.model"))
+		data, err := os.ReadFile(filepath.Join(realdata.Shared(t, "tokenizers/llama-2-32k"), "tokenizer.model"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,8 @@
 
     # the committed fixtures; SHARED is the folder with tokenizers/ and models/
     python3 scripts/goldens/tokenizer.py fixtures model/tokenizer/testdata SHARED
+    # the committed recording of the tokenizer that the demo fetches
+    python3 scripts/goldens/tokenizer.py record "$GOPEFT_HOME/demo/minilm" model/tokenizer/testdata/minilm.golden.json.gz 110
     # a large recording of one tokenizer, to be compared by
     #   GOPEFT_TOKENIZER_RECORDING=OUT.json.gz go test -run Recording ./model/tokenizer/
     python3 scripts/goldens/tokenizer.py record TOKENIZER OUT.json.gz [COUNT [MORE_TEXT_FILES...]]
