@@ -29,23 +29,26 @@ files() { git ls-files -co --exclude-standard "$@"; }
 cpp-format() {
     local tool
     tool=$(from_pip clang-format 21.1.2)
-    files '*.cc' '*.c' '*.h' | xargs "$tool/clang_format/data/bin/clang-format" --dry-run --Werror
+    tool+=/clang_format/data/bin/clang-format
+    files '*.cc' '*.c' '*.h' | xargs "$tool" --dry-run --Werror || die "not formatted: $tool -i on the files above"
 }
 
 python-format() {
     local tool
-    tool=$(from_pip ruff 0.14.5)
-    "$tool/bin/ruff" format --quiet --no-cache --diff
-    "$tool/bin/ruff" check --quiet --no-cache
+    tool=$(from_pip ruff 0.14.5)/bin/ruff
+    "$tool" format --quiet --no-cache --diff || die "not formatted: $tool format"
+    "$tool" check --quiet --no-cache
 }
 
-# What go generate makes is what is there.
+# What go generate would write is what is there.
 generated() {
-    local made
+    local made command same=yes
     made=$(mktemp)
-    (cd bindings/csrc && sed -n 's|^//go:generate ||p' csrc.go | sed "s|-o [^ ]*|-o $made|" | bash -euo pipefail)
-    cmp "$made" bindings/csrc/calls.go || die "bindings/csrc/calls.go is not what its headers say: go generate ./bindings/csrc"
+    command=$(sed -n 's|^//go:generate ||p' bindings/csrc/csrc.go)
+    (cd bindings/csrc && ${command/calls.go/"$made"})
+    cmp "$made" bindings/csrc/calls.go || same=no
     rm "$made"
+    [[ $same == yes ]] || die "bindings/csrc/calls.go is not what its headers say: go generate ./bindings/csrc"
 }
 
 layers() { scripts/check-layers.sh; }
