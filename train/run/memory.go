@@ -23,7 +23,7 @@ type Memory struct {
 
 // String says it in one line.
 func (m Memory) String() string {
-	return fmt.Sprintf("%.0f MiB (%s): weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, runtime %.0f",
+	return fmt.Sprintf("%.0f MiB (most in %s): weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, runtime %.0f",
 		m.Total, m.Phase, m.Weights, m.Gradients, m.Optimizer, m.Activations, m.Runtime)
 }
 
