@@ -49,20 +49,25 @@ func mergeCommand() *cli.Command {
 }
 
 // dialects are what convert writes.
-var dialects = []string{string(peft.DialectPeft), string(peft.DialectHub), string(peft.DialectLitLLaMA), string(peft.DialectLLaMAFile)}
+func dialects() (names []string) {
+	for _, d := range peft.Dialects() {
+		names = append(names, string(d))
+	}
+	return names
+}
 
 func convertCommand() *cli.Command {
 	return &cli.Command{
 		Name: "convert", Usage: "write an adapter in the files of another library",
 		Flags: slices.Concat(foldFlags(), []cli.Flag{
-			&cli.StringFlag{Name: "to", Usage: strings.Join(dialects, ", ")},
+			&cli.StringFlag{Name: "to", Usage: strings.Join(dialects(), ", ")},
 			&cli.IntFlag{Name: "adapter-length", Usage: "length of the prompts in a checkpoint of LLaMA-Adapter, where its shapes do not tell", DefaultText: "told by the file"},
 			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.00001"},
 		}, uiFlags()),
 		Action: func(c *cli.Context) error {
 			to := c.String("to")
-			if !slices.Contains(dialects, to) {
-				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects, ", "))}
+			if !slices.Contains(dialects(), to) {
+				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects(), ", "))}
 			}
 			length := c.Int("adapter-length")
 			if c.IsSet("adapter-length") && length < 1 {
