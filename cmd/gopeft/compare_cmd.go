@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"gopkg.in/yaml.v3"
 
 	"gopeft/train"
 	"gopeft/train/report"
@@ -25,7 +27,8 @@ import (
 func compareCommand() *cli.Command {
 	return &cli.Command{
 		Name: "compare", Usage: "train a model with several methods and put the results side by side",
-		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(run.CompareMethods(), ", ")}},
+		Flags: slices.Concat(
+			inGroup(groupModel, &cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(run.CompareMethods(), ", "), DefaultText: "all"}),
 			configFlags("method", "classifier"), outFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
 			cmp, err := readComparison(c)
@@ -99,15 +102,18 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		if err != nil {
 			return sum, err
 		}
-		file, err := os.CreateTemp("", "gopeft-*.yaml")
+		settings, err := yaml.Marshal(cfg)
 		if err != nil {
 			return sum, err
 		}
-		defer os.Remove(file.Name())
-		if err := errors.Join(file.Close(), run.WriteConfig(file.Name(), cfg)); err != nil {
+		// The settings go to the run by its standard input, and the reason of a failure comes back through a pipe: however
+		// either process ends, no file is left.
+		why, to, err := os.Pipe()
+		if err != nil {
 			return sum, err
 		}
-		args := []string{"train", "--config", file.Name(), "--json"}
+		defer why.Close()
+		args := []string{"train", "--config", "/dev/stdin", "--error-file", "/dev/fd/3", "--json"} // 3 is the first of ExtraFiles
 		switch mode {
 		case run.Overwrite:
 			args = append(args, "--overwrite")
@@ -119,10 +125,9 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 				args = append(args, "--"+flag)
 			}
 		}
-		failure := file.Name() + ".error"
-		defer os.Remove(failure)
 		var out bytes.Buffer
-		cmd := exec.CommandContext(ctx, self, append(args, "--error-file", failure)...)
+		cmd := exec.CommandContext(ctx, self, args...)
+		cmd.Stdin, cmd.ExtraFiles = bytes.NewReader(settings), []*os.File{to}
 		cmd.Stdout, cmd.Stderr = &out, c.App.ErrWriter // a terminal stays one, for the progress bar
 		// Told to stop, it writes its checkpoint and ends by itself.
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
@@ -132,17 +137,21 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		defer runtime.UnlockOSThread()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		cmd.WaitDelay = 2 * time.Minute
-		if err := cmd.Run(); err != nil {
-			return sum, childError(err, failure)
+		err = cmd.Start()
+		if closed := to.Close(); err != nil || closed != nil {
+			return sum, errors.Join(err, closed)
 		}
-		return sum, json.Unmarshal(out.Bytes(), &sum)
+		line, readErr := io.ReadAll(why) // ends with the run, which holds the other end
+		if err := cmd.Wait(); err != nil {
+			return sum, childError(err, line)
+		}
+		return sum, errors.Join(readErr, json.Unmarshal(out.Bytes(), &sum))
 	}
 }
 
-// childError is why a run in a process of its own failed: what it has left in a file, or how it ended.
-func childError(err error, file string) error {
-	line, readErr := os.ReadFile(file)
-	if readErr != nil || len(line) == 0 {
+// childError is why a run in a process of its own failed: the line it has sent, or how it ended.
+func childError(err error, line []byte) error {
+	if len(line) == 0 {
 		return fmt.Errorf("its run failed (%w)", err)
 	}
 	failed := errors.New(string(line))

@@ -21,11 +21,11 @@ import (
 func embedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "embed", Usage: "write one feature vector per text to a .npy or .safetensors file",
-		Flags: slices.Concat(modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{
+		Flags: slices.Concat(modelFlags(), adapterFlag(), dataFlags(), lengthFlag(), inGroup(groupOutput,
 			&cli.StringFlag{Name: "pool", Value: "cls", Usage: "cls (first token) or mean (over the tokens)"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale every vector to length 1"},
 			&cli.StringFlag{Name: "out", Usage: "file to write: .npy or .safetensors"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: embed,
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/metrics"
@@ -21,15 +20,18 @@ import (
 func evalCommand() *cli.Command {
 	return &cli.Command{
 		Name: "eval", Usage: "score a model or adapter on labelled data",
-		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}},
-			modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{
-				&cli.StringFlag{Name: "per-row", Usage: "write a JSONL file with each row's nll and tokens, or its label, prediction and logits"},
+		Flags: slices.Concat(
+			inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}),
+			modelFlags(), adapterFlag(), dataFlags(), lengthFlag(),
+			inGroup(groupData,
 				&cli.StringFlag{Name: "template", Usage: "causal: prompt and answer from columns, e.g. '{question} -> {answer}'", DefaultText: "the run's"},
-				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only"},
+				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only; --mask-prompt=false scores the prompt too"}),
+			inGroup(groupDecoding,
 				&cli.StringFlag{Name: "match", Usage: "causal: let the model answer, and compare what this regular expression (or its group) finds first, e.g. '#### (-?[0-9,]+)'"},
-				&cli.IntFlag{Name: "max-new-tokens", Value: 256, Usage: "of --match: length of an answer at most"},
-				&cli.StringSliceFlag{Name: "stop", Usage: "of --match: end an answer at this text"},
-			}, uiFlags()),
+				&cli.IntFlag{Name: "max-new-tokens", Value: 256, Usage: "of --match: most tokens of an answer"},
+				&cli.StringSliceFlag{Name: "stop", Usage: "of --match: end an answer at this text; may be given more than once"}),
+			inGroup(groupOutput, &cli.StringFlag{Name: "per-row", Usage: "JSONL file to write with each row's nll and tokens, or its label, prediction and logits"}),
+			uiFlags()),
 		Action: eval,
 	}
 }
@@ -71,7 +73,7 @@ func eval(c *cli.Context) error {
 		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
 	if path := c.String("per-row"); path != "" {
-		return fsutil.WriteFile(path, to)
+		return writeFile(path, to)
 	}
 	return to(io.Discard)
 }

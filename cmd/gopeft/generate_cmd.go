@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"
@@ -24,36 +23,39 @@ import (
 func generateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "generate", Usage: "continue prompts with a language model: as it is written for one, JSONL for many",
-		Flags: slices.Concat([]cli.Flag{
+		Flags: slices.Concat(inGroup(groupModel,
 			&cli.StringFlag{Name: "model", Usage: "model folder, GGUF file, the folder of a run, or a name on the hub"},
-			adaptersFlag(),
+			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights: fp32, bf16 or fp16"},
+		), adaptersFlag(), inGroup(groupPrompts,
 			&cli.StringFlag{Name: "prompt", Usage: "text to continue"},
 			&cli.StringFlag{Name: "prompts", Usage: "data file of prompts (prompt, instruction, text, messages or input_ids per row); - is standard input"},
 			&cli.StringFlag{Name: "template", Usage: "prompts from columns as in training, e.g. '{question} -> {answer}'; or alpaca for the Alpaca prompt"},
 			&cli.StringFlag{Name: "text-column", Usage: "column with the prompt", DefaultText: "guessed"},
 			&cli.StringFlag{Name: "format", Usage: "of --prompts: csv, tsv, jsonl, json, parquet or text", DefaultText: "by name and content"},
-			&cli.IntFlag{Name: "limit", Usage: "read the first N prompts only", DefaultText: "-"},
+			&cli.IntFlag{Name: "limit", Usage: "read the first N prompts only"},
 			&cli.BoolFlag{Name: "chat", Usage: "ask through the model's chat template"},
 			&cli.StringFlag{Name: "system", Usage: "with --chat: the system message"},
+			&cli.BoolFlag{Name: "literal", Usage: "read marks such as <|name|> that are no tokens of the model as plain text"},
+		), inGroup(groupDecoding,
 			&cli.IntFlag{Name: "max-new-tokens", Value: 128, Usage: "new tokens at most; 0: as many as the model's context holds"},
 			&cli.Float64Flag{Name: "temperature", Usage: "divides the scores before drawing; 0: always the most probable token", DefaultText: "the model's own, else 0; 1 if another way to draw is set"},
 			&cli.IntFlag{Name: "top-k", Usage: "draw from the k most probable tokens", DefaultText: "all"},
 			&cli.Float64Flag{Name: "top-p", Usage: "draw from the fewest tokens that hold this much probability", DefaultText: "1"},
-			&cli.Float64Flag{Name: "min-p", Usage: "drop tokens less probable than this share of the most probable one's", DefaultText: "0"},
-			&cli.Float64Flag{Name: "repetition-penalty", Usage: "make tokens that are already there less probable", DefaultText: "1"},
+			&cli.Float64Flag{Name: "min-p", Usage: "drop tokens less probable than this share of the most probable one's", DefaultText: "none is dropped"},
+			&cli.Float64Flag{Name: "repetition-penalty", Usage: "above 1: make tokens that are already there less probable", DefaultText: "1"},
 			&cli.Uint64Flag{Name: "seed", Value: 42, Usage: "seed of the draws"},
 			&cli.StringSliceFlag{Name: "stop", Usage: `end at this text (\n is a line's end); may be given more than once`},
-			&cli.BoolFlag{Name: "literal", Usage: "read marks such as <|name|> that are no tokens of the model as plain text"},
-			&cli.BoolFlag{Name: "echo", Usage: "print the prompt too"},
-			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights: fp32, bf16 or fp16"},
+		), inGroup(groupMachine,
 			&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 			&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 			&cli.IntFlag{Name: "batch-size", Value: 16, Usage: "prompts continued at once"},
+		), inGroup(groupOutput,
+			&cli.BoolFlag{Name: "echo", Usage: "print the prompt too"},
 			&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
-				return fsutil.WriteFile(out, func(w io.Writer) error { return generateTo(c, w) })
+				return writeFile(out, func(w io.Writer) error { return generateTo(c, w) })
 			}
 			return generateTo(c, c.App.Writer)
 		},
@@ -72,13 +74,13 @@ func resolve(c *cli.Context) (infer.Source, error) {
 }
 
 // adapterFlag is --adapter where one may be given.
-func adapterFlag() cli.Flag {
-	return &cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"}
+func adapterFlag() []cli.Flag {
+	return inGroup(groupModel, &cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"})
 }
 
 // adaptersFlag is --adapter where several may be given.
-func adaptersFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; named (NAME=PATH) or given more than once, rows choose by their adapter column (none: the bare model)"}
+func adaptersFlag() []cli.Flag {
+	return inGroup(groupModel, &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; if named (NAME=PATH) or given more than once, rows choose by their adapter column (none: the bare model)"})
 }
 
 func generateTo(c *cli.Context, w io.Writer) error {

@@ -24,24 +24,26 @@ import (
 func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name: "inspect", Usage: "show a model's, an adapter's or a method's parameters and what training would take",
-		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
-			adapterFlag(),
-			&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
-			&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
-			&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"},
-			&cli.BoolFlag{Name: "layers", Usage: "list every parameter"},
-		}, chosenFlags("batch-size", "max-length", "optimizer", "momentum", "weight-decay", "amp", "checkpoint-activations", "no-train-eval"), peftFlags(), uiFlags()),
+		Flags: slices.Concat(inGroup(groupModel,
+			&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"}),
+			adapterFlag(), inGroup(groupModel,
+				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
+				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
+				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
+			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
+			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),
+			peftFlags(), uiFlags()),
 		Action: inspect,
 	}
 }
 
 // peftFlags are the settings of the methods.
 func peftFlags() []cli.Flag {
-	var flags []cli.Flag
-	var o peft.Options
-	run.Fields(reflect.ValueOf(&o).Elem(), func(_, key, usage string, v reflect.Value) { flags = append(flags, flagOf(key, usage, v)) })
-	return flags
+	var settings struct {
+		Peft peft.Options `yaml:",inline" group:"methods"` // as run.Config has them
+	}
+	return settingFlags(reflect.ValueOf(&settings).Elem())
 }
 
 // inspected is what inspect prints.

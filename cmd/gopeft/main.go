@@ -52,13 +52,13 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	out := &output{to: stdout}
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
-		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, Suggest: true, DisableSliceFlagSeparator: true,
+		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &train.UsageError{Err: err} },
+		OnUsageError:   func(c *cli.Context, err error, _ bool) error { return usageError(c.Command, err) },
 		Commands:       commands(),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return &train.UsageError{Err: fmt.Errorf("%q is not a command; `gopeft --help` lists them", c.Args().First())}
+				return noCommand(c.Args().First())
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -70,6 +70,7 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		if !own {
 			command.Flags = append(command.Flags, configFlag())
 		}
+		command.CustomHelpTemplate = helpText(command)
 		command.Before = func(c *cli.Context) error {
 			if err := refuseArguments(command, c); err != nil {
 				return err

@@ -18,7 +18,7 @@ func trainCommand() *cli.Command {
 	return &cli.Command{
 		Name: "train", Usage: "fine-tune a model with one method",
 		Flags: slices.Concat(configFlags(), outFlags(), uiFlags(),
-			[]cli.Flag{&cli.StringFlag{Name: "error-file", Hidden: true, Usage: "of a comparison: where to leave the reason of a failure"}}),
+			[]cli.Flag{&cli.StringFlag{Name: "error-file", Hidden: true, Usage: "of a comparison: where to write the reason of a failure"}}),
 		Action: func(c *cli.Context) error {
 			err := trainOne(c)
 			if path := c.String("error-file"); path != "" && err != nil {

@@ -48,7 +48,7 @@ type OutputSettings struct {
 	Checkpoints int    `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
 	NoTrainEval bool   `yaml:"no-train-eval" usage:"do not score the training data at the end"`
 	TensorBoard bool   `yaml:"tensorboard" usage:"write TensorBoard events too"`
-	Out         string `yaml:"out" usage:"folder of the run"`
+	Out         string `yaml:"out" usage:"folder of the run (default: runs/METHOD, of a comparison runs/compare)"`
 }
 
 // Defaults is the configuration of a run that sets nothing.
