@@ -168,7 +168,7 @@ func (a *llamaAdapter) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error)
 	case a.prompts(len(x.Blocks)) > 0:
 		return nil, errors.New(ownSoftmax + " (train with adapter-layers -1 to do without prompts)")
 	case x.Param(x.Info.LMHead+affineBias) != nil:
-		return nil, errors.New("its bias on the language-model head has no place in a LLaMA checkpoint (train with skip-lm-head)")
+		return nil, errors.New("its bias on the language-model head has no place in a checkpoint (train with skip-lm-head)")
 	}
 	var out []Merged
 	for _, t := range x.AllTargets() {
