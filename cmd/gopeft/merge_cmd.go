@@ -52,13 +52,18 @@ func mergeCommand() *cli.Command {
 }
 
 // dialects are what convert writes.
-var dialects = []string{string(peft.DialectPeft), string(peft.DialectHub), string(peft.DialectLitLLaMA), string(peft.DialectLLaMAFile)}
+func dialects() (names []string) {
+	for _, d := range peft.Dialects() {
+		names = append(names, string(d))
+	}
+	return names
+}
 
 func convertCommand() *cli.Command {
 	return &cli.Command{
 		Name: "convert", Usage: "write an adapter in the files of another library",
 		Flags: slices.Concat(foldFlags(), inGroup(groupOutput,
-			&cli.StringFlag{Name: "to", Usage: "whose files to write: " + strings.Join(dialects, ", ")},
+			&cli.StringFlag{Name: "to", Usage: "whose files to write: " + strings.Join(dialects(), ", ")},
 		), inGroup(groupModel,
 			&cli.IntFlag{Name: "adapter-length", Usage: "length of the prompts in a checkpoint of LLaMA-Adapter, where its shapes do not tell", DefaultText: "told by the file"},
 		), inGroup(groupCheck,
@@ -67,10 +72,10 @@ func convertCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			to := c.String("to")
 			if to == "" {
-				return train.Usage("--to is missing: one of %s", strings.Join(dialects, ", "))
+				return train.Usage("--to is missing: one of %s", strings.Join(dialects(), ", "))
 			}
-			if !slices.Contains(dialects, to) {
-				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects, ", "))}
+			if !slices.Contains(dialects(), to) {
+				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects(), ", "))}
 			}
 			length := c.Int("adapter-length")
 			if c.IsSet("adapter-length") && length < 1 {

@@ -72,7 +72,7 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 	if err != nil {
 		return r, err
 	}
-	if ok, reason := peft.Mergeable(info.Method); !ok {
+	if ok, reason := src.Methods.Mergeable(info.Method); !ok {
 		return r, fmt.Errorf("%s cannot be merged: %s", info.Method, reason)
 	}
 	dtype, err := parseDType(o.DType)
@@ -121,7 +121,7 @@ func adapterOf(src Source) (peft.Info, error) {
 	case src.Adapter == "":
 		return peft.Info{}, fmt.Errorf("%s is a whole model: there is no adapter; give one with --adapter", src.Model)
 	}
-	return peft.Probe(src.Adapter)
+	return src.Methods.Probe(src.Adapter)
 }
 
 // merge loads the model with the adapter and folds it, and gives the outputs as they were before. r is left with the
@@ -170,7 +170,7 @@ func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o peft.LoadO
 	if err != nil {
 		return nil, nil, err
 	}
-	method, err := peft.LoadWith(s, src.Adapter, m, o)
+	method, err := src.Methods.LoadWith(s, src.Adapter, m, o)
 	if err != nil {
 		return nil, nil, errors.Join(err, m.Close())
 	}
@@ -221,10 +221,10 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		return r, err
 	}
 	into := func(path string) error {
-		if err := peft.ConvertWith(s, src.Adapter, path, d, m, o.Load); err != nil {
+		if err := src.Methods.Convert(s, src.Adapter, path, d, m, o.Load); err != nil {
 			return err
 		}
-		method, err := peft.Load(s, path, m)
+		method, err := src.Methods.Load(s, path, m)
 		if err != nil {
 			return fmt.Errorf("reading back what was written: %w", err)
 		}
@@ -236,7 +236,7 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		return r.compare(before, after)
 	}
 	write := writeThrough
-	if d == peft.DialectPeft || d == peft.DialectHub {
+	if !d.IsFile() {
 		write = fsutil.WriteDir
 	}
 	err = writeOut(o.Out, write, into)

@@ -11,7 +11,6 @@ import (
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/tokenizer"
-	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/data"
@@ -58,7 +57,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	}
 	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
 	if path := src.firstAdapter(); path != "" {
-		info, err := peft.Probe(path)
+		info, err := src.Methods.Probe(path)
 		if err != nil {
 			return p, err
 		}

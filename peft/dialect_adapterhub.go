@@ -14,8 +14,13 @@ import (
 	"gopeft/model/hf/files"
 )
 
-// Folders of AdapterHub's adapters library: adapter_config.json with adapter.safetensors or
+// adapterHub is a folder of AdapterHub's adapters library: adapter_config.json with adapter.safetensors or
 // pytorch_adapter.bin, and head_config.json with model_head.safetensors or pytorch_model_head.bin.
+type adapterHub struct{}
+
+func (adapterHub) recognises(f *adapterFiles) bool { return f.config != nil && !hfPeft{}.recognises(f) }
+
+func (adapterHub) keeps(*method, model.Model) bool { return true }
 
 // Folders are written with .bin files, which are what the library looks for unless told otherwise.
 const (
@@ -71,10 +76,10 @@ type hubHeadConfig struct {
 	Label2ID map[string]int `json:"label2id"`
 }
 
-func openHub(f *folder, raw []byte) error {
+func (adapterHub) read(f *adapterFiles) error {
 	where := func(err error) error { return fmt.Errorf("%s/adapter_config.json: %w", f.Path, err) }
 	var c hubConfig
-	if err := json.Unmarshal(raw, &c); err != nil {
+	if err := json.Unmarshal(f.config, &c); err != nil {
 		return where(err)
 	}
 	if len(c.Config) == 0 || string(c.Config) == "null" {
@@ -88,7 +93,7 @@ func openHub(f *folder, raw []byte) error {
 	if f.Base == "" {
 		f.Base = c.ModelName
 	}
-	method, err := hubSettings(c.Config)
+	settings, err := hubSettings(c.Config)
 	if err != nil {
 		return where(err)
 	}
@@ -101,34 +106,32 @@ func openHub(f *folder, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	var tech technique
-	if method.Architecture == "prefix_tuning" {
+	var b *bottleneck
+	if settings.Architecture == "prefix_tuning" {
 		f.Method = "prefix"
-		f.Options.VirtualTokens, f.Options.PrefixProjection = method.Length, !method.Flat
-		f.Options.PrefixHidden = method.Bottleneck
+		f.Options.VirtualTokens, f.Options.PrefixProjection = settings.Length, !settings.Flat
+		f.Options.PrefixHidden = settings.Bottleneck
 		f.Options.Init = ""
-	} else if tech, err = f.hubBottleneck(method, archive); err != nil {
+	} else if b, err = f.hubBottleneck(settings, archive); err != nil {
 		return where(err)
 	}
-	f.prepare = func(m model.Model, o *Options) (technique, error) {
-		if c.HiddenSize != m.Info().Hidden {
-			return nil, fmt.Errorf("the adapter was trained on a model with hidden size %d, this one has %d", c.HiddenSize, m.Info().Hidden)
+	f.prepare = func(m model.Model, o *Options) (Tuner, error) {
+		i := m.Info()
+		if c.HiddenSize != i.Hidden {
+			return nil, fmt.Errorf("the adapter was trained on a model with hidden size %d, this one has %d", c.HiddenSize, i.Hidden)
 		}
-		if f.Method == "prefix" && m.Info().KVHeads*m.Info().HeadDim != m.Info().Hidden {
+		if b == nil && i.KVHeads*i.HeadDim != i.Hidden {
 			return nil, errors.New("AdapterHub's prefixes need as many key/value heads as heads")
 		}
-		final := *o
-		if err := final.complete(f.Method); err != nil {
-			return nil, err
+		final, err := f.complete(*o)
+		if b == nil {
+			return &prefix{o: final, uncounted: i.Rotary}, err // the library does not count a prefix's positions
 		}
-		if b, ok := tech.(*bottleneck); ok {
-			b.o = final
-			return b, nil
-		}
-		return &prefix{o: final, uncounted: m.Info().Family == "llama"}, nil
+		b.o = final
+		return b, err
 	}
-	f.values = func(s *bindings.Scope, m model.Model, a *adapter, specs []spec) (given, error) {
-		return f.hubValues(s, m, a, specs, archive, h)
+	f.values = func(s *bindings.Scope, m model.Model, a *method, added []NewParam) (storedValues, error) {
+		return f.hubValues(s, m, a, added, archive, h)
 	}
 	return nil
 }
@@ -182,14 +185,14 @@ func hubSettings(raw json.RawMessage) (hubMethod, error) {
 	return c, nil
 }
 
-// hubBottleneck is the technique of a folder with bottleneck adapters.
-func (f *folder) hubBottleneck(c hubMethod, archive files.Archive) (technique, error) {
-	b := &bottleneck{where: &placement{c.MHAdapter, c.OutputAdapter, c.OriginalLNBefore}}
+// hubBottleneck is the tuner of a folder with bottleneck adapters.
+func (f *adapterFiles) hubBottleneck(c hubMethod, archive files.Archive) (*bottleneck, error) {
+	b := &bottleneck{place: placement{c.MHAdapter, c.OutputAdapter, c.OriginalLNBefore}, scaling: 1}
 	switch {
 	case c.MHAdapter:
 		f.Method = "houlsby"
 	case c.OutputAdapter:
-		f.Method, b.pfeiffer = "pfeiffer", true
+		f.Method = "pfeiffer"
 	default:
 		return nil, errors.New("config: neither mh_adapter nor output_adapter is set")
 	}
@@ -197,6 +200,9 @@ func (f *folder) hubBottleneck(c hubMethod, archive files.Archive) (technique, e
 		if err := json.Unmarshal(c.Scaling, &b.scaling); err != nil {
 			return nil, fmt.Errorf("config: scaling %s is not supported (a number)", c.Scaling)
 		}
+	}
+	if b.scaling == 0 {
+		b.scaling = 1
 	}
 	if _, err := activation(c.NonLinearity); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -222,7 +228,7 @@ type hubHeadFile struct {
 	act      string
 }
 
-func (f *folder) openHubHead() (*hubHeadFile, error) {
+func (f *adapterFiles) openHubHead() (*hubHeadFile, error) {
 	path := filepath.Join(f.Path, "head_config.json")
 	raw, err := hf.ReadJSON(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -314,24 +320,25 @@ func hubKey(adapter, name string) string {
 // prefixKeys are the names of a part of a prefix: one for every block, and the pool they share.
 func prefixKeys(m model.Model, adapter, part string) []string {
 	place := "self" // what the library calls the place of a prefix in its class for the model
-	if m.Info().Family == "llama" {
+	if m.Info().Decoder {
 		place = "self_prefix"
 	}
+	structure := structureOf(m)
 	var keys []string
-	for _, b := range m.Hooks().Blocks {
-		keys = append(keys, fmt.Sprintf("%s.prefix_tuning.pool.prefix_tunings.%s.%s.%s", attention(b), adapter, place, part))
+	for _, b := range structure.Blocks {
+		keys = append(keys, fmt.Sprintf("%s.prefix_tuning.pool.prefix_tunings.%s.%s.%s", structure.attention(b), adapter, place, part))
 	}
-	top, _, _ := strings.Cut(m.Hooks().Blocks[0].Name, ".")
+	top, _, _ := strings.Cut(m.Info().Blocks, ".")
 	return append(keys, fmt.Sprintf("%s.prefix_tuning.prefix_tunings.%s.%s.%s", top, adapter, place, part))
 }
 
-func (f *folder) hubValues(s *bindings.Scope, m model.Model, a *adapter, specs []spec, archive files.Archive, h *hubHeadFile) (given, error) {
-	g := given{own: map[string]bindings.Tensor{}, model: map[string]bindings.Tensor{}}
+func (f *adapterFiles) hubValues(s *bindings.Scope, m model.Model, a *method, added []NewParam, archive files.Archive, h *hubHeadFile) (storedValues, error) {
+	g := newStoredValues()
 	adapterName, path := f.Options.AdapterName, archiveName(f.Path, archive)
 	switch {
 	case f.Method == "prefix" && f.Options.PrefixProjection:
 		rename := map[string]string{projEmbedding: "wte.weight", projIn + ".weight": "control_trans.0.weight", projIn + ".bias": "control_trans.0.bias"}
-		err := splitProjection(s, path, archive, specs, g, "control_trans.2", func(name string) []string {
+		err := splitProjection(s, path, archive, added, g, "control_trans.2", func(name string) []string {
 			if hub, ok := rename[name]; ok {
 				name = hub
 			}
@@ -341,23 +348,23 @@ func (f *folder) hubValues(s *bindings.Scope, m model.Model, a *adapter, specs [
 			return g, err
 		}
 	case f.Method == "prefix":
-		shape := specs[0].shape
+		shape := added[0].Shape
 		ts, err := pick(s, path, archive, []want{{prefixKeys(m, adapterName, "control_trans"), []int64{shape[0] * shape[1]}, false}}, nil)
 		if err != nil {
 			return g, err
 		}
 		g.own[promptName] = s.Reshape(ts[0], shape...)
 	default:
-		wants := make([]want, len(specs))
-		for i, sp := range specs {
-			wants[i] = want{[]string{hubKey(adapterName, sp.name)}, sp.shape, false}
+		wants := make([]want, len(added))
+		for i, n := range added {
+			wants[i] = want{[]string{hubKey(adapterName, n.Name)}, n.Shape, false}
 		}
 		ts, err := pick(s, path, archive, wants, nil)
 		if err != nil {
 			return g, err
 		}
-		for i, sp := range specs {
-			g.own[sp.name] = ts[i]
+		for i, n := range added {
+			g.own[n.Name] = ts[i]
 		}
 	}
 	if err := f.hubExtra(s, m, a, g); err != nil {
@@ -381,11 +388,11 @@ func (f *folder) hubValues(s *bindings.Scope, m model.Model, a *adapter, specs [
 }
 
 // hubExtra reads the parameters of the model that were trained beside the adapter.
-func (f *folder) hubExtra(s *bindings.Scope, m model.Model, a *adapter, g given) error {
+func (f *adapterFiles) hubExtra(s *bindings.Scope, m model.Model, a *method, g storedValues) error {
 	var names []string
 	var wants []want
 	for _, p := range m.Params().All() {
-		if !isHead(m, p.Name) && a.trains(m, p.Name) {
+		if !isHead(m, p.Name) && a.trains(m, p) {
 			names = append(names, p.Name)
 			wants = append(wants, want{[]string{p.Name}, p.T.Shape(), false})
 		}

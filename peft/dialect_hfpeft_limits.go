@@ -11,36 +11,19 @@ import (
 	"gopeft/model/hf"
 )
 
-// Convert reads the adapter at src, which belongs to m, and writes it to dst (a folder, or a file for the
-// dialects of checkpoint files) in another dialect. Where the other library cannot hold or compute the same,
-// the error says why and nothing is written.
-func Convert(s *bindings.Scope, src, dst string, d Dialect, m model.Model) error {
-	return ConvertWith(s, src, dst, d, m, LoadOptions{})
-}
-
-// ConvertWith is Convert with options for reading src.
-func ConvertWith(s *bindings.Scope, src, dst string, d Dialect, m model.Model, o LoadOptions) error {
-	method, err := LoadWith(s, src, m, o)
-	if err != nil {
-		return err
-	}
-	defer method.Close()
-	return method.(*adapter).saveAs(s, dst, m, d, true)
-}
-
 // foreign says why the peft library could not use the method or would compute something else, if so.
-func (a *adapter) foreign(m model.Model) error {
-	i := m.Info()
-	switch a.name {
-	case "bitfit", "llama-adapter-v2":
+func (a *method) foreign(m model.Model) error {
+	if !slices.Contains(a.definition.Dialects, DialectPeft) {
 		return errors.New("peft has no such method")
+	}
+	switch a.Name() {
 	case "prefix":
-		if i.Family == "distilbert" {
+		if !m.Info().Decoder {
 			return errors.New("peft has no prefix tuning for DistilBERT")
 		}
 	case "prompt":
 		reads, token := "the first virtual token", "[CLS]"
-		if i.Family == "llama" {
+		if m.Info().Decoder {
 			reads, token = "the last position, padding or not", "the last token of the text"
 		}
 		if len(m.Labels()) > 0 && !a.o.PeftCompat {
@@ -49,16 +32,16 @@ func (a *adapter) foreign(m model.Model) error {
 	case "llama-adapter":
 		return a.foreignAdaption(m)
 	case "lora", "dora", "ia3":
-		if a.name != "ia3" && a.peftBias(m) != "none" {
+		if a.Name() != "ia3" && a.hfBias(m) != "none" {
 			return nil
 		}
-		adapted, err := outlineOf(m).targets(a.o.Targets)
+		adapted, err := structureOf(m).Targets(a.o.Targets...)
 		if err != nil {
 			return err
 		}
 		for _, t := range adapted {
-			if slices.ContainsFunc(a.beside(m), func(name string) bool { return strings.HasPrefix(name, t.name+".") }) {
-				return fmt.Errorf("peft either adapts a module or trains its own weights, and here %s has both", t.name)
+			if slices.ContainsFunc(a.beside(m), func(name string) bool { return strings.HasPrefix(name, t.Name+".") }) {
+				return fmt.Errorf("peft either adapts a module or trains its own weights, and here %s has both", t.Name)
 			}
 		}
 	}
@@ -74,7 +57,7 @@ func modelType(m model.Model) string {
 }
 
 // foreignAdaption says why peft's adaption prompts do not compute the LLaMA-Adapter, apart from its gates.
-func (a *adapter) foreignAdaption(m model.Model) error {
+func (a *method) foreignAdaption(m model.Model) error {
 	i, kind := m.Info(), modelType(m)
 	if kind != "llama" && kind != "mistral" {
 		return fmt.Errorf("peft has no adaption prompts for %s", kind)
@@ -93,19 +76,8 @@ func (a *adapter) foreignAdaption(m model.Model) error {
 	return nil
 }
 
-// beside are the names of the model's parameters that were trained too, head apart.
-func (a *adapter) beside(m model.Model) []string {
-	var names []string
-	for _, t := range a.tuned {
-		if !isHead(m, t.p.Name) {
-			names = append(names, t.p.Name)
-		}
-	}
-	return names
-}
-
 // layerGates gives every gate as the one number per layer that peft has, acting without tanh.
-func (a *adapter) layerGates(s *bindings.Scope) ([]bindings.Tensor, error) {
+func (a *method) layerGates(s *bindings.Scope) ([]bindings.Tensor, error) {
 	gates, err := a.gates(s, false)
 	if err != nil {
 		return nil, err

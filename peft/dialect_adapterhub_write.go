@@ -13,8 +13,7 @@ import (
 	"gopeft/model/hf"
 )
 
-// saveHub writes an AdapterHub folder; portable, one that adapters itself computes the same from.
-func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable bool) error {
+func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model, portable bool) error {
 	i := m.Info()
 	config, err := a.hubConfig(i)
 	if err != nil {
@@ -46,7 +45,7 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 		return c
 	}
 	turn := 0 // of keys, for the library does not count a prefix's positions
-	if i.Family == "llama" && !a.uncounted() {
+	if i.Rotary && !a.uncounted() {
 		turn = -a.o.VirtualTokens
 	}
 	return s.Run(func(s *bindings.Scope) error {
@@ -54,7 +53,7 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 		var ts, extra, head []hf.Named
 		var aliases []alias
 		switch {
-		case a.name == "prefix":
+		case a.Name() == "prefix":
 			part := func(n hf.Named) {
 				for _, key := range prefixKeys(m, name, n.Name) { // the blocks share one
 					aliases = append(aliases, alias{key, len(ts)})
@@ -85,9 +84,9 @@ func (a *adapter) saveHub(s *bindings.Scope, dir string, m model.Model, portable
 				ts = append(ts, hf.Named{Name: hubKey(name, p.Name), Tensor: p.T})
 			}
 		}
-		for _, t := range a.tuned {
-			n := hf.Named{Name: t.p.Name, Tensor: t.t}
-			if isHead(m, t.p.Name) {
+		for _, w := range a.weights {
+			n := hf.Named{Name: w.p.Name, Tensor: w.t}
+			if isHead(m, w.p.Name) {
 				head = append(head, n)
 			} else {
 				extra = append(extra, n)
@@ -121,13 +120,13 @@ var hubClasses = map[string]struct{ classifier, plain, flexible string }{
 }
 
 // hubHead is what head_config.json says of the head; a flexible one belongs to a class of its own.
-func (a *adapter) hubHead(flexible string) map[string]any {
+func (a *method) hubHead(flexible string) map[string]any {
 	ids := map[string]int{}
 	for id, label := range a.labels {
 		ids[label] = id
 	}
 	c := map[string]any{"config": nil, "name": nil, "num_labels": len(a.labels), "label2id": ids}
-	if w, ok := a.technique.(*withHead); ok {
+	if w, ok := a.tuner.(*headTuner); ok {
 		c["name"], c["model_class"] = w.head.flexible, flexible
 		c["config"] = map[string]any{
 			"head_type": "classification", "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
@@ -153,13 +152,9 @@ func saveTorch(s *bindings.Scope, path string, ts []hf.Named, names []alias) err
 const hubVersion = "adapters.1.0.0"
 
 // hubConfig is the method's settings as adapters writes them.
-func (a *adapter) hubConfig(i model.Info) (map[string]any, error) {
-	if b, ok := core(a.technique).(*bottleneck); ok {
-		p := b.place()
-		scaling := b.scaling
-		if scaling == 0 {
-			scaling = 1
-		}
+func (a *method) hubConfig(i model.Info) (map[string]any, error) {
+	if b, ok := a.ownTuner().(*bottleneck); ok {
+		p := b.place
 		width := float64(b.width(i.Hidden))
 		factor := float64(i.Hidden) / width
 		if math.Floor(float64(i.Hidden)/factor) != width || factor != math.Trunc(factor) {
@@ -168,13 +163,13 @@ func (a *adapter) hubConfig(i model.Info) (map[string]any, error) {
 		return map[string]any{
 			"mh_adapter": p.attn, "output_adapter": p.ffn, "original_ln_before": p.readJoin, "original_ln_after": true,
 			"ln_before": false, "ln_after": false, "residual_before_ln": true, "adapter_residual_before_ln": false,
-			"non_linearity": a.o.Activation, "reduction_factor": jsonFloat(factor), "scaling": jsonFloat(scaling), "is_parallel": false, "phm_layer": false,
+			"non_linearity": a.o.Activation, "reduction_factor": jsonFloat(factor), "scaling": jsonFloat(b.scaling), "is_parallel": false, "phm_layer": false,
 			"use_gating": false, "inv_adapter": nil, "inv_adapter_reduction_factor": nil, "leave_out": []int{}, "cross_adapter": false,
 			"init_weights": "bert", "dropout": jsonFloat(0), "stochastic_depth": jsonFloat(0),
 		}, nil
 	}
-	if a.name != "prefix" {
-		return nil, fmt.Errorf("it holds houlsby, pfeiffer and prefix; save %s as %s", a.name, DialectPeft)
+	if a.Name() != "prefix" {
+		return nil, fmt.Errorf("it holds houlsby, pfeiffer and prefix; save %s as %s", a.Name(), DialectPeft)
 	}
 	if i.KVHeads*i.HeadDim != i.Hidden {
 		return nil, errors.New("its prefixes need as many key/value heads as heads")

@@ -15,9 +15,14 @@ import (
 	"gopeft/model/hf/files"
 )
 
-// Checkpoint files of LLaMA-Adapter: those of lit-llama and litgpt, one prompt table and one gate per layer, no
-// activation on the gate; and those of the method's own repository, one table for all layers and gates through
+// checkpointFile is a checkpoint file of LLaMA-Adapter: of lit-llama and litgpt, one prompt table and one gate per
+// layer, no activation on the gate; or of the method's own repository, one table for all layers and gates through
 // tanh. Prompts enter through the block's own maps, so they are the same in every layout of rotary positions.
+type checkpointFile struct{ dialect Dialect }
+
+func (checkpointFile) recognises(f *adapterFiles) bool { return f.file }
+
+func (checkpointFile) keeps(*method, model.Model) bool { return true }
 
 const (
 	officialPrompts = "adapter_query.weight"
@@ -159,17 +164,17 @@ func (c *checkpoint) split(length int64) (order []int, _ int64, err error) {
 	return c.order[all-layers:], rows / layers, nil
 }
 
-func openCheckpoint(path string) (*folder, error) {
-	archive, err := files.Open(path)
+func (checkpointFile) read(f *adapterFiles) error {
+	archive, err := files.Open(f.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f := &folder{Info: Info{Path: path, Dialect: DialectLitLLaMA, Method: "llama-adapter"}}
 	f.close = append(f.close, archive)
 	c, err := layOut(archive)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+		return fmt.Errorf("%s: %w", f.Path, err)
 	}
+	f.Dialect, f.Method = DialectLitLLaMA, "llama-adapter"
 	f.Options.Gate = "head"
 	if c.table != nil {
 		f.Dialect, f.Options.GateTanh = DialectLLaMAFile, true
@@ -177,7 +182,7 @@ func openCheckpoint(path string) (*folder, error) {
 	if order, length, err := c.split(0); err == nil { // else the caller may know the length; see prepare
 		f.Options.AdapterLayers, f.Options.AdapterLength = len(order), int(length)
 	}
-	f.prepare = func(m model.Model, o *Options) (technique, error) {
+	f.prepare = func(m model.Model, o *Options) (Tuner, error) {
 		i, top := m.Info(), c.order[len(c.order)-1]
 		if int64(i.Hidden) != c.hidden {
 			return nil, fmt.Errorf("the adapter was trained on a model with hidden size %d, this one has %d", c.hidden, i.Hidden)
@@ -192,15 +197,15 @@ func openCheckpoint(path string) (*folder, error) {
 		o.AdapterLayers, o.AdapterLength = len(order), int(length)
 		return nil, nil
 	}
-	f.values = func(s *bindings.Scope, m model.Model, a *adapter, _ []spec) (given, error) {
-		return c.values(s, path, m, c.order[len(c.order)-a.o.AdapterLayers:], int64(a.o.AdapterLength))
+	f.values = func(s *bindings.Scope, m model.Model, a *method, _ []NewParam) (storedValues, error) {
+		return c.values(s, f.Path, m, c.order[len(c.order)-a.o.AdapterLayers:], int64(a.o.AdapterLength))
 	}
-	return f, nil
+	return nil
 }
 
 // values reads the prompts, of the given length, and gates of the layers in order.
-func (c *checkpoint) values(s *bindings.Scope, path string, m model.Model, order []int, length int64) (given, error) {
-	g := given{own: map[string]bindings.Tensor{}, model: map[string]bindings.Tensor{}}
+func (c *checkpoint) values(s *bindings.Scope, path string, m model.Model, order []int, length int64) (storedValues, error) {
+	g := newStoredValues()
 	var all bindings.Tensor
 	if c.table != nil {
 		var err error
@@ -208,9 +213,9 @@ func (c *checkpoint) values(s *bindings.Scope, path string, m model.Model, order
 			return g, err
 		}
 	}
-	heads := int64(m.Info().Heads)
+	structure, heads := structureOf(m), int64(m.Info().Heads)
 	for n, i := range order {
-		name := attention(m.Hooks().Blocks[i])
+		name := structure.attention(structure.Blocks[i])
 		var prompt bindings.Tensor
 		if c.table != nil {
 			prompt = s.Narrow(all, 0, int64(n)*length, length)
@@ -237,31 +242,29 @@ func (c *checkpoint) values(s *bindings.Scope, path string, m model.Model, order
 	return g, nil
 }
 
-// saveCheckpoint writes the checkpoint file dir of lit-llama or of LLaMA-Adapter's repository.
-func (a *adapter) saveCheckpoint(s *bindings.Scope, path string, m model.Model, d Dialect) error {
-	i := m.Info()
+func (c checkpointFile) write(s *bindings.Scope, a *method, path string, m model.Model, _ bool) error {
+	i, official := m.Info(), c.dialect == DialectLLaMAFile
 	switch {
-	case d != DialectLitLLaMA && d != DialectLLaMAFile:
-		return fmt.Errorf("dialect %q is not known (%s, %s, %s, %s)", d, DialectPeft, DialectHub, DialectLitLLaMA, DialectLLaMAFile)
-	case a.name != "llama-adapter":
+	case a.Name() != "llama-adapter":
 		return errors.New("such a file holds llama-adapter only")
-	case i.Family != "llama" || len(m.Labels()) > 0:
+	case !i.Decoder || len(m.Labels()) > 0:
 		return errors.New("such a file belongs to a LLaMA language model")
 	case len(a.beside(m)) > 0:
 		return fmt.Errorf("such a file has no place for the model's own weights that were trained too (%s)", hf.List(a.beside(m)))
 	}
 	return s.Run(func(s *bindings.Scope) error {
-		gates, err := a.gates(s, d == DialectLLaMAFile)
+		gates, err := a.gates(s, official)
 		if err != nil {
 			return err
 		}
 		var ts []hf.Named
 		var prompts []bindings.Tensor
-		first := core(a.technique).(*adaption).first(i.Layers)
-		for n, b := range m.Hooks().Blocks[first:] {
-			p := s.Select(s.Detach(a.params.Get(attention(b)+"."+adaptionPrompt).T), 0, 0)
+		first := a.ownTuner().(*llamaAdapter).first(i.Layers)
+		structure := structureOf(m)
+		for n, b := range structure.Blocks[first:] {
+			p := s.Select(s.Detach(a.params.Get(structure.attention(b)+"."+adaptionPrompt).T), 0, 0)
 			gate := s.Contiguous(s.Reshape(s.Expand(s.Reshape(gates[n], -1), int64(i.Heads)), 1, int64(i.Heads), 1, 1))
-			if d == DialectLLaMAFile {
+			if official {
 				prompts = append(prompts, p)
 				ts = append(ts, hf.Named{Name: fmt.Sprintf("layers.%d.attention.gate", first+n), Tensor: gate})
 				continue
@@ -287,7 +290,7 @@ func (a *adapter) saveCheckpoint(s *bindings.Scope, path string, m model.Model, 
 }
 
 // gates are the gates of the layers with prompts, translated to act through tanh or not.
-func (a *adapter) gates(s *bindings.Scope, tanh bool) ([]bindings.Tensor, error) {
+func (a *method) gates(s *bindings.Scope, tanh bool) ([]bindings.Tensor, error) {
 	var out []bindings.Tensor
 	for _, p := range a.params.All() {
 		if !strings.HasSuffix(p.Name, "."+adaptionGate) {

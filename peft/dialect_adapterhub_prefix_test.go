@@ -26,7 +26,7 @@ func TestPrefixesOfDecodersInAdapterHub(t *testing.T) {
 					m := f.load(t, s)
 					defer m.Close()
 					in := f.input(g, s)
-					method := shaken(t, s, "prefix", peft.Options{VirtualTokens: 7, PrefixProjection: projection}, m, 0.5)
+					method := shaken(t, s, "prefix", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 7}, PrefixOptions: peft.PrefixOptions{PrefixProjection: projection}}, m, 0.5)
 					want := logits(s, m, in)
 					if err := method.Save(s, at("peft"), m); err != nil {
 						return err
@@ -92,7 +92,7 @@ func TestPrefixesOfDynamicRotationsStay(t *testing.T) {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m := f.load(t, s)
 			defer m.Close()
-			method := shaken(t, s, "prefix", peft.Options{VirtualTokens: 3, PrefixProjection: projection}, m, 0.1)
+			method := shaken(t, s, "prefix", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 3}, PrefixOptions: peft.PrefixOptions{PrefixProjection: projection}}, m, 0.1)
 			if err := method.Save(s, dir, m); err != nil {
 				return err
 			}

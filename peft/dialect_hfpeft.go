@@ -13,16 +13,47 @@ import (
 	"gopeft/model/hf/files"
 )
 
-// Folders of the HuggingFace peft library: adapter_config.json and adapter_model.safetensors or .bin.
+// hfPeft is a folder of the HuggingFace peft library: adapter_config.json and adapter_model.safetensors or .bin.
+// gopeft's own methods, which peft does not have, are saved in such folders too, under types that only gopeft reads.
+type hfPeft struct{}
 
-// peftTypes maps methods to peft's names for them. The last three are not peft's own: only gopeft reads them.
-var peftTypes = []struct{ method, peft string }{
-	{"lora", "LORA"}, {"dora", "LORA"}, {"ia3", "IA3"}, {"prompt", "PROMPT_TUNING"}, {"prefix", "PREFIX_TUNING"},
-	{"llama-adapter", "ADAPTION_PROMPT"}, {"llama-adapter", ownAdaption}, {"llama-adapter-v2", "ADAPTION_PROMPT_V2"}, {"bitfit", "BITFIT"},
+func (hfPeft) recognises(f *adapterFiles) bool {
+	var c map[string]json.RawMessage
+	return f.config != nil && json.Unmarshal(f.config, &c) == nil && len(c["peft_type"]) > 0 && string(c["peft_type"]) != "null"
+}
+
+// keeps: peft has prefixes of decoders only, and counts their positions.
+func (hfPeft) keeps(a *method, m model.Model) bool {
+	return a.Name() != "prefix" || m.Info().Decoder && !a.uncounted()
+}
+
+// hfTypes are peft's names for methods. It has no BitFit and no second version of LLaMA-Adapter: those two are ours.
+var hfTypes = map[string]string{
+	"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING",
+	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT",
 }
 
 // ownAdaption is the type of LLaMA-Adapters that peft's adaption prompts do not compute.
 const ownAdaption = "LLAMA_ADAPTER"
+
+// ownType is the peft_type of a method that peft does not have and that is not in hfTypes.
+func ownType(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
+
+// methodOf finds the method of a peft_type, "" if there is none. One of our own must be the method that gopeft.yaml
+// names: of a library's type by the same name nothing is known.
+func (f *adapterFiles) methodOf(peftType string) (name string, own bool) {
+	for _, d := range f.methods.list() {
+		if hfTypes[d.Name] == peftType || d.Name == "llama-adapter" && peftType == ownAdaption {
+			return d.Name, false
+		}
+	}
+	if f.sidecar != nil && ownType(f.sidecar.Method) == peftType {
+		if d, err := f.methods.find(f.sidecar.Method); err == nil {
+			return d.Name, true
+		}
+	}
+	return "", false
+}
 
 // Values of bias: which of the model's biases peft trained beside LoRA.
 const (
@@ -33,21 +64,21 @@ const (
 const taskClassify = "SEQ_CLS" // task_type of classifiers
 
 const (
-	peftWeights    = "adapter_model.safetensors"
-	peftProjection = "prefix_projection.safetensors" // ours: peft keeps the folded prefix only
+	hfWeights    = "adapter_model.safetensors"
+	hfProjection = "prefix_projection.safetensors" // ours: peft keeps the folded prefix only
 )
 
 // hfPool is the position that peft classifies from behind a soft prompt.
 func hfPool(i model.Info) model.Pool {
-	if i.Family == "llama" {
+	if i.Decoder {
 		return model.LastPosition
 	}
 	return model.FirstPosition
 }
 
-// peftConfig is the part of adapter_config.json that shapes an adapter. Other fields, which every version of
+// hfConfig is the part of adapter_config.json that shapes an adapter. Other fields, which every version of
 // peft adds to, are not looked at unless they are in unsupported.
-type peftConfig struct {
+type hfConfig struct {
 	Type          string   `json:"peft_type"`
 	Task          *string  `json:"task_type"`
 	Base          *string  `json:"base_model_name_or_path"`
@@ -84,7 +115,7 @@ var unsupported = []string{
 	"lora_bias", "fan_in_fan_out", "arrow_config", "kasa_config", "velora_config", "monteclora_config", "megatron_config",
 }
 
-func (c *peftConfig) check(raw []byte) error {
+func (c *hfConfig) check(raw []byte) error {
 	var all map[string]any
 	if err := json.Unmarshal(raw, &all); err != nil {
 		return err
@@ -123,9 +154,10 @@ func (c *peftConfig) check(raw []byte) error {
 	return fmt.Errorf("bias %q is not supported (none, %s, %s)", c.Bias, biasAll, biasLoRA)
 }
 
-func openPeft(f *folder, raw []byte) error {
+func (hfPeft) read(f *adapterFiles) error {
+	raw := f.config
 	where := func(err error) error { return fmt.Errorf("%s/adapter_config.json: %w", f.Path, err) }
-	c := peftConfig{Rank: 8, Alpha: 8} // peft's defaults
+	c := hfConfig{Rank: 8, Alpha: 8} // peft's defaults
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return where(err)
 	}
@@ -135,11 +167,8 @@ func openPeft(f *folder, raw []byte) error {
 		return where(errors.New("lora_alpha is 0: the update would be nothing"))
 	}
 	f.Dialect = DialectPeft
-	for _, t := range peftTypes {
-		if t.peft == c.Type && f.Method == "" {
-			f.Method = t.method
-		}
-	}
+	own := false
+	f.Method, own = f.methodOf(c.Type)
 	switch {
 	case f.Method == "":
 		return where(fmt.Errorf("peft_type %q is not supported", c.Type))
@@ -155,33 +184,35 @@ func openPeft(f *folder, raw []byte) error {
 	if c.Tokenizer != "" {
 		f.Tokenizer = c.Tokenizer
 	}
-	archive, err := files.OpenFirst(f.Path, peftWeights, "adapter_model.bin")
+	archive, err := files.OpenFirst(f.Path, hfWeights, "adapter_model.bin")
 	if err != nil {
 		return err
 	}
 	f.close = append(f.close, archive)
-	for _, e := range archive.Entries() {
-		if rows, ok := headRows(e); ok {
-			f.NumLabels = rows
-		}
+	f.NumLabels = labelsIn(archive)
+	if !own { // else gopeft.yaml has the settings
+		c.settings(&f.Options)
 	}
-	o := &f.Options
-	o.Rank, o.Alpha, o.LoRADropout, o.RSLoRA, o.DoRA = c.Rank, c.Alpha, c.Dropout, c.RSLoRA, c.DoRA
-	o.VirtualTokens, o.AdapterLength, o.AdapterLayers = c.VirtualTokens, c.AdapterLength, c.AdapterLayers
-	o.Targets = c.Targets.list
-	o.PrefixProjection = false // the file holds the folded prefix; see values
 	if f.sidecar == nil {
-		o.Gate = "layer" // as in peft
+		f.Options.Gate = "layer" // as in peft
 	}
-	f.prepare = func(m model.Model, o *Options) (technique, error) { return c.technique(f, m, o) }
-	f.values = func(s *bindings.Scope, m model.Model, a *adapter, specs []spec) (given, error) {
-		return f.peftValues(s, m, a, specs, c, archive)
+	f.prepare = func(m model.Model, o *Options) (Tuner, error) { return c.tuner(f, m, o) }
+	f.values = func(s *bindings.Scope, m model.Model, a *method, added []NewParam) (storedValues, error) {
+		return f.hfValues(s, m, a, added, c, archive)
 	}
 	return nil
 }
 
-// technique makes the method's technique where New's would not do, and completes the options.
-func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique, error) {
+// settings gives options the values that the config has.
+func (c *hfConfig) settings(o *Options) {
+	o.Rank, o.Alpha, o.LoRADropout, o.RSLoRA, o.DoRA = c.Rank, c.Alpha, c.Dropout, c.RSLoRA, c.DoRA
+	o.VirtualTokens, o.AdapterLength, o.AdapterLayers = c.VirtualTokens, c.AdapterLength, c.AdapterLayers
+	o.Targets = c.Targets.list
+	o.PrefixProjection = false // the file holds the folded prefix; see hfValues
+}
+
+// tuner makes the method's tuner where the usual one would not do, and completes the options.
+func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, error) {
 	i := m.Info()
 	if c.NumLayers != nil && *c.NumLayers != i.Layers {
 		return nil, fmt.Errorf("the adapter was trained on a model with %d layers, this one has %d", *c.NumLayers, i.Layers)
@@ -198,7 +229,7 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 		if width := i.KVHeads * i.HeadDim; c.TokenDim != nil && *c.TokenDim != width {
 			return nil, fmt.Errorf("the adapter was trained on a model with keys and values of %d, this one has %d", *c.TokenDim, width)
 		}
-		if _, err := os.Stat(filepath.Join(f.Path, peftProjection)); err == nil && f.sidecar != nil {
+		if _, err := os.Stat(filepath.Join(f.Path, hfProjection)); err == nil && f.sidecar != nil {
 			o.PrefixProjection = f.sidecar.Options.PrefixProjection
 		}
 	case "lora", "dora", "ia3":
@@ -218,33 +249,26 @@ func (c *peftConfig) technique(f *folder, m model.Model, o *Options) (technique,
 				return nil, err
 			}
 		}
-		final := *o
-		if err := final.complete(f.Method); err != nil {
-			return nil, err
-		}
-		l.o = final
-		return l, nil
+		var err error
+		l.o, err = f.complete(*o)
+		return l, err
 	case "ia3":
 		v := &ia3{inputs: []string{}}
 		feed, err := c.FeedForward.match("feedforward_modules")
 		if err != nil {
 			return nil, err
 		}
-		all, err := outlineOf(m).targets(o.Targets)
+		targets, err := structureOf(m).Targets(o.Targets...)
 		if err != nil {
 			return nil, err
 		}
-		for _, t := range all {
-			if feed(t.name) {
-				v.inputs = append(v.inputs, t.name)
+		for _, t := range targets {
+			if feed(t.Name) {
+				v.inputs = append(v.inputs, t.Name)
 			}
 		}
-		final := *o
-		if err := final.complete(f.Method); err != nil {
-			return nil, err
-		}
-		v.o = final
-		return v, nil
+		v.o, err = f.complete(*o)
+		return v, err
 	}
 	return nil, nil
 }

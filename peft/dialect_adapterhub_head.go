@@ -28,50 +28,58 @@ func (h *hubClassifier) Forward(s *bindings.Scope, x bindings.Tensor) bindings.T
 	})
 }
 
-// withHead is a technique with a head of its own.
-type withHead struct {
-	technique
+// headTuner is a tuner with a classification head of its own.
+type headTuner struct {
+	Tuner
 	names  []string // of the parameters, layer by layer
 	shapes [][]int64
 	head   *hubHeadFile
 }
 
-// core is the technique that distinguishes a method, without a head around it.
-func core(t technique) technique {
-	if w, ok := t.(*withHead); ok {
-		return w.technique
-	}
-	return t
+// ownHead reports whether the method has a head of its own in place of the model's.
+func (a *method) ownHead() bool {
+	_, ok := a.tuner.(*headTuner)
+	return ok
 }
 
-func (w *withHead) specs(o *outline) ([]spec, error) {
-	specs, err := w.technique.specs(o)
+// ownTuner is the method's tuner, without a head around it.
+func (a *method) ownTuner() Tuner {
+	if w, ok := a.tuner.(*headTuner); ok {
+		return w.Tuner
+	}
+	return a.tuner
+}
+
+// Adds implements Tuner.
+func (w *headTuner) Adds(x *Structure) ([]NewParam, error) {
+	added, err := w.Tuner.Adds(x)
 	for i, name := range w.names {
-		specs = append(specs, spec{name, w.shapes[i], constant(0)})
+		added = append(added, NewParam{Name: name, Shape: w.shapes[i], Init: Constant(0)})
 	}
-	return specs, err
+	return added, err
 }
 
-func (w *withHead) mount(x *mounting) error {
-	if err := w.technique.mount(x); err != nil {
+// Attach implements Tuner.
+func (w *headTuner) Attach(x *Attachment) error {
+	if err := w.Tuner.Attach(x); err != nil {
 		return err
 	}
 	h := &hubClassifier{}
 	for _, name := range w.names {
-		h.layers = append(h.layers, x.params.Get(name))
+		h.layers = append(h.layers, x.Param(name))
 	}
 	var err error
 	if len(h.layers) > 2 {
 		h.act, err = activation(w.head.act)
 	}
-	x.hooks.Classifier = h
+	x.Hooks.Classifier = h
 	return err
 }
 
 // flexibleHead reads a flexible head and puts it on the method.
-func (f *folder) flexibleHead(s *bindings.Scope, m model.Model, a *adapter, h *hubHeadFile, g given) error {
+func (f *adapterFiles) flexibleHead(s *bindings.Scope, m model.Model, a *method, h *hubHeadFile, g storedValues) error {
 	d := int64(m.Info().Hidden)
-	w := &withHead{technique: a.technique, head: h}
+	w := &headTuner{Tuner: a.tuner, head: h}
 	var wants []want
 	for layer := 1; layer <= h.layers; layer++ {
 		out := d
@@ -94,6 +102,6 @@ func (f *folder) flexibleHead(s *bindings.Scope, m model.Model, a *adapter, h *h
 	for i, name := range w.names {
 		g.own[name] = ts[i]
 	}
-	a.technique = w
+	a.tuner = w
 	return nil
 }

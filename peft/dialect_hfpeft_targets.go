@@ -110,7 +110,7 @@ func (o overrides[T]) of(key string, other T) (func(name string) T, error) {
 }
 
 // perModule applies rank_pattern and alpha_pattern.
-func (c *peftConfig) perModule() (func(string) (int, float64), error) {
+func (c *hfConfig) perModule() (func(string) (int, float64), error) {
 	for _, x := range c.RankPattern {
 		if x.value < 1 {
 			return nil, fmt.Errorf("rank_pattern: %q is %d", x.pattern, x.value)
@@ -126,7 +126,7 @@ func (c *peftConfig) perModule() (func(string) (int, float64), error) {
 
 // selects compiles target_modules and what narrows it to a test of a module's full name. Layers narrow the names
 // of a list that are ends of a module's name, not those that are one in full.
-func (c *peftConfig) selects() (func(name string) bool, error) {
+func (c *hfConfig) selects() (func(name string) bool, error) {
 	wanted, err := c.Targets.match("target_modules")
 	if err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (c *peftConfig) selects() (func(name string) bool, error) {
 
 // inLayers compiles layers_to_transform and layers_pattern: a layer's number is the first part of a name that is
 // one, after a part that layers_pattern matches.
-func (c *peftConfig) inLayers() (func(name string) bool, error) {
+func (c *hfConfig) inLayers() (func(name string) bool, error) {
 	if len(c.Layers) == 0 || c.Targets.regex != "" {
 		return func(string) bool { return true }, nil
 	}
@@ -180,32 +180,28 @@ func (c *peftConfig) inLayers() (func(name string) bool, error) {
 
 // targets resolves target_modules against the model: to names of modules where they mean the same in every
 // layer, else to full names.
-func (c *peftConfig) targets(f *folder, m model.Model, o *Options) error {
+func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 	selected, err := c.selects()
 	if err != nil {
 		return err
 	}
-	plan := outlineOf(m)
-	all, err := plan.targets([]string{"all"})
-	if err != nil {
-		return err
-	}
+	plan := structureOf(m)
 	o.Targets = nil
 	short := map[string]int{}
-	for _, t := range all {
+	for _, t := range plan.AllTargets() {
 		// What peft trains whole it does not adapt.
-		saved := f.sidecar == nil && slices.ContainsFunc(c.ModulesToSave, func(p string) bool { return strings.Contains("."+t.name+".", "."+p+".") })
-		if saved || !selected(t.name) {
+		saved := f.sidecar == nil && slices.ContainsFunc(c.ModulesToSave, func(p string) bool { return strings.Contains("."+t.Name+".", "."+p+".") })
+		if saved || !selected(t.Name) {
 			continue
 		}
-		o.Targets = append(o.Targets, t.name)
-		short[lastPart(t.name)]++
+		o.Targets = append(o.Targets, t.Name)
+		short[lastPart(t.Name)]++
 	}
 	if len(o.Targets) == 0 {
 		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))
 	}
 	for _, n := range short {
-		if n != len(plan.blocks) {
+		if n != len(plan.Blocks) {
 			return nil
 		}
 	}
@@ -219,7 +215,7 @@ func (c *peftConfig) targets(f *folder, m model.Model, o *Options) error {
 }
 
 // alsoBiases has the biases trained that peft trained beside LoRA.
-func (c *peftConfig) alsoBiases(m model.Model, o *Options) error {
+func (c *hfConfig) alsoBiases(m model.Model, o *Options) error {
 	names, err := biases(c.Bias, m, o.Targets)
 	for _, name := range names {
 		if !matchesAny(o.Unfreeze, name) {
@@ -240,12 +236,12 @@ func biases(kind string, m model.Model, targets []string) ([]string, error) {
 			}
 		}
 	case biasLoRA:
-		adapted, err := outlineOf(m).targets(targets)
+		adapted, err := structureOf(m).Targets(targets...)
 		if err != nil {
 			return nil, err
 		}
 		for _, t := range adapted {
-			if b := t.module.Dense.B; b != nil {
+			if b := t.Dense.B; b != nil {
 				names = append(names, b.Name)
 			}
 		}
@@ -254,8 +250,8 @@ func biases(kind string, m model.Model, targets []string) ([]string, error) {
 	return names, nil
 }
 
-// peftBias is the value of bias that stands for the model's parameters trained beside LoRA, if one does.
-func (a *adapter) peftBias(m model.Model) string {
+// hfBias is the value of bias that stands for the model's parameters trained beside LoRA, if one does.
+func (a *method) hfBias(m model.Model) string {
 	trained := a.beside(m)
 	slices.Sort(trained)
 	for _, kind := range []string{biasLoRA, biasAll} {
