@@ -19,7 +19,7 @@ setup: ## check the tools and fetch libtorch (CUDA=1: with what a GPU needs; LIB
 	@scripts/setup.sh
 
 build: setup ## build bin/gopeft
-	@$(WITH) go build -ldflags '-X main.commit=$(COMMIT)' -o bin/gopeft ./cmd/gopeft
+	@$(WITH) go build -ldflags '-X main.builtFrom=$(COMMIT)' -o bin/gopeft ./cmd/gopeft
 
 test: setup ## run the tests
 	$(WITH) go test -p $(TEST_PROCESSES) -timeout 20m ./...

@@ -6,8 +6,8 @@ import (
 	"gopeft/bindings/csrc"
 )
 
-// CausalAttention is Attention where query i sees the keys 0 to i only, for as many keys as queries; no mask is
-// made where libtorch's fused kernel serves.
+// CausalAttention is Attention where query i sees the keys 0 to i only, for as many keys as queries. A mask is made
+// only where neither our own kernel nor libtorch's serves.
 func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 	if scale == 0 {
 		scale = 1 / math.Sqrt(float64(q.Size(-1)))
@@ -27,9 +27,9 @@ func (s *Scope) CausalAttention(q, k, v Tensor, scale, dropout float64) Tensor {
 	})
 }
 
-// Masked is what a bias in dtype d holds where a key is not to be seen: low enough to vanish in softmax, finite so that
-// a row without any open key does not turn into NaN, also where a kernel multiplies it by log₂e; in fp16 with room for
-// the score it is added to. transformers takes the dtype's lowest value; every score vanishes beside either.
+// Masked is what a bias in dtype d holds where a query must not see a key. It is low enough that the key's weight
+// becomes 0. It is finite, so that a row of nothing else does not turn into NaN, and stays finite when a score is added
+// or a kernel multiplies it by log₂e. transformers takes the dtype's lowest value, which gives the same weights.
 func Masked(d DType) float64 {
 	if d == Half {
 		return -32768
@@ -37,8 +37,8 @@ func Masked(d DType) float64 {
 	return -1e38
 }
 
-// nativeAttention reports whether libtorch's kernel serves: on a GPU, where it copies no scores and a bias of another
-// dtype than q's gave NaN; on the CPU where it is faster than its parts.
+// nativeAttention reports whether libtorch's own kernel is to be used. On a GPU it is, as it keeps no scores in memory,
+// unless the bias has another dtype than q, which gave NaN. On the CPU it is where it is faster than attentionComposed.
 func (s *Scope) nativeAttention(q, k, v, bias Tensor, dropout float64) bool {
 	if q.Device().IsCUDA() {
 		return s.onGPU(q) && (!bias.Defined() || bias.DType() == q.DType())

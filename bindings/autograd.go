@@ -25,16 +25,14 @@ func (s *Scope) BackwardWith(loss, grad Tensor) {
 }
 
 // Gradients is the gradient of output (weighted by grad, which may be none for a scalar) with respect to
-// each input; none where output does not depend on it. Leaves' own gradients are left alone.
+// each input; none where output does not depend on it. It does not add to the gradients that leaves hold.
 func (s *Scope) Gradients(output, grad Tensor, inputs []Tensor) []Tensor {
-	outs := make([]unsafe.Pointer, len(inputs))
 	if len(inputs) == 0 {
 		return nil
 	}
-	mem := unsafe.Slice((*unsafe.Pointer)(csrc.Malloc(uintptr(len(inputs))*8)), len(inputs))
-	defer csrc.Free(unsafe.Pointer(&mem[0]))
-	s.check("grad", csrc.GradOf(&mem[0], output.p, grad.p, s.pointers(inputs)), output)
-	copy(outs, mem)
+	outs := unsafe.Slice((*unsafe.Pointer)(csrc.Malloc(uintptr(len(inputs))*8)), len(inputs))
+	defer csrc.Free(unsafe.Pointer(&outs[0]))
+	s.check("grad", csrc.GradOf(&outs[0], output.p, grad.p, s.pointers(inputs)), output)
 	grads := make([]Tensor, len(inputs))
 	for i, p := range outs {
 		if p != nil {

@@ -293,9 +293,11 @@ func TestAttentionFusedEqualsComposed(t *testing.T) {
 		s.Seed(1)
 		q, k, v := s.Normal([]int64{2, 6, 5, 8}, 0, 1, Float, CPU), s.Normal([]int64{2, 2, 7, 8}, 0, 1, Float, CPU), s.Normal([]int64{2, 2, 7, 8}, 0, 1, Float, CPU)
 		bias := s.Normal([]int64{2, 1, 5, 7}, 0, 1, Float, CPU)
-		rows := s.RepeatInterleave(k, 3, 1)
-		scores := s.Add(s.MulScalar(s.MatMul(q, s.Transpose(rows, 2, 3)), 1/math.Sqrt(8)), bias)
-		want := s.MatMul(s.Softmax(scores, -1), s.RepeatInterleave(v, 3, 1)).Float32s()
+		forEachQuery := func(x Tensor) Tensor { // every head of x three times in a row
+			return s.Reshape(s.Expand(s.Unsqueeze(x, 2), 2, 2, 3, 7, 8), 2, 6, 7, 8)
+		}
+		scores := s.Add(s.MulScalar(s.MatMul(q, s.Transpose(forEachQuery(k), 2, 3)), 1/math.Sqrt(8)), bias)
+		want := s.MatMul(s.Softmax(scores, -1), forEachQuery(v)).Float32s()
 		got := s.Attention(q, k, v, bias, 0, 0).Float32s()
 		half := s.Attention(s.To(q, bindings.Double), s.To(k, bindings.Double), s.To(v, bindings.Double), s.To(bias, bindings.Double), 0, 0).Float32s()
 		for i := range want {

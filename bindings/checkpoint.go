@@ -9,11 +9,11 @@ import (
 	"gopeft/bindings/csrc"
 )
 
-// Checkpoint is fn(inputs), whose intermediate results are not kept for the backward pass but computed again
-// there, with the random and autocast state of the first time (Chen et al. 2016). Gradients are the same bit
-// for bit. inputs (none is allowed) are the tensors fn reads that scopes own: they are kept alive. Whatever
-// else fn refers to, such as parameters, must live until the backward pass; it needs no listing to get its
-// gradient. fn must compute the same from the same inputs and keep none of its tensors.
+// Checkpoint is fn(inputs), whose intermediate results are not kept for the backward pass: the backward pass runs fn
+// again, with the random and autocast state of the first time (Chen et al. 2016). Gradients are the same bit for bit.
+// inputs are tensors that fn reads and that a scope may free before the backward pass: Checkpoint keeps them alive. An
+// input may be none. What else fn reads, such as parameters, must live until the backward pass and gets its gradient
+// like any other tensor. fn must compute the same from the same inputs and keep none of its tensors.
 func (s *Scope) Checkpoint(inputs []Tensor, fn func(s *Scope, inputs []Tensor) Tensor) Tensor {
 	csrc.CheckpointSweep()
 	buf, ctx := s.buf, context.WithoutCancel(s.ctx)
@@ -22,7 +22,7 @@ func (s *Scope) Checkpoint(inputs []Tensor, fn func(s *Scope, inputs []Tensor) T
 	}))
 	s.buf.out[1] = nil
 	frame := &s.buf.out[1]
-	msg := csrc.CheckpointBegin(frame, s.pointers(inputs), id)
+	msg := csrc.CheckpointBegin(frame, raw(inputs), id)
 	f := *frame
 	if f == nil {
 		id.Delete()

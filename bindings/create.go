@@ -75,11 +75,6 @@ func (s *Scope) Int64sOn(dev Device, v []int64, shape ...int64) Tensor {
 	return s.ToDevice(t, Int64, dev)
 }
 
-// FromBools copies v, in row-major order, to a new bool tensor on the CPU.
-func (s *Scope) FromBools(v []bool, shape ...int64) Tensor {
-	return s.fromSlice(unsafe.Pointer(unsafe.SliceData(v)), len(v), Bool, shape)
-}
-
 // FromRaw copies the bytes of row-major elements of dtype d to a new tensor on the CPU.
 func (s *Scope) FromRaw(v []byte, d DType, shape ...int64) Tensor {
 	return s.fromSlice(unsafe.Pointer(unsafe.SliceData(v)), len(v)/d.Size(), d, shape)
@@ -101,9 +96,9 @@ func (s *Scope) fill(t Tensor, p unsafe.Pointer, n int) {
 	}
 }
 
-// OverMemory is a tensor over memory that Go's collector does not manage, such as a file mapping: nothing
-// is copied, and the memory must outlive every tensor that shares it. The tensor must not be written to when
-// the memory is read-only.
+// OverMemory is a tensor whose elements are mem itself, which Go's collector must not manage: a file mapping, say.
+// Nothing is copied. The memory must outlive every tensor that shares it, and a tensor over read-only memory must not
+// be written to.
 func (s *Scope) OverMemory(mem []byte, d DType, shape ...int64) Tensor {
 	n := int64(d.Size())
 	for _, x := range shape {

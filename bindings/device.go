@@ -21,8 +21,8 @@ func (s *Scope) SetDeterministic(on bool) { csrc.SetDeterministic(on) }
 // FlushDenormals makes the CPU treat denormal numbers as zero.
 func (s *Scope) FlushDenormals(on bool) { csrc.FlushDenormal(on) }
 
-// KeepLargeBlocks chooses whether large blocks of host memory are kept for the next tensor of their size, as they
-// are by default, or returned to the kernel when they are freed. No more is kept than was once in use together.
+// KeepLargeBlocks chooses what happens to large blocks of host memory when tensors free them: they are kept for later
+// tensors (the default), or returned to the kernel. Never more is kept than was in use at one time.
 func (s *Scope) KeepLargeBlocks(on bool) { csrc.KeepLargeBlocks(on) }
 
 // AllowTF32 lets GPUs round fp32 matrix products to TF32.

@@ -14,4 +14,18 @@
 // A Scope owns the tensors its operations make and frees them when it closes; In runs a part in a scope of
 // its own and keeps only the result. An operation that fails panics with *OpError inside Do, which returns
 // it as an error, so model code reads as mathematics.
+//
+// Glossary:
+//
+//   - scope: the owner of tensors; see Scope. Every operation is a method of the scope that will own its result.
+//   - live: owned by an open scope. Live counts these tensors; tests check that it returns to where it was.
+//   - none: the zero Tensor, where an argument or result is optional.
+//   - guard: a method that changes a state of libtorch while it runs a function: NoGrad, Autocast, …
+//   - fused: computed by one of our own kernels in csrc, which take fp32 and bf16 on CPUs with AVX-512.
+//   - composed: the same result from several of libtorch's operations, where no kernel of ours serves. SetFused(false)
+//     composes everything; tests compare the two.
+//   - bias: what attention adds to its scores; Masked is the value that hides a key.
+//   - over: an operation that may write its result over its input (GELUOver).
+//   - checkpoint: a function whose intermediate results are computed again in the backward pass instead of being kept
+//     (Checkpoint); not a file.
 package bindings

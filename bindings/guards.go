@@ -2,8 +2,7 @@ package bindings
 
 import "gopeft/bindings/csrc"
 
-// Guards set thread-local libtorch state for the duration of fn and restore what they found, also when fn
-// panics.
+// A guard sets libtorch's state for the duration of fn and restores what it found, also when fn panics.
 
 // NoGrad runs fn without recording for autograd.
 func (s *Scope) NoGrad(fn func()) { s.withGrad(false, fn) }
@@ -39,7 +38,7 @@ func (s *Scope) Autocast(dev Device, d DType, fn func()) {
 	var wasOn, wasDType int32
 	csrc.AutocastSet(dev.index(), on, int(d), &wasOn, &wasDType)
 	defer func() {
-		var on, dtype int32 // what fn left, of no interest; apart, as the state is read and written through them
+		var on, dtype int32 // what fn left, which is not needed
 		csrc.AutocastSet(dev.index(), wasOn != 0, int(wasDType), &on, &dtype)
 	}()
 	fn()

@@ -21,7 +21,7 @@ func (s *Scope) fused(a, b, c, d Tensor) bool {
 	return !s.buf.composed && csrc.Fusable(a.p, b.p, c.p, d.p)
 }
 
-// onGPU reports whether t is where operations are to take few kernels.
+// onGPU reports whether t is on a GPU, where operations are written for few kernels: launching each takes time.
 func (s *Scope) onGPU(t Tensor) bool { return !s.buf.composed && t.Device().IsCUDA() }
 
 // Linear is x·wᵀ + b for w [out, in] and b [out] or none.
@@ -95,7 +95,7 @@ func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
 // GELU is x·Φ(x), exact.
 func (s *Scope) GELU(x Tensor) Tensor { return s.gelu(x, false) }
 
-// GELUOver is GELU of an x that is not read again: the result may lie where x did, if autograd has no use for it.
+// GELUOver is GELU of an x that nobody reads again: the result may be written over it, unless autograd needs x.
 func (s *Scope) GELUOver(x Tensor) Tensor { return s.gelu(x, true) }
 
 func (s *Scope) gelu(x Tensor, reuse bool) Tensor {
@@ -115,8 +115,8 @@ func (s *Scope) GELUTanh(x Tensor) Tensor {
 // SwiGLU is silu(gate)·up (Shazeer 2020).
 func (s *Scope) SwiGLU(gate, up Tensor) Tensor { return s.swiglu(gate, up, false) }
 
-// SwiGLUOver is SwiGLU of a gate that is not read again: the result may lie where gate did, if autograd has no use
-// for it.
+// SwiGLUOver is SwiGLU of a gate that nobody reads again: the result may be written over it, unless autograd needs
+// gate.
 func (s *Scope) SwiGLUOver(gate, up Tensor) Tensor { return s.swiglu(gate, up, true) }
 
 func (s *Scope) swiglu(gate, up Tensor, reuse bool) Tensor {
@@ -126,8 +126,8 @@ func (s *Scope) swiglu(gate, up Tensor, reuse bool) Tensor {
 	return s.In(func(s *Scope) Tensor { return s.Mul(s.SiLU(gate), up) })
 }
 
-// GELULinear is Linear(GELU(x), w, b) of an x that is not read again. Where our own kernels serve, the backward pass
-// computes the activation again instead of keeping it.
+// GELULinear is Linear(GELU(x), w, b) of an x that nobody reads again. Our own kernels do not keep the activation for
+// the backward pass but compute it again there.
 func (s *Scope) GELULinear(x, w, b Tensor) Tensor {
 	if s.fused(x, w, b, Tensor{}) {
 		return s.made("gelu_linear", csrc.ActivatedLinear(s.slot(), x.p, nil, w.p, b.p), x, w, b)
@@ -135,7 +135,7 @@ func (s *Scope) GELULinear(x, w, b Tensor) Tensor {
 	return s.In(func(s *Scope) Tensor { return s.Linear(s.GELUOver(x), w, b) })
 }
 
-// SwiGLULinear is Linear(SwiGLU(gate, up), w, b) of a gate that is not read again, as GELULinear.
+// SwiGLULinear is Linear(SwiGLU(gate, up), w, b) of a gate that nobody reads again; it keeps as little as GELULinear.
 func (s *Scope) SwiGLULinear(gate, up, w, b Tensor) Tensor {
 	if s.fused(gate, up, w, b) {
 		return s.made("swiglu_linear", csrc.ActivatedLinear(s.slot(), gate.p, up.p, w.p, b.p), gate, up, w, b)
@@ -186,7 +186,7 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 	}
 	if s.nativeAttention(q, k, v, bias, dropout) {
 		grouped := q.Size(1) != k.Size(1)
-		if grouped && bias.Defined() && q.Device().IsCUDA() { // its kernels take as many heads of keys as of queries there
+		if grouped && bias.Defined() && q.Device().IsCUDA() { // with a bias its GPU kernels want as many heads of k as of q
 			return s.In(func(s *Scope) Tensor {
 				return s.Attention(q, s.repeatHeads(k, q.Size(1)), s.repeatHeads(v, q.Size(1)), bias, scale, dropout)
 			})
@@ -233,7 +233,7 @@ func (s *Scope) CrossEntropy(logits, targets Tensor, ignore int64, mean bool) Te
 		if mean {
 			reduction = 1
 		}
-		wide := s.To(logits, Float) // before prep: what it leaves in the output slot would pass for this call's result
+		wide := s.To(logits, Float) // before prep, as it uses the output slot too
 		lib.AtgCrossEntropyLoss(s.prep(), lib.Ctensor(wide.p), lib.Ctensor(targets.p), nil, reduction, ignore, 0)
 		return s.take("cross_entropy", logits, targets)
 	})

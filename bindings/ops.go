@@ -79,17 +79,11 @@ func (s *Scope) Sin(a Tensor) Tensor { return s.unary("sin", lib.AtgSin, a) }
 // Tanh is the hyperbolic tangent.
 func (s *Scope) Tanh(a Tensor) Tensor { return s.unary("tanh", lib.AtgTanh, a) }
 
-// Sigmoid is 1/(1+e^-a).
-func (s *Scope) Sigmoid(a Tensor) Tensor { return s.unary("sigmoid", lib.AtgSigmoid, a) }
-
 // ReLU is max(a, 0).
 func (s *Scope) ReLU(a Tensor) Tensor { return s.unary("relu", lib.AtgRelu, a) }
 
 // SiLU is a·sigmoid(a), also called swish.
 func (s *Scope) SiLU(a Tensor) Tensor { return s.unary("silu", lib.AtgSilu, a) }
-
-// IsFinite is true where a is neither infinite nor NaN.
-func (s *Scope) IsFinite(a Tensor) Tensor { return s.unary("isfinite", lib.AtgIsfinite, a) }
 
 // AddScalar is a + v.
 func (s *Scope) AddScalar(a Tensor, v float64) Tensor {
@@ -101,25 +95,9 @@ func (s *Scope) MulScalar(a Tensor, v float64) Tensor {
 	return s.made("mul", csrc.MulScalar(s.slot(), a.p, v), a)
 }
 
-// PowScalar is a^v.
-func (s *Scope) PowScalar(a Tensor, v float64) Tensor {
-	return s.made("pow", csrc.PowScalar(s.slot(), a.p, v), a)
-}
-
-// Clamp limits a to [lo, hi].
-func (s *Scope) Clamp(a Tensor, lo, hi float64) Tensor {
-	return s.made("clamp", csrc.Clamp(s.slot(), a.p, lo, hi), a)
-}
-
 // MaskedFill is a with v where the boolean mask is true.
 func (s *Scope) MaskedFill(a, mask Tensor, v float64) Tensor {
 	return s.made("masked_fill", csrc.MaskedFill(s.slot(), a.p, mask.p, v), a, mask)
-}
-
-// Where takes a where cond is true and b elsewhere.
-func (s *Scope) Where(cond, a, b Tensor) Tensor {
-	lib.AtgWhereSelf(s.prep(), lib.Ctensor(cond.p), lib.Ctensor(a.p), lib.Ctensor(b.p))
-	return s.take("where", cond, a, b)
 }
 
 // Comparison names an element-wise comparison.
@@ -183,19 +161,6 @@ func (s *Scope) ArgMax(a Tensor, dim int) Tensor {
 	return s.take("argmax", a)
 }
 
-// LogSumExp is log Σ e^a over dim.
-func (s *Scope) LogSumExp(a Tensor, dim int, keep bool) Tensor {
-	d := s.dims([]int64{int64(dim)})
-	lib.AtgLogsumexp(s.prep(), lib.Ctensor(a.p), d, len(d), cint(keep))
-	return s.take("logsumexp", a)
-}
-
-// CumSum is the running sum along dim.
-func (s *Scope) CumSum(a Tensor, dim int) Tensor {
-	lib.AtgCumsum(s.prep(), lib.Ctensor(a.p), int64(dim), noDType)
-	return s.take("cumsum", a)
-}
-
 // Softmax is e^a normalised along dim.
 func (s *Scope) Softmax(a Tensor, dim int) Tensor {
 	lib.AtgSoftmax(s.prep(), lib.Ctensor(a.p), int64(dim), noDType)
@@ -206,12 +171,6 @@ func (s *Scope) Softmax(a Tensor, dim int) Tensor {
 func (s *Scope) SoftmaxFloat(a Tensor, dim int) Tensor {
 	lib.AtgSoftmax(s.prep(), lib.Ctensor(a.p), int64(dim), int32(Float))
 	return s.take("softmax", a)
-}
-
-// LogSoftmax is the logarithm of Softmax.
-func (s *Scope) LogSoftmax(a Tensor, dim int) Tensor {
-	lib.AtgLogSoftmax(s.prep(), lib.Ctensor(a.p), int64(dim), noDType)
-	return s.take("log_softmax", a)
 }
 
 // Sort orders a along dim and returns values and indices.
@@ -230,10 +189,4 @@ func (s *Scope) TopK(a Tensor, k, dim int) (values, indices Tensor) {
 	second := s.buf.out[1]
 	values = s.take("topk", a)
 	return values, s.adopt(second)
-}
-
-// Multinomial draws n indices per row of the probabilities a.
-func (s *Scope) Multinomial(a Tensor, n int) Tensor {
-	lib.AtgMultinomial(s.prep(), lib.Ctensor(a.p), int64(n), 1)
-	return s.take("multinomial", a)
 }

@@ -13,8 +13,8 @@ type AdamOptions struct {
 	Composed                           bool // of libtorch's plain operations, one parameter at a time
 }
 
-// AdamStep updates all parameters, in one fused pass unless o says otherwise. m and v are the moments, steps fp32 scalars that
-// already count this step (one per parameter).
+// AdamStep updates all parameters, in one fused pass unless o says otherwise. m and v are the moments; steps are fp32
+// scalars, one per parameter, that already count this step.
 func (s *Scope) AdamStep(params, grads, m, v, steps []Tensor, o AdamOptions) {
 	msg := csrc.AdamStep(raw(params), raw(grads), raw(m), raw(v), raw(steps),
 		o.LR, o.Beta1, o.Beta2, o.WeightDecay, o.Eps, o.Decoupled, !o.Composed)
@@ -23,7 +23,7 @@ func (s *Scope) AdamStep(params, grads, m, v, steps []Tensor, o AdamOptions) {
 
 // SGDStep is p -= lr·(g + weightDecay·p), through momentum buffers when momentum is not 0.
 func (s *Scope) SGDStep(params, grads, momenta []Tensor, lr, momentum, weightDecay float64, first bool) {
-	s.check("sgd", csrc.SgdStep(raw(params), raw(grads), raw(momenta), lr, momentum, weightDecay, first))
+	s.check("sgd", csrc.SGDStep(raw(params), raw(grads), raw(momenta), lr, momentum, weightDecay, first))
 }
 
 // Norm is the L2 norm over all elements of all tensors.

@@ -39,8 +39,8 @@ func newBuffers() *buffers {
 	}
 }
 
-// Scope owns the tensors made by the operations called on it, and frees them, and its child scopes, when it
-// closes. Autograd keeps its own references: closing a scope never breaks a backward pass. A Scope is used only
+// Scope owns the tensors made by the operations called on it. When it closes it frees them and closes its child
+// scopes. Autograd keeps its own references: closing a scope never breaks a backward pass. A Scope is used only
 // inside Do.
 type Scope struct {
 	buf    *buffers
@@ -162,7 +162,8 @@ func (s *Scope) Free(t Tensor) {
 	}
 }
 
-// find looks from the end: what is moved or freed is nearly always recent.
+// find is the place of t in owned, -1 if s does not own it. What is moved or freed is nearly always recent, so it looks
+// from the end.
 func (s *Scope) find(t Tensor) int {
 	for i := len(s.owned) - 1; i >= 0; i-- {
 		if s.owned[i] == t.p {
@@ -204,9 +205,7 @@ func (s *Scope) take(op string, args ...Tensor) Tensor {
 
 // made adopts what a csrc call left in the first output slot, or fails with its message.
 func (s *Scope) made(op, message string, args ...Tensor) Tensor {
-	if message != "" {
-		fail(op, message, args...)
-	}
+	s.check(op, message, args...)
 	return s.adopt(s.buf.out[0])
 }
 
@@ -238,7 +237,7 @@ func (s *Scope) list(ts []Tensor) []lib.Ctensor {
 	return s.buf.list[:len(ts):len(ts)]
 }
 
-// pointers is list for csrc calls.
+// pointers is list for csrc calls that run Go code, and may so move Go's stack, before they return. Others take raw.
 func (s *Scope) pointers(ts []Tensor) []unsafe.Pointer {
 	l := s.list(ts)
 	return unsafe.Slice((*unsafe.Pointer)(unsafe.Pointer(unsafe.SliceData(l))), len(l))

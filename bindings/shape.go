@@ -98,12 +98,6 @@ func (s *Scope) Scatter(a Tensor, dim int, index, src Tensor) Tensor {
 	return s.take("scatter", a, index, src)
 }
 
-// RepeatInterleave repeats every slice of dim n times in place.
-func (s *Scope) RepeatInterleave(a Tensor, n int64, dim int) Tensor {
-	lib.AtgRepeatInterleaveSelfInt(s.prep(), lib.Ctensor(a.p), n, int64(dim), 0, 0, 1)
-	return s.take("repeat_interleave", a)
-}
-
 // Cat joins tensors along an existing dimension.
 func (s *Scope) Cat(dim int, ts ...Tensor) Tensor {
 	l := s.list(ts)
@@ -122,12 +116,6 @@ func (s *Scope) Stack(dim int, ts ...Tensor) Tensor {
 func (s *Scope) Triu(a Tensor, diagonal int) Tensor {
 	lib.AtgTriu(s.prep(), lib.Ctensor(a.p), int64(diagonal))
 	return s.take("triu", a)
-}
-
-// Tril keeps the elements on and below a diagonal.
-func (s *Scope) Tril(a Tensor, diagonal int) Tensor {
-	lib.AtgTril(s.prep(), lib.Ctensor(a.p), int64(diagonal))
-	return s.take("tril", a)
 }
 
 // To is a in another dtype, a itself when it already is.

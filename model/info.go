@@ -26,12 +26,13 @@ type Info struct {
 
 // Traits are what all models of a family have in common.
 type Traits struct {
-	Decoder   bool   // reads left to right: a classifier reads the last real token, not the first
-	Rotary    bool   // positions turn queries and keys, so that memories counted as positions shift those of the text
-	PreNorm   bool   // a block normalises what a sublayer reads, not the sum that it leaves
-	Blocks    string // what the names of the blocks' parameters begin with: block 3 is Blocks + ".3"
-	Attention string // name of the attention module within a block, e.g. "attention"
-	LMHead    string // name of the language-model head's module, also where it shares the embedding table; "" without one
+	Decoder    bool   // reads left to right: a classifier reads the last real token, not the first
+	Rotary     bool   // positions turn queries and keys, so that memories counted as positions shift those of the text
+	PreNorm    bool   // a block normalises what a sublayer reads, not the sum that it leaves
+	Blocks     string // what the names of the blocks' parameters begin with: block 3 is Blocks + ".3"
+	Attention  string // name of the attention module within a block, e.g. "attention"
+	Classifier string // name of the last module of the classification head
+	LMHead     string // name of the language-model head's module, also where it shares the embedding table; "" without one
 }
 
 // Map describes a linear map of a block.

@@ -139,7 +139,7 @@ func TestArchitecturesGiveTheirConfigs(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if m.Info() != i || len(m.Labels()) != 3 {
+			if heads := m.HeadNames(); m.Info() != i || len(m.Labels()) != 3 || heads[len(heads)-1] != i.Classifier {
 				t.Errorf("%s gives %+v with labels %v, want %+v", config, m.Info(), m.Labels(), i)
 			}
 			return m.Close()

@@ -7,44 +7,56 @@ import (
 	"gopeft/model"
 )
 
-// bitfit trains biases alone (Ben Zaken et al. 2022): copies of the model's own and, on linear maps that have
+// bitfitMethod trains biases alone (Ben Zaken et al. 2022): copies of the model's own and, on linear maps that have
 // none, new ones that start at zero.
-type bitfit struct {
-	o Options
+func bitfitMethod() Definition {
+	return Definition{Name: "bitfit", New: func(Options) Tuner { return &bitfit{} }}
 }
 
-func (b *bitfit) specs(o *outline) ([]spec, error) {
-	var out []spec
-	for _, t := range b.without(o) {
-		out = append(out, spec{t.name + ".bias", []int64{t.out}, constant(0)})
+type bitfit struct{ Common }
+
+func (b *bitfit) Adds(x *Structure) ([]NewParam, error) {
+	var out []NewParam
+	for _, t := range b.without(x) {
+		out = append(out, NewParam{Name: t.Name + ".bias", Shape: []int64{int64(t.Out)}, Init: Constant(0), ZeroGrad: t.Shiftless})
 	}
 	return out, nil
 }
 
 // without lists the linear maps that have no bias.
-func (b *bitfit) without(o *outline) []target {
-	all, _ := o.targets([]string{"all"})
-	var out []target
-	for _, t := range all {
-		if t.module.Dense != nil && t.module.Dense.B == nil || t.module.Dense == nil && o.info.Family == "llama" {
+func (b *bitfit) without(x *Structure) []Target {
+	var out []Target
+	for _, t := range x.AllTargets() {
+		if !t.Bias {
 			out = append(out, t)
 		}
 	}
 	return out
 }
 
-func (b *bitfit) mount(x *mounting) error {
-	for _, t := range b.without(x.outline) {
-		t.block.SetWrap(t.module.Slot, &biased{t.module.Dense.W, x.params.Get(t.name + ".bias")})
+func (b *bitfit) Attach(x *Attachment) error {
+	for _, t := range b.without(x.Structure) {
+		t.Block.SetWrap(t.Slot, &biased{t.Dense.W, x.Param(t.Name + ".bias")})
 	}
 	return nil
 }
 
-func (b *bitfit) tunes(_ model.Model, name string) bool { return strings.HasSuffix(name, ".bias") }
-func (b *bitfit) silent(name string) bool               { return silentBias(name) }
-func (b *bitfit) lr() float64                           { return 2e-3 }
-func (b *bitfit) describe() string {
+func (b *bitfit) Trains(_ model.Model, p *model.Param) bool {
+	return strings.HasSuffix(p.Name, ".bias")
+}
+
+func (b *bitfit) LR() float64 { return 2e-3 }
+func (b *bitfit) Describe() string {
 	return "biases, from the checkpoint's values, zero where it has none"
+}
+
+// Merge implements Merger.
+func (b *bitfit) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
+	var out []Merged
+	for _, t := range b.without(x.Structure) {
+		out = append(out, Merged{t, s.Detach(t.Dense.W.T), s.Detach(x.Param(t.Name + ".bias").T)})
+	}
+	return out, nil
 }
 
 // biased is a linear map with a bias of fp32 over weights of any dtype.

@@ -2,39 +2,65 @@ package peft
 
 import (
 	"fmt"
-	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
 )
 
-// bottleneck is the adapter of Houlsby et al. 2019, two per block, h + up(f(down(h))) on the output h of
-// attention and of the feed-forward network before the residual is added, or, as pfeiffer, that of Pfeiffer
-// et al. 2021: one per block after the feed-forward network, reading what the block would make of h (residual
-// added, normalised), h + up(f(down(join(h)))).
+// BottleneckOptions are the settings of houlsby and pfeiffer.
+type BottleneckOptions struct {
+	Bottleneck      int     `yaml:"bottleneck" usage:"of houlsby and pfeiffer: bottleneck width (hidden size / reduction-factor)"`
+	ReductionFactor float64 `yaml:"reduction-factor" usage:"of houlsby and pfeiffer: hidden size over bottleneck width (16)"`
+	Activation      string  `yaml:"activation" usage:"of houlsby and pfeiffer: swish (or silu), relu, gelu, gelu_new or tanh (houlsby: swish, pfeiffer: relu)"`
+	TrainLayerNorm  bool    `yaml:"train-layernorm" usage:"of houlsby and pfeiffer: train the blocks' norms too, as the paper does"`
+}
+
+func (o *BottleneckOptions) complete() error {
+	if err := checkCount("bottleneck", &o.Bottleneck, 0); err != nil {
+		return err
+	}
+	err := checkFactor("reduction-factor", o.ReductionFactor)
+	if o.ReductionFactor == 0 {
+		o.ReductionFactor = 16
+	}
+	return err
+}
+
+// houlsbyMethod is the adapter of Houlsby et al. 2019, two per block, h + up(f(down(h))) on the output h of attention
+// and of the feed-forward network before the residual is added.
+func houlsbyMethod() Definition {
+	return bottleneckMethod("houlsby", "swish", placement{attn: true, ffn: true})
+}
+
+// pfeifferMethod is that of Pfeiffer et al. 2021: one per block after the feed-forward network, reading what the block
+// would make of h (residual added, normalised), h + up(f(down(join(h)))).
+func pfeifferMethod() Definition {
+	return bottleneckMethod("pfeiffer", "relu", placement{ffn: true, readJoin: true})
+}
+
+func bottleneckMethod(name, activation string, place placement) Definition {
+	return Definition{
+		Name:        name,
+		Complete:    func(o *Options) error { return choose("activation", &o.Activation, activationNames(activation)...) },
+		New:         func(o Options) Tuner { return &bottleneck{o: o, place: place, scaling: 1} },
+		Dialects:    []Dialect{DialectHub},
+		Unmergeable: "a nonlinearity lies between its two maps",
+	}
+}
+
+// bottleneck differs from the papers where adapter files say so: in where it sits, what it reads, and a factor of the
+// update.
 type bottleneck struct {
-	plain
-	o        Options
-	pfeiffer bool
-	scaling  float64 // of the update; 0 stands for 1
-	// Departures of adapter files from the above: what the adapter reads, and where it sits.
-	where *placement
+	Common
+	o       Options
+	place   placement
+	scaling float64
 }
 
 // placement says where adapters sit and what they read.
 type placement struct {
 	attn, ffn bool
 	readJoin  bool // the adapter reads join(h) in place of h
-}
-
-func (b *bottleneck) place() placement {
-	switch {
-	case b.where != nil:
-		return *b.where
-	case b.pfeiffer:
-		return placement{ffn: true, readJoin: true}
-	}
-	return placement{attn: true, ffn: true}
 }
 
 // sites are the two places in a block, by the names AdapterHub gives them.
@@ -45,11 +71,10 @@ const (
 
 func (b *bottleneck) sites() []string {
 	var out []string
-	p := b.place()
-	if p.attn {
+	if b.place.attn {
 		out = append(out, siteAttn)
 	}
-	if p.ffn {
+	if b.place.ffn {
 		out = append(out, siteFFN)
 	}
 	return out
@@ -63,35 +88,33 @@ func (b *bottleneck) width(hidden int) int64 {
 	return max(int64(float64(hidden)/b.o.ReductionFactor), 1)
 }
 
-func (b *bottleneck) specs(o *outline) ([]spec, error) {
-	d, k := int64(o.info.Hidden), b.width(o.info.Hidden)
-	var out []spec
-	for _, block := range o.blocks {
+func (b *bottleneck) Adds(x *Structure) ([]NewParam, error) {
+	d, k := int64(x.Info.Hidden), b.width(x.Info.Hidden)
+	var out []NewParam
+	for _, block := range x.Blocks {
 		for _, site := range b.sites() {
 			name := block.Name + "." + site
 			out = append(out,
-				spec{name + ".adapter_down.0.weight", []int64{k, d}, gaussian(0.02)}, spec{name + ".adapter_down.0.bias", []int64{k}, constant(0)},
-				spec{name + ".adapter_up.weight", []int64{d, k}, gaussian(0.02)}, spec{name + ".adapter_up.bias", []int64{d}, constant(0)})
+				NewParam{Name: name + ".adapter_down.0.weight", Shape: []int64{k, d}, Init: Gaussian(0.02)},
+				NewParam{Name: name + ".adapter_down.0.bias", Shape: []int64{k}, Init: Constant(0)},
+				NewParam{Name: name + ".adapter_up.weight", Shape: []int64{d, k}, Init: Gaussian(0.02)},
+				NewParam{Name: name + ".adapter_up.bias", Shape: []int64{d}, Init: Constant(0)})
 		}
 	}
 	return out, nil
 }
 
-func (b *bottleneck) mount(x *mounting) error {
+func (b *bottleneck) Attach(x *Attachment) error {
 	f, err := activation(b.o.Activation)
 	if err != nil {
 		return err
 	}
-	scaling := b.scaling
-	if scaling == 0 {
-		scaling = 1
-	}
-	for _, block := range x.blocks {
+	for _, block := range x.Blocks {
 		for _, site := range b.sites() {
-			get := func(part string) *model.Param { return x.params.Get(block.Name + "." + site + "." + part) }
-			t := &adapterLayer{
+			get := func(part string) *model.Param { return x.Param(block.Name + "." + site + "." + part) }
+			t := &bottleneckLayer{
 				downW: get("adapter_down.0.weight"), downB: get("adapter_down.0.bias"), upW: get("adapter_up.weight"), upB: get("adapter_up.bias"),
-				f: f, readJoin: b.place().readJoin, scaling: scaling,
+				f: f, readJoin: b.place.readJoin, scaling: b.scaling,
 			}
 			if site == siteAttn {
 				block.AfterAttn = append(block.AfterAttn, t)
@@ -103,33 +126,21 @@ func (b *bottleneck) mount(x *mounting) error {
 	return nil
 }
 
-// tunes: the paper also trains the norms of the blocks.
-func (b *bottleneck) tunes(m model.Model, name string) bool {
-	return b.o.TrainLayerNorm && isBlockNorm(m, name)
+// Trains: the paper also trains the norms of the blocks.
+func (b *bottleneck) Trains(m model.Model, p *model.Param) bool {
+	return b.o.TrainLayerNorm && p.Norm && inBlock(m, p)
 }
 
-// isBlockNorm reports whether a parameter belongs to a normalisation inside a block.
-func isBlockNorm(m model.Model, name string) bool {
-	for _, b := range m.Hooks().Blocks {
-		if strings.HasPrefix(name, b.Name+".") && isNorm(name) {
-			return true
-		}
-	}
-	return false
-}
+func (b *bottleneck) LR() float64 { return 1e-3 }
 
-func isNorm(name string) bool { return strings.Contains(strings.ToLower(name), "norm") }
-
-func (b *bottleneck) lr() float64 { return 1e-3 }
-
-func (b *bottleneck) describe() string {
+func (b *bottleneck) Describe() string {
 	size := fmt.Sprintf("width %d", b.o.Bottleneck)
 	if b.o.Bottleneck == 0 {
 		size = fmt.Sprintf("reduction %g", b.o.ReductionFactor)
 	}
-	places := "after attention and after the feed-forward network"
-	if b.pfeiffer {
-		places = "after the feed-forward network"
+	places := "after the feed-forward network"
+	if b.place.attn {
+		places = "after attention and after the feed-forward network"
 	}
 	norms := "frozen"
 	if b.o.TrainLayerNorm {
@@ -138,43 +149,8 @@ func (b *bottleneck) describe() string {
 	return fmt.Sprintf("bottlenecks %s, %s, %s, weights N(0, 0.02²), biases zero; norms %s", places, size, b.o.Activation, norms)
 }
 
-// activations are the element-wise functions between a bottleneck's maps, by their names in adapter files. Some
-// have two names there.
-var activations = []struct {
-	name string
-	f    func(*bindings.Scope, bindings.Tensor) bindings.Tensor
-}{
-	{"swish", (*bindings.Scope).SiLU},
-	{"silu", (*bindings.Scope).SiLU},
-	{"relu", (*bindings.Scope).ReLU},
-	{"gelu", (*bindings.Scope).GELU},
-	{"gelu_new", (*bindings.Scope).GELUTanh},
-	{"tanh", (*bindings.Scope).Tanh},
-}
-
-// activationNames are what activation knows, the default first.
-func activationNames(first string) []string {
-	names := []string{first}
-	for _, a := range activations {
-		if a.name != first {
-			names = append(names, a.name)
-		}
-	}
-	return names
-}
-
-// activation finds an element-wise function by its name in adapter files, which ignores case as there.
-func activation(name string) (func(*bindings.Scope, bindings.Tensor) bindings.Tensor, error) {
-	for _, a := range activations {
-		if a.name == strings.ToLower(name) {
-			return a.f, nil
-		}
-	}
-	return nil, fmt.Errorf("activation %q is not supported (%s)", name, strings.Join(activationNames("swish"), ", "))
-}
-
-// adapterLayer is one bottleneck.
-type adapterLayer struct {
+// bottleneckLayer is one bottleneck.
+type bottleneckLayer struct {
 	downW, downB, upW, upB *model.Param
 	f                      func(*bindings.Scope, bindings.Tensor) bindings.Tensor
 	readJoin               bool
@@ -182,7 +158,7 @@ type adapterLayer struct {
 }
 
 // Apply implements model.Transform.
-func (t *adapterLayer) Apply(s *bindings.Scope, h bindings.Tensor, join func(*bindings.Scope, bindings.Tensor) bindings.Tensor) bindings.Tensor {
+func (t *bottleneckLayer) Apply(s *bindings.Scope, h bindings.Tensor, join func(*bindings.Scope, bindings.Tensor) bindings.Tensor) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		x := h
 		if t.readJoin {

@@ -37,16 +37,16 @@ func TestAdaptionPromptsAreNamedAsPeftsOnlyWherePeftComputesThem(t *testing.T) {
 		o    peft.Options
 		want string
 	}{
-		{families[2], peft.Options{Gate: "layer"}, "ADAPTION_PROMPT"},
-		{families[3], peft.Options{Gate: "layer"}, "ADAPTION_PROMPT"},
-		{families[1], peft.Options{Gate: "layer"}, "ADAPTION_PROMPT"},
+		{families[2], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "ADAPTION_PROMPT"},
+		{families[3], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "ADAPTION_PROMPT"},
+		{families[1], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "ADAPTION_PROMPT"},
 		{families[2], peft.Options{}, "LLAMA_ADAPTER"},
-		{families[2], peft.Options{Gate: "layer", GateTanh: true}, "LLAMA_ADAPTER"},
-		{families[2], peft.Options{Gate: "layer", Unfreeze: []string{"lm_head"}}, "LLAMA_ADAPTER"},
-		{families[4], peft.Options{Gate: "layer"}, "LLAMA_ADAPTER"},
-		{family{folder: "llama/qwen2", batch: "right"}, peft.Options{Gate: "layer"}, "LLAMA_ADAPTER"},
-		{family{folder: "llama/head-dim", batch: "right"}, peft.Options{Gate: "layer"}, "LLAMA_ADAPTER"},
-		{families[0], peft.Options{Gate: "layer"}, "LLAMA_ADAPTER"},
+		{families[2], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer", GateTanh: true}}, "LLAMA_ADAPTER"},
+		{families[2], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}, Unfreeze: []string{"lm_head"}}, "LLAMA_ADAPTER"},
+		{families[4], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "LLAMA_ADAPTER"},
+		{family{folder: "llama/qwen2", batch: "right"}, peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "LLAMA_ADAPTER"},
+		{family{folder: "llama/head-dim", batch: "right"}, peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "LLAMA_ADAPTER"},
+		{families[0], peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "layer"}}, "LLAMA_ADAPTER"},
 	} {
 		g := modeltest.OpenGolden(t, c.f.folder+"/golden.safetensors")
 		dir := filepath.Join(t.TempDir(), "adapter")
@@ -99,7 +99,7 @@ func TestModelsOfOneLayer(t *testing.T) {
 			want   string // the targets
 		}{
 			{"lora", peft.Options{}, map[bool]string{true: "q_lin v_lin", false: "q_proj v_proj"}[f.classify]},
-			{"dora", peft.Options{Targets: []string{"all"}}, map[bool]string{true: "k_lin lin1 lin2 out_lin q_lin v_lin", false: "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj"}[f.classify]},
+			{"dora", peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}, map[bool]string{true: "k_lin lin1 lin2 out_lin q_lin v_lin", false: "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj"}[f.classify]},
 			{"ia3", peft.Options{}, map[bool]string{true: "k_lin lin2 v_lin", false: "down_proj k_proj v_proj"}[f.classify]},
 		} {
 			bindingstest.Do(t, func(s *bindings.Scope) error {
@@ -184,7 +184,7 @@ func TestPromptsPooledAsPeftDoesConvert(t *testing.T) {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m := f.load(t, s)
 			defer m.Close()
-			method := shaken(t, s, "prompt", peft.Options{PeftCompat: true}, m, 0.1)
+			method := shaken(t, s, "prompt", peft.Options{PoolOptions: peft.PoolOptions{PeftCompat: true}}, m, 0.1)
 			dir := filepath.Join(t.TempDir(), "adapter")
 			if err := method.Save(s, dir, m); err != nil {
 				return err

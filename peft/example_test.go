@@ -25,7 +25,7 @@ func Example() {
 			return err
 		}
 		defer m.Close()
-		method, err := peft.New("lora", peft.Options{Rank: 4, Targets: []string{"q", "v"}})
+		method, err := peft.New("lora", peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 4}, TargetOptions: peft.TargetOptions{Targets: []string{"q", "v"}}})
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func Example() {
 
 // Count the parameters of LLaMA-Adapter on LLaMA-7B without the model.
 func ExampleCount() {
-	n, err := peft.Count("llama-adapter", peft.Options{AdapterLayers: 30, AdapterLength: 10},
+	n, err := peft.Count("llama-adapter", peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: 30, AdapterLength: 10}},
 		model.Info{Family: "llama", Vocab: 32000, Hidden: 4096, Layers: 32, Heads: 32, KVHeads: 32, HeadDim: 128, FFN: 11008})
 	fmt.Println(n, err)
 	// Output: 1229760 <nil>

@@ -2,45 +2,51 @@ package peft
 
 import (
 	"fmt"
-	"strings"
+	"math"
 
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/hf"
 )
 
-// CheckFirstStep checks the gradients of the first backward pass: every trainable parameter of a method must
-// have one, finite and, unless the method starts it at rest, not zero. The error names those that fail.
-func CheckFirstStep(s *bindings.Scope, method Method, m model.Model) error {
-	var absent, bad, zero []string
+// FirstStepError lists the trainable parameters that a first backward pass does not train.
+type FirstStepError struct {
+	Absent    []string // no gradient reaches them
+	Zero      []string // theirs is zero
+	NotFinite []string // theirs is infinite or not a number
+}
+
+func (e *FirstStepError) Error() string {
+	text := fmt.Sprintf("the first step trains nothing in %d tensors: no gradient in [%s], a zero one in [%s]",
+		len(e.Absent)+len(e.Zero)+len(e.NotFinite), hf.List(e.Absent), hf.List(e.Zero))
+	if len(e.NotFinite) > 0 {
+		text += fmt.Sprintf(", one that is not finite in [%s]", hf.List(e.NotFinite))
+	}
+	return text
+}
+
+// CheckFirstStep checks the gradients of the first backward pass: every trainable parameter must have one, finite and,
+// unless silent says that it may be (Method.Silent; nil: none may), not zero. What fails is in a *FirstStepError.
+func CheckFirstStep(s *bindings.Scope, params []*model.Param, gradient func(p *model.Param) bindings.Tensor, silent func(name string) bool) error {
+	var e FirstStepError
 	err := s.Run(func(s *bindings.Scope) error {
-		for _, p := range method.Trainable(m) {
-			g := s.Grad(p.T)
-			switch {
-			case !g.Defined():
-				absent = append(absent, p.Name)
-			case s.FirstNonFinite([]bindings.Tensor{g}) >= 0:
-				bad = append(bad, p.Name)
-			case s.Norm([]bindings.Tensor{g}) == 0 && !method.Silent(p.Name):
-				zero = append(zero, p.Name)
+		for _, p := range params {
+			g := gradient(p)
+			if !g.Defined() {
+				e.Absent = append(e.Absent, p.Name)
+				continue
+			}
+			switch norm := s.Norm([]bindings.Tensor{g}); {
+			case math.IsNaN(norm) || math.IsInf(norm, 0):
+				e.NotFinite = append(e.NotFinite, p.Name)
+			case norm == 0 && (silent == nil || !silent(p.Name)):
+				e.Zero = append(e.Zero, p.Name)
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return err
+	if err == nil && len(e.Absent)+len(e.Zero)+len(e.NotFinite) > 0 {
+		return &e
 	}
-	var parts []string
-	for _, b := range []struct {
-		what  string
-		names []string
-	}{{"no gradient reached", absent}, {"the gradient is not finite for", bad}, {"the gradient is zero for", zero}} {
-		if len(b.names) > 0 {
-			parts = append(parts, fmt.Sprintf("%s %d of the trainable parameters (%s)", b.what, len(b.names), hf.List(b.names)))
-		}
-	}
-	if len(parts) > 0 {
-		return fmt.Errorf("%s: after the first step %s", method.Name(), strings.Join(parts, "; "))
-	}
-	return nil
+	return err
 }

@@ -236,7 +236,7 @@ func greedy(s *bindings.Scope, m model.Model, in model.Input, n int) []int64 {
 
 // projected makes a prefix with the projection that a fixture stores.
 func projected(t *testing.T, s *bindings.Scope, g *modeltest.Golden, fixture string, m model.Model) (peft.Method, error) {
-	method, err := peft.New("prefix", peft.Options{VirtualTokens: 5, PrefixProjection: true, PrefixHidden: 12})
+	method, err := peft.New("prefix", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true, PrefixHidden: 12}})
 	if err != nil {
 		return nil, err
 	}

@@ -9,11 +9,57 @@ import (
 	"gopeft/model"
 )
 
-// lora adds a low-rank update to linear maps: W·x + scale·B·A·dropout(x) with scale α/r (Hu et al. 2021), or
-// α/√r (rsLoRA, Kalajdzievski 2023). With DoRA (Liu et al. 2024) the updated weight's rows are rescaled to
-// learned magnitudes, m·(W + scale·B·A)/‖W + scale·B·A‖, the norm taken as a constant in the backward pass.
+// LoRAOptions are the settings of lora and dora.
+type LoRAOptions struct {
+	Rank        int     `yaml:"rank" usage:"of lora: rank (8)"`
+	Alpha       float64 `yaml:"alpha" usage:"of lora: the update is scaled by alpha/rank (2·rank)"`
+	LoRADropout float64 `yaml:"lora-dropout" usage:"of lora: dropout before the update (0)"`
+	RSLoRA      bool    `yaml:"rslora" usage:"of lora: scale by alpha/√rank"`
+	DoRA        bool    `yaml:"dora" usage:"of lora: learn magnitudes apart from directions"`
+}
+
+func (o *LoRAOptions) complete() error {
+	if err := checkCount("rank", &o.Rank, 8); err != nil {
+		return err
+	}
+	if err := checkFactor("alpha", o.Alpha); err != nil {
+		return err
+	}
+	if !(o.LoRADropout >= 0 && o.LoRADropout < 1) {
+		return fmt.Errorf("lora-dropout is %v, want 0 to below 1", o.LoRADropout)
+	}
+	if o.Alpha == 0 {
+		o.Alpha = 2 * float64(o.Rank)
+	}
+	return nil
+}
+
+// loraMethod adds a low-rank update to linear maps: W·x + scale·B·A·dropout(x) with scale α/r (Hu et al. 2021), or
+// α/√r (rsLoRA, Kalajdzievski 2023).
+func loraMethod() Definition {
+	return Definition{
+		Name:     "lora",
+		Complete: func(o *Options) error { o.orTargets("q", "v"); return nil },
+		New:      func(o Options) Tuner { return &lora{o: o} },
+		Dialects: []Dialect{DialectPeft},
+	}
+}
+
+// doraMethod is LoRA whose updated weight's rows are rescaled to learned magnitudes (Liu et al. 2024),
+// m·(W + scale·B·A)/‖W + scale·B·A‖, the norm taken as a constant in the backward pass.
+func doraMethod() Definition {
+	d := loraMethod()
+	d.Name = "dora"
+	d.Complete = func(o *Options) error {
+		o.DoRA = true
+		o.orTargets("q", "v")
+		return nil
+	}
+	return d
+}
+
 type lora struct {
-	plain
+	Common
 	o Options
 	// perModule overrides rank and alpha by module name, as adapter files may.
 	perModule func(name string) (rank int, alpha float64)
@@ -26,26 +72,26 @@ func (l *lora) rankAlpha(name string) (int, float64) {
 	return l.o.Rank, l.o.Alpha
 }
 
-func (l *lora) specs(o *outline) ([]spec, error) {
-	targets, err := o.targets(l.o.Targets)
-	var out []spec
+func (l *lora) Adds(x *Structure) ([]NewParam, error) {
+	targets, err := x.Targets(l.o.Targets...)
+	var out []NewParam
 	for _, t := range targets {
-		rank, _ := l.rankAlpha(t.name)
+		rank, _ := l.rankAlpha(t.Name)
 		r := int64(rank)
 		out = append(out,
-			spec{t.name + ".lora_A.weight", []int64{r, t.in}, kaiming(t.in)},
-			spec{t.name + ".lora_B.weight", []int64{t.out, r}, constant(0)})
+			NewParam{Name: t.Name + ".lora_A.weight", Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
+			NewParam{Name: t.Name + ".lora_B.weight", Shape: []int64{int64(t.Out), r}, Init: Constant(0)})
 		if l.o.DoRA {
-			out = append(out, spec{t.name + ".lora_magnitude_vector", []int64{t.out}, rowNorms(t.module)})
+			out = append(out, NewParam{Name: t.Name + ".lora_magnitude_vector", Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
 		}
 	}
 	return out, err
 }
 
 // rowNorms are the norms of the rows of a map's weight: DoRA's magnitudes that change nothing.
-func rowNorms(m model.Module) initialiser {
+func rowNorms(t Target) Init {
 	return func(s *bindings.Scope, _ model.Model, _ []int64) (bindings.Tensor, error) {
-		return norms(s, s.To(m.Dense.W.T, bindings.Float)), nil
+		return norms(s, s.To(t.Dense.W.T, bindings.Float)), nil
 	}
 }
 
@@ -54,28 +100,35 @@ func norms(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor { return s.Sqrt(s.SumDim(s.Mul(w, w), 1, false)) })
 }
 
-func (l *lora) mount(x *mounting) error {
-	targets, err := x.targets(l.o.Targets)
+func (l *lora) Attach(x *Attachment) error {
+	targets, err := x.Targets(l.o.Targets...)
 	for _, t := range targets {
-		rank, alpha := l.rankAlpha(t.name)
+		rank, alpha := l.rankAlpha(t.Name)
 		u := &loraLinear{
-			dense: t.module.Dense, train: &x.hooks.Train, dropout: l.o.LoRADropout, scale: alpha / float64(rank),
-			a: x.params.Get(t.name + ".lora_A.weight"), b: x.params.Get(t.name + ".lora_B.weight"),
-			m: x.params.Get(t.name + ".lora_magnitude_vector"),
+			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: alpha / float64(rank),
+			a: x.Param(t.Name + ".lora_A.weight"), b: x.Param(t.Name + ".lora_B.weight"), m: x.Param(t.Name + ".lora_magnitude_vector"),
 		}
-		u.norm = x.memo(u.a, u.b, t.module.Dense.W)
+		u.norm = x.Memo(u.a, u.b, t.Dense.W)
 		if l.o.RSLoRA {
 			u.scale = alpha / math.Sqrt(float64(rank))
 		}
-		t.block.SetWrap(t.module.Slot, u)
+		t.Block.SetWrap(t.Slot, u)
 	}
 	return err
 }
 
-func (l *lora) silent(name string) bool { return strings.HasSuffix(name, ".lora_A.weight") }
-func (l *lora) lr() float64             { return 1e-3 }
+// Needs: DoRA multiplies the map's output and the update by factors that are trained, and takes its norms of the
+// weights as stored.
+func (l *lora) Needs() Needs {
+	if l.o.DoRA {
+		return Needs{KeptOutputs: 2, StoredWeights: true}
+	}
+	return Needs{}
+}
 
-func (l *lora) describe() string {
+func (l *lora) LR() float64 { return 1e-3 }
+
+func (l *lora) Describe() string {
 	scale := "α/r"
 	if l.o.RSLoRA {
 		scale = "α/√r"
@@ -87,6 +140,27 @@ func (l *lora) describe() string {
 	return text
 }
 
+// Merge implements Merger.
+func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
+	targets, err := x.Targets(l.o.Targets...)
+	var out []Merged
+	for _, t := range targets {
+		u, ok := t.Block.Linear(t.Slot).(*loraLinear)
+		if !ok {
+			return nil, fmt.Errorf("%s is not as it was attached", t.Name)
+		}
+		var w bindings.Tensor
+		s.NoGrad(func() {
+			w = u.weight(s)
+			if u.m != nil {
+				w = s.Mul(s.Unsqueeze(s.Div(u.m.T, norms(s, w)), 1), w)
+			}
+		})
+		out = append(out, Merged{Target: t, Weight: w})
+	}
+	return out, err
+}
+
 // loraLinear is an updated map.
 type loraLinear struct {
 	dense   *model.Dense
@@ -94,7 +168,7 @@ type loraLinear struct {
 	scale   float64
 	dropout float64
 	train   *bool
-	norm    *memo
+	norm    *Memo
 }
 
 // Forward implements model.Linear. The update is computed in the parameters' fp32, or under autocast.
@@ -131,7 +205,7 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 
 // weightNorm is ‖W + scale·B·A‖ by row, a constant to autograd.
 func (l *loraLinear) weightNorm(s *bindings.Scope) bindings.Tensor {
-	return l.norm.get(s, bindings.Float, func(s *bindings.Scope) (ts []bindings.Tensor) {
+	return l.norm.Get(s, bindings.Float, func(s *bindings.Scope) (ts []bindings.Tensor) {
 		s.NoGrad(func() { ts = []bindings.Tensor{norms(s, l.weight(s))} })
 		return ts
 	})[0]

@@ -5,10 +5,10 @@ import (
 	"gopeft/model"
 )
 
-// memo keeps tensors computed from parameters alone, for as long as those stay the same and nothing is
+// Memo keeps tensors computed from parameters alone, for as long as those stay the same and nothing is
 // recorded for autograd: token-by-token generation would otherwise compute them anew for every token, and
 // switching between adapters at every switch.
-type memo struct {
+type Memo struct {
 	from  []*model.Param
 	scope *bindings.Scope // long-lived owner
 	kept  []bindings.Tensor
@@ -22,8 +22,8 @@ type seen struct {
 	version int64
 }
 
-// get gives what fn computes, for inputs that also depend on a compute dtype. In training it is fn itself.
-func (c *memo) get(s *bindings.Scope, as bindings.DType, fn func(s *bindings.Scope) []bindings.Tensor) []bindings.Tensor {
+// Get gives what fn computes, for inputs that also depend on a compute dtype. In training it is fn itself.
+func (c *Memo) Get(s *bindings.Scope, as bindings.DType, fn func(s *bindings.Scope) []bindings.Tensor) []bindings.Tensor {
 	if s.GradEnabled() {
 		return fn(s)
 	}
@@ -43,7 +43,7 @@ func (c *memo) get(s *bindings.Scope, as bindings.DType, fn func(s *bindings.Sco
 	return c.kept
 }
 
-func (c *memo) current() bool {
+func (c *Memo) current() bool {
 	for i, p := range c.from {
 		if !p.T.Same(c.seen[i].t) || p.T.Version() != c.seen[i].version {
 			return false
@@ -53,7 +53,7 @@ func (c *memo) current() bool {
 }
 
 // drop frees what is kept.
-func (c *memo) drop() {
+func (c *Memo) drop() {
 	for _, t := range c.kept {
 		c.scope.Free(t)
 	}

@@ -37,11 +37,11 @@ func TestMergedModelsComputeTheSame(t *testing.T) {
 	for _, f := range families {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
 		for _, v := range []variant{
-			{name: "lora", method: "lora", o: peft.Options{Targets: []string{"all"}, RSLoRA: true}},
-			{name: "dora", method: "dora", o: peft.Options{Targets: []string{"all"}}},
-			{name: "ia3", method: "ia3", o: peft.Options{Targets: []string{"all"}}},
+			{name: "lora", method: "lora", o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}, LoRAOptions: peft.LoRAOptions{RSLoRA: true}}},
+			{name: "dora", method: "dora", o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}},
+			{name: "ia3", method: "ia3", o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}},
 			{name: "bitfit", method: "bitfit"},
-			{name: "v2", method: "llama-adapter-v2", o: peft.Options{AdapterLayers: -1, SkipLMHead: true}},
+			{name: "v2", method: "llama-adapter-v2", o: peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: -1, SkipLMHead: true}}},
 			{name: "last", method: "last"},
 			{name: "full", method: "full"},
 		} {
@@ -91,7 +91,7 @@ func TestWhatCannotBeMergedSaysWhy(t *testing.T) {
 	}{
 		{"prompt", peft.Options{}, "virtual tokens"}, {"prefix", peft.Options{}, "belong to no token"}, {"houlsby", peft.Options{}, "nonlinearity"},
 		{"pfeiffer", peft.Options{}, "nonlinearity"}, {"llama-adapter", peft.Options{}, "softmax of their own"},
-		{"llama-adapter-v2", peft.Options{}, "adapter-layers -1"}, {"llama-adapter-v2", peft.Options{AdapterLayers: -1}, "skip-lm-head"},
+		{"llama-adapter-v2", peft.Options{}, "adapter-layers -1"}, {"llama-adapter-v2", peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: -1}}, "skip-lm-head"},
 	} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m := f.load(t, s)

@@ -14,10 +14,10 @@ import (
 
 // ways are the variants that the ways of running a model are tried on.
 var ways = []variant{
-	{method: "full"}, {method: "last"}, {method: "lora", o: peft.Options{Targets: []string{"all"}}}, {method: "dora", o: peft.Options{Targets: []string{"q", "down"}}},
-	{method: "ia3"}, {method: "bitfit"}, {method: "prompt", o: peft.Options{VirtualTokens: 3}}, {method: "prefix", o: peft.Options{VirtualTokens: 3}},
-	{method: "prefix", o: peft.Options{VirtualTokens: 3, PrefixProjection: true}}, {method: "houlsby", o: peft.Options{Bottleneck: 4}},
-	{method: "pfeiffer", o: peft.Options{Bottleneck: 4}}, {method: "llama-adapter"}, {method: "llama-adapter-v2"},
+	{method: "full"}, {method: "last"}, {method: "lora", o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}}, {method: "dora", o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"q", "down"}}}},
+	{method: "ia3"}, {method: "bitfit"}, {method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 3}}}, {method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 3}}},
+	{method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 3}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true}}}, {method: "houlsby", o: peft.Options{BottleneckOptions: peft.BottleneckOptions{Bottleneck: 4}}},
+	{method: "pfeiffer", o: peft.Options{BottleneckOptions: peft.BottleneckOptions{Bottleneck: 4}}}, {method: "llama-adapter"}, {method: "llama-adapter-v2"},
 }
 
 // gradients are those of a loss, by parameter.

@@ -20,18 +20,18 @@ func TestOptionsOutOfRangeAreNamed(t *testing.T) {
 		o      peft.Options
 		want   string
 	}{
-		{"lora", peft.Options{Rank: -1}, "rank is -1"},
-		{"lora", peft.Options{Alpha: math.NaN()}, "alpha is NaN"},
-		{"lora", peft.Options{LoRADropout: 1}, "lora-dropout is 1"},
-		{"prompt", peft.Options{VirtualTokens: -5}, "virtual-tokens is -5"},
-		{"prompt", peft.Options{Init: "zeros"}, `init "zeros" is not known (vocab, text, random)`},
-		{"prefix", peft.Options{Init: "zeros"}, "init"},
-		{"houlsby", peft.Options{Activation: "glu"}, `activation "glu"`},
-		{"houlsby", peft.Options{ReductionFactor: -2}, "reduction-factor"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{Rank: -1}}, "rank is -1"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{Alpha: math.NaN()}}, "alpha is NaN"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{LoRADropout: 1}}, "lora-dropout is 1"},
+		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: -5}}, "virtual-tokens is -5"},
+		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "zeros"}}, `init "zeros" is not known (vocab, text, random)`},
+		{"prefix", peft.Options{PromptOptions: peft.PromptOptions{Init: "zeros"}}, "init"},
+		{"houlsby", peft.Options{BottleneckOptions: peft.BottleneckOptions{Activation: "glu"}}, `activation "glu"`},
+		{"houlsby", peft.Options{BottleneckOptions: peft.BottleneckOptions{ReductionFactor: -2}}, "reduction-factor"},
 		{"houlsby", peft.Options{AdapterName: "a.b"}, `adapter-name is "a.b", want a name without dots`},
-		{"llama-adapter", peft.Options{Gate: "block"}, `gate "block"`},
-		{"llama-adapter", peft.Options{AdapterLayers: -1}, "adapter-layers is -1"},
-		{"llama-adapter-v2", peft.Options{AdapterLayers: -2}, "adapter-layers is -2"},
+		{"llama-adapter", peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{Gate: "block"}}, `gate "block"`},
+		{"llama-adapter", peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: -1}}, "adapter-layers is -1"},
+		{"llama-adapter-v2", peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: -2}}, "adapter-layers is -2"},
 		{"adalora", peft.Options{}, `method "adalora" is not known: one of full, last, lora`},
 	} {
 		m, err := peft.New(c.method, c.o)
@@ -48,12 +48,12 @@ func TestOptionsThatDoNotFitTheModelAreNamed(t *testing.T) {
 		o      peft.Options
 		want   string
 	}{
-		{"lora", peft.Options{Targets: []string{"q", "c_attn"}}, `target "c_attn" names no linear map of the model's blocks (q_proj, k_proj,`},
-		{"prompt", peft.Options{Init: "text"}, "init text"},
-		{"prompt", peft.Options{Init: "text", InitIDs: []int64{48}}, "token id 48 is not in a vocabulary of 48"},
-		{"prefix", peft.Options{Init: "text", PrefixProjection: true, InitIDs: []int64{1}}, "starts at random"},
-		{"prefix", peft.Options{VirtualTokens: 5000}, "reads at most 64 tokens"},
-		{"llama-adapter", peft.Options{AdapterLayers: 4}, "adapter-layers is 4, but the model has 3"},
+		{"lora", peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"q", "c_attn"}}}, `target "c_attn" names no linear map of the model's blocks (q_proj, k_proj,`},
+		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "text"}}, "init text"},
+		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "text", InitIDs: []int64{48}}}, "token id 48 is not in a vocabulary of 48"},
+		{"prefix", peft.Options{PromptOptions: peft.PromptOptions{Init: "text", InitIDs: []int64{1}}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true}}, "starts at random"},
+		{"prefix", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5000}}, "reads at most 64 tokens"},
+		{"llama-adapter", peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: 4}}, "adapter-layers is 4, but the model has 3"},
 		{"last", peft.Options{Unfreeze: []string{"layers.7"}}, `pattern "layers.7" matches no parameter`},
 	} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
@@ -88,7 +88,7 @@ func TestVirtualTokensFromAText(t *testing.T) {
 				before := s.Expand(s.FromInt64s(text, 1, 5), ids.Size(0), -1)
 				both := s.Cat(1, before, ids)
 				want := s.From(logits(s, m, model.Input{IDs: both, Mask: ones(both)}), 1, 5)
-				method, err := peft.New(name, peft.Options{VirtualTokens: 5, Init: "text", InitIDs: text})
+				method, err := peft.New(name, peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5, Init: "text", InitIDs: text}})
 				if err != nil {
 					return err
 				}
@@ -105,7 +105,7 @@ func TestVirtualTokensFromAText(t *testing.T) {
 	bindingstest.Do(t, func(s *bindings.Scope) error {
 		m := families[0].load(t, s)
 		defer m.Close()
-		method, err := peft.New("prompt", peft.Options{VirtualTokens: 5, Init: "text", InitIDs: []int64{7, 3}})
+		method, err := peft.New("prompt", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5, Init: "text", InitIDs: []int64{7, 3}}})
 		if err != nil {
 			return err
 		}
@@ -127,7 +127,7 @@ func TestWhatIsKeptBetweenPassesFollowsTheParameters(t *testing.T) {
 	bindingstest.Do(t, func(s *bindings.Scope) error {
 		m := f.load(t, s)
 		defer m.Close()
-		method := shaken(t, s, "dora", peft.Options{Targets: []string{"all"}}, m, 0.1)
+		method := shaken(t, s, "dora", peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}, m, 0.1)
 		defer method.Close()
 		in := f.input(g, s)
 		s.NoGrad(func() {
@@ -154,7 +154,7 @@ func TestLoRADropout(t *testing.T) {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m := f.load(t, s)
 			defer m.Close()
-			method := shaken(t, s, "lora", peft.Options{LoRADropout: 0.5, DoRA: dora}, m, 0.3)
+			method := shaken(t, s, "lora", peft.Options{LoRAOptions: peft.LoRAOptions{LoRADropout: 0.5, DoRA: dora}}, m, 0.3)
 			defer method.Close()
 			in := f.input(g, s)
 			still := logits(s, m, in)
@@ -180,18 +180,18 @@ func TestFirstStepIsChecked(t *testing.T) {
 		defer method.Close()
 		check := func(want string) {
 			t.Helper()
-			err := peft.CheckFirstStep(s, method, m)
+			err := firstStep(s, method, m)
 			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 				t.Errorf("got %v, want %q", err, want)
 			}
 		}
-		check("no gradient reached 16 of the trainable parameters (distilbert.transformer.layer.0.attention.q_lin.lora_A.weight")
+		check("trains nothing in 16 tensors: no gradient in [distilbert.transformer.layer.0.attention.q_lin.lora_A.weight")
 		ps := method.Trainable(m)
 		gradients(s, ps, m, f.input(g, s), g.Tensor(s, "padded.labels"))
 		check("")
 		s.SetGrad(ps[1].T, s.Zeros(ps[1].T.Shape(), bindings.Float, bindings.CPU))
 		s.SetGrad(ps[2].T, s.Full(ps[2].T.Shape(), math.Inf(1), bindings.Float, bindings.CPU))
-		check("not finite for 1 of the trainable parameters (distilbert.transformer.layer.0.attention.v_lin.lora_A.weight); the gradient is zero for 1")
+		check("trains nothing in 2 tensors: no gradient in [], a zero one in [distilbert.transformer.layer.0.attention.q_lin.lora_B.weight], one that is not finite in [distilbert.transformer.layer.0.attention.v_lin.lora_A.weight]")
 		s.SetGrad(ps[1].T, bindings.Tensor{})
 		return nil
 	})
@@ -207,7 +207,7 @@ func TestEveryActivationIsTakenEverywhere(t *testing.T) {
 				s.Seed(7)
 				m := f.load(t, s)
 				defer m.Close()
-				a := shaken(t, s, method, peft.Options{Activation: name}, m, 0.3)
+				a := shaken(t, s, method, peft.Options{BottleneckOptions: peft.BottleneckOptions{Activation: name}}, m, 0.3)
 				in := f.input(g, s)
 				want := logits(s, m, in)
 				dir := filepath.Join(t.TempDir(), "adapter")

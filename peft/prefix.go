@@ -8,14 +8,37 @@ import (
 	"gopeft/model"
 )
 
-// prefix is prefix tuning (Li & Liang 2021): trained keys and values that join every block's own in one
+// PrefixOptions are the settings of prefix beside those it shares with prompt.
+type PrefixOptions struct {
+	PrefixProjection bool `yaml:"prefix-projection" usage:"of prefix: train through a small network that is folded when saved"`
+	PrefixHidden     int  `yaml:"prefix-hidden" usage:"of prefix: width of that network (the hidden size)"`
+}
+
+func (o *PrefixOptions) complete() error { return checkCount("prefix-hidden", &o.PrefixHidden, 0) }
+
+// prefixMethod is prefix tuning (Li & Liang 2021): trained keys and values that join every block's own in one
 // softmax, either as they are, prompt_embeddings [k, 2·L·Hkv·D] with keys in even slots and values in odd ones
 // as in the peft library, or, for training, through embedding → linear → tanh → linear, which is folded to
 // that when saved.
+func prefixMethod() Definition {
+	return Definition{
+		Name: "prefix",
+		Complete: func(o *Options) error {
+			if o.PrefixProjection {
+				return choose("init", &o.Init, "random", "text", "vocab")
+			}
+			return choose("init", &o.Init, "vocab", "text", "random")
+		},
+		New:         func(o Options) Tuner { return &prefix{o: o} },
+		Dialects:    []Dialect{DialectPeft, DialectHub},
+		Unmergeable: "its keys and values belong to no token, so no weight can produce them",
+	}
+}
+
 type prefix struct {
-	plain
+	Common
 	o Options
-	// uncounted: the decoder's text starts at position 0, as AdapterHub has it, not behind the prefix.
+	// uncounted: text behind rotary positions starts at position 0, not behind the prefix.
 	uncounted bool
 }
 
@@ -29,29 +52,33 @@ const (
 // backward pass touches its own part only.
 func outOf(block int) string { return fmt.Sprintf("%s.%d", projOut, block) }
 
-func (p *prefix) specs(o *outline) ([]spec, error) {
-	k, width := int64(p.o.VirtualTokens), int64(o.info.KVHeads*o.info.HeadDim)
+func (p *prefix) Adds(x *Structure) ([]NewParam, error) {
+	k, in := int64(p.o.VirtualTokens), x.Info.KVHeads*x.Info.HeadDim
+	width := int64(in)
 	if !p.o.PrefixProjection {
 		init := p.realInit
 		if p.o.Init == "random" {
-			init = gaussian(1)
+			init = Gaussian(1)
 		}
-		return []spec{{promptName, []int64{k, 2 * int64(o.info.Layers) * width}, init}}, nil
+		return []NewParam{{Name: promptName, Shape: []int64{k, 2 * int64(x.Info.Layers) * width}, Init: init}}, nil
 	}
 	if p.o.Init != "random" {
 		return nil, errors.New("init: a prefix with prefix-projection starts at random")
 	}
-	mid := int64(p.o.PrefixHidden)
-	if mid == 0 {
-		mid = width
+	hidden := p.o.PrefixHidden
+	if hidden == 0 {
+		hidden = in
 	}
-	out := []spec{
-		{projEmbedding, []int64{k, width}, gaussian(1)},
-		{projIn + ".weight", []int64{mid, width}, kaiming(width)}, {projIn + ".bias", []int64{mid}, kaiming(width)},
+	mid := int64(hidden)
+	out := []NewParam{
+		{Name: projEmbedding, Shape: []int64{k, width}, Init: Gaussian(1)},
+		{Name: projIn + ".weight", Shape: []int64{mid, width}, Init: KaimingUniform(in)},
+		{Name: projIn + ".bias", Shape: []int64{mid}, Init: KaimingUniform(in)},
 	}
-	for i := range o.info.Layers {
+	for i := range x.Info.Layers {
 		out = append(out,
-			spec{outOf(i) + ".weight", []int64{2 * width, mid}, kaiming(mid)}, spec{outOf(i) + ".bias", []int64{2 * width}, kaiming(mid)})
+			NewParam{Name: outOf(i) + ".weight", Shape: []int64{2 * width, mid}, Init: KaimingUniform(hidden)},
+			NewParam{Name: outOf(i) + ".bias", Shape: []int64{2 * width}, Init: KaimingUniform(hidden)})
 	}
 	return out, nil
 }
@@ -84,54 +111,35 @@ func (p *prefix) realInit(s *bindings.Scope, m model.Model, shape []int64) (bind
 	return out, nil
 }
 
-func (p *prefix) mount(x *mounting) error {
-	for i, b := range x.blocks {
+func (p *prefix) Attach(x *Attachment) error {
+	for i, b := range x.Blocks {
 		m := &prefixMemory{
-			flat: x.params.Get(promptName), embedding: x.params.Get(projEmbedding),
-			inW: x.params.Get(projIn + ".weight"), inB: x.params.Get(projIn + ".bias"),
-			outW: x.params.Get(outOf(i) + ".weight"), outB: x.params.Get(outOf(i) + ".bias"),
-			block: i, n: p.o.VirtualTokens, heads: int64(x.info.KVHeads), width: 2 * int64(x.info.KVHeads*x.info.HeadDim),
+			flat: x.Param(promptName), embedding: x.Param(projEmbedding),
+			inW: x.Param(projIn + ".weight"), inB: x.Param(projIn + ".bias"),
+			outW: x.Param(outOf(i) + ".weight"), outB: x.Param(outOf(i) + ".bias"),
+			block: i, n: p.o.VirtualTokens, heads: int64(x.Info.KVHeads), width: 2 * int64(x.Info.KVHeads*x.Info.HeadDim),
 		}
 		b.Memory = append(b.Memory, m)
 	}
-	x.hooks.Uncounted = p.uncounted
+	x.Hooks.Uncounted = p.uncounted
 	return nil
 }
 
-func (p *prefix) lr() float64 {
+func (p *prefix) Needs() Needs { return Needs{Memories: p.o.VirtualTokens} }
+
+func (p *prefix) LR() float64 {
 	if p.o.PrefixProjection {
 		return 1e-3
 	}
 	return 1e-2
 }
 
-func (p *prefix) describe() string {
+func (p *prefix) Describe() string {
 	from := map[string]string{"vocab": "real keys and values of random tokens", "text": "real keys and values of a text", "random": "N(0, 1)"}[p.o.Init]
 	if p.o.PrefixProjection {
 		from = "a random embedding through linear, tanh, linear"
 	}
 	return fmt.Sprintf("%d keys and values per block, from %s", p.o.VirtualTokens, from)
-}
-
-// uncounted reports a prefix whose positions are not counted.
-func (a *adapter) uncounted() bool {
-	p, ok := core(a.technique).(*prefix)
-	return ok && p.uncounted
-}
-
-// turnPrefix gives a prefix [n, L·2·Hkv·D] with its keys turned by so many positions: where a text is rotated by
-// as many more, attention then sees the same.
-func turnPrefix(s *bindings.Scope, m model.Model, t bindings.Tensor, positions int) (bindings.Tensor, error) {
-	if positions == 0 {
-		return t, nil
-	}
-	i := m.Info()
-	slots := s.Reshape(t, -1, int64(i.Layers), 2, int64(i.KVHeads), int64(i.HeadDim))
-	keys, err := model.TurnKeys(s, m, s.Narrow(slots, 2, 0, 1), positions)
-	if err != nil {
-		return bindings.Tensor{}, fmt.Errorf("the prefix's keys would have to be turned, as one of the two libraries counts its positions and the other does not: %w", err)
-	}
-	return s.Reshape(s.Cat(2, keys, s.Narrow(slots, 2, 1, 1)), t.Shape()...), nil
 }
 
 // prefixMemory is one block's part.

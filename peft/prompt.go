@@ -8,16 +8,41 @@ import (
 	"gopeft/model"
 )
 
-// prompt is soft prompt tuning (Lester et al. 2021): trained vectors before the token embeddings.
+// PromptOptions are the settings of prompt, which prefix shares.
+type PromptOptions struct {
+	VirtualTokens int     `yaml:"virtual-tokens" usage:"of prompt and prefix: number of virtual tokens (20)"`
+	Init          string  `yaml:"init" usage:"of prompt: vocab (random vocabulary rows), text or random; of prefix: vocab, text (real keys and values) or random"`
+	InitText      string  `yaml:"init-text" usage:"of prompt and prefix: the text of --init text"`
+	InitIDs       []int64 `yaml:"-"` // InitText's token ids, filled in by the caller
+}
+
+func (o *PromptOptions) complete() error { return checkCount("virtual-tokens", &o.VirtualTokens, 20) }
+
+// PoolOptions are further settings of prompt.
+type PoolOptions struct {
+	PeftCompat bool `yaml:"peft-compat" usage:"of prompt: classify from the position the peft library pools"`
+}
+
+// promptMethod is soft prompt tuning (Lester et al. 2021): trained vectors before the token embeddings.
+func promptMethod() Definition {
+	return Definition{
+		Name:        "prompt",
+		Complete:    func(o *Options) error { return choose("init", &o.Init, "vocab", "text", "random") },
+		New:         func(o Options) Tuner { return &prompt{o: o} },
+		Dialects:    []Dialect{DialectPeft},
+		Unmergeable: "virtual tokens are input, not weights",
+	}
+}
+
 type prompt struct {
-	plain
+	Common
 	o Options
 }
 
 const promptName = "prompt_embeddings"
 
-func (p *prompt) specs(o *outline) ([]spec, error) {
-	return []spec{{promptName, []int64{int64(p.o.VirtualTokens), int64(o.info.Hidden)}, p.init}}, nil
+func (p *prompt) Adds(x *Structure) ([]NewParam, error) {
+	return []NewParam{{Name: promptName, Shape: []int64{int64(p.o.VirtualTokens), int64(x.Info.Hidden)}, Init: p.init}}, nil
 }
 
 func (p *prompt) init(s *bindings.Scope, m model.Model, shape []int64) (bindings.Tensor, error) {
@@ -26,7 +51,7 @@ func (p *prompt) init(s *bindings.Scope, m model.Model, shape []int64) (bindings
 	var ids bindings.Tensor
 	switch p.o.Init {
 	case "random": // as PyTorch initialises embeddings
-		return gaussian(1)(s, m, shape)
+		return Gaussian(1)(s, m, shape)
 	case "text":
 		list, err := repeat(p.o.InitIDs, shape[0], rows)
 		if err != nil {
@@ -66,17 +91,18 @@ func repeat(ids []int64, n, vocab int64) ([]int64, error) {
 	return out, nil
 }
 
-func (p *prompt) mount(x *mounting) error {
-	x.hooks.Prompt = &softPrompt{x.params.Get(promptName)}
+func (p *prompt) Attach(x *Attachment) error {
+	x.Hooks.Prompt = &softPrompt{x.Param(promptName)}
 	if p.o.PeftCompat {
-		x.hooks.Pool = hfPool(x.info)
+		x.Hooks.Pool = hfPool(x.Info)
 	}
 	return nil
 }
 
-func (p *prompt) lr() float64 { return 1e-2 }
+func (p *prompt) Needs() Needs { return Needs{VirtualTokens: p.o.VirtualTokens} }
+func (p *prompt) LR() float64  { return 1e-2 }
 
-func (p *prompt) describe() string {
+func (p *prompt) Describe() string {
 	from := map[string]string{"vocab": "random rows of the embeddings", "text": "a text's embeddings", "random": "N(0, 1)"}[p.o.Init]
 	return fmt.Sprintf("%d virtual tokens, from %s", p.o.VirtualTokens, from)
 }

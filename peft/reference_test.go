@@ -25,8 +25,8 @@ func TestMethodsOfNoLibrary(t *testing.T) {
 			_, name, _ := strings.Cut(fixture, "-") // behind family and task
 			_, name, _ = strings.Cut(name, "-")
 			o, ok := map[string]peft.Options{
-				"bitfit": {}, "llama-adapter": {AdapterLength: 4, AdapterLayers: 2}, "llama-adapter-v2": {AdapterLength: 4},
-				"llama-adapter-tanh": {AdapterLength: 4, AdapterLayers: 1, GateTanh: true},
+				"bitfit": {}, "llama-adapter": {LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4, AdapterLayers: 2}}, "llama-adapter-v2": {LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4}},
+				"llama-adapter-tanh": {LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4, AdapterLayers: 1, GateTanh: true}},
 			}[name]
 			if !ok {
 				t.Fatalf("no options for %s", name)

@@ -12,6 +12,7 @@ import (
 // weights.
 type Set struct {
 	m       model.Model
+	catalog Catalog
 	methods []named
 	active  string
 }
@@ -22,7 +23,7 @@ type named struct {
 }
 
 // NewSet makes an empty set on m, which must carry no method.
-func NewSet(m model.Model) *Set { return &Set{m: m} }
+func (c Catalog) NewSet(m model.Model) *Set { return &Set{m: m, catalog: c} }
 
 // Add takes over a method that belongs to the set's model, detached or not, under a name of choice.
 func (x *Set) Add(name string, method Method) error {
@@ -42,15 +43,15 @@ func (x *Set) Load(s *bindings.Scope, name, path string) (Method, error) {
 	if err := x.Use(s, ""); err != nil {
 		return nil, err
 	}
-	info, err := Probe(path)
+	info, err := x.catalog.Probe(path)
 	if err != nil {
 		return nil, err
 	}
 	// A model folder's weights take the place of those that other adapters work on.
-	if len(x.methods) > 0 && (info.Dialect == DialectModelFolder || x.methods[0].method.Name() == "full") {
+	if len(x.methods) > 0 && (info.Dialect == DialectModelFolder || x.methods[0].method.Definition().InPlace) {
 		return nil, fmt.Errorf("%s: a model's own weights (method full or last) and adapters do not mix: give the model folder as the model", path)
 	}
-	method, err := Load(s, path, x.m)
+	method, err := x.catalog.Load(s, path, x.m)
 	if err != nil {
 		return nil, err
 	}

@@ -113,15 +113,15 @@ var variants = []variant{
 	{name: "full-unfreeze", method: "full", o: peft.Options{Unfreeze: []string{"*.1.*"}}, neutral: true},
 	{name: "last", method: "last", neutral: true},
 	{name: "last-unfreeze", method: "last", o: peft.Options{Unfreeze: []string{"*.1.*"}}, neutral: true},
-	{name: "lora", method: "lora", o: peft.Options{Rank: 4}, neutral: true, own: onMaps("q v", "lora_A.weight", "lora_B.weight"), count: func(_ family, i model.Info) int {
+	{name: "lora", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 4}}, neutral: true, own: onMaps("q v", "lora_A.weight", "lora_B.weight"), count: func(_ family, i model.Info) int {
 		in, out := widths(i, "q v")
 		return i.Layers * 4 * (in + out)
 	}},
-	{name: "lora-all", method: "lora", o: peft.Options{Rank: 2, RSLoRA: true, Targets: []string{"all"}, LoRADropout: 0.5}, neutral: true, own: onMaps(allSlots, "lora_A.weight", "lora_B.weight"), count: func(_ family, i model.Info) int {
+	{name: "lora-all", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 2, RSLoRA: true, LoRADropout: 0.5}, TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}, neutral: true, own: onMaps(allSlots, "lora_A.weight", "lora_B.weight"), count: func(_ family, i model.Info) int {
 		in, out := widths(i, allSlots)
 		return i.Layers * 2 * (in + out)
 	}},
-	{name: "dora", method: "dora", o: peft.Options{Rank: 4, Targets: []string{"q", "down"}}, neutral: true, own: onMaps("q down", "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), count: func(_ family, i model.Info) int {
+	{name: "dora", method: "dora", o: peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 4}, TargetOptions: peft.TargetOptions{Targets: []string{"q", "down"}}}, neutral: true, own: onMaps("q down", "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), count: func(_ family, i model.Info) int {
 		in, out := widths(i, "q down")
 		return i.Layers * (4*(in+out) + out)
 	}},
@@ -141,9 +141,9 @@ var variants = []variant{
 		}
 		return n
 	}},
-	{name: "prompt", method: "prompt", o: peft.Options{VirtualTokens: 5}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
-	{name: "prefix", method: "prefix", o: peft.Options{VirtualTokens: 5}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * 2 * i.Layers * i.KVHeads * i.HeadDim }},
-	{name: "prefix-projection", method: "prefix", o: peft.Options{VirtualTokens: 5, PrefixProjection: true, PrefixHidden: 6}, own: func(_ family, i model.Info) []string {
+	{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
+	{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * 2 * i.Layers * i.KVHeads * i.HeadDim }},
+	{name: "prefix-projection", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true, PrefixHidden: 6}}, own: func(_ family, i model.Info) []string {
 		names := []string{"embedding.weight", "transform.0.weight", "transform.0.bias"}
 		for layer := range i.Layers {
 			names = append(names, fmt.Sprintf("transform.2.%d.weight", layer), fmt.Sprintf("transform.2.%d.bias", layer))
@@ -153,12 +153,12 @@ var variants = []variant{
 		w := i.KVHeads * i.HeadDim
 		return 5*w + 6*w + 6 + 2*i.Layers*w*(6+1)
 	}},
-	{name: "houlsby", method: "houlsby", o: peft.Options{Bottleneck: 4}, own: bottlenecks("attention_adapters", "output_adapters"), count: bottleneckCount(2)},
-	{name: "houlsby-norms", method: "houlsby", o: peft.Options{Bottleneck: 4, TrainLayerNorm: true}, own: bottlenecks("attention_adapters", "output_adapters"), count: bottleneckCount(2), tuned: blockNorms},
-	{name: "pfeiffer", method: "pfeiffer", o: peft.Options{Bottleneck: 4}, own: bottlenecks("output_adapters"), count: bottleneckCount(1)},
-	{name: "llama-adapter", method: "llama-adapter", o: peft.Options{AdapterLength: 4}, neutral: true, own: prompts(0), count: func(_ family, i model.Info) int { return i.Layers * (4*i.Hidden + i.Heads) }},
-	{name: "llama-adapter-tanh", method: "llama-adapter", o: peft.Options{AdapterLength: 4, AdapterLayers: 1, Gate: "layer", GateTanh: true}, neutral: true, own: prompts(-1), count: func(_ family, i model.Info) int { return 4*i.Hidden + 1 }},
-	{name: "llama-adapter-v2", method: "llama-adapter-v2", o: peft.Options{AdapterLength: 4}, neutral: true, own: func(f family, i model.Info) []string {
+	{name: "houlsby", method: "houlsby", o: peft.Options{BottleneckOptions: peft.BottleneckOptions{Bottleneck: 4}}, own: bottlenecks("attention_adapters", "output_adapters"), count: bottleneckCount(2)},
+	{name: "houlsby-norms", method: "houlsby", o: peft.Options{BottleneckOptions: peft.BottleneckOptions{Bottleneck: 4, TrainLayerNorm: true}}, own: bottlenecks("attention_adapters", "output_adapters"), count: bottleneckCount(2), tuned: blockNorms},
+	{name: "pfeiffer", method: "pfeiffer", o: peft.Options{BottleneckOptions: peft.BottleneckOptions{Bottleneck: 4}}, own: bottlenecks("output_adapters"), count: bottleneckCount(1)},
+	{name: "llama-adapter", method: "llama-adapter", o: peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4}}, neutral: true, own: prompts(0), count: func(_ family, i model.Info) int { return i.Layers * (4*i.Hidden + i.Heads) }},
+	{name: "llama-adapter-tanh", method: "llama-adapter", o: peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4, AdapterLayers: 1, Gate: "layer", GateTanh: true}}, neutral: true, own: prompts(-1), count: func(_ family, i model.Info) int { return 4*i.Hidden + 1 }},
+	{name: "llama-adapter-v2", method: "llama-adapter-v2", o: peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4}}, neutral: true, own: func(f family, i model.Info) []string {
 		names := slices.Concat(prompts(0)(f, i), onMaps(allSlots, "adapter_bias", "adapter_scale")(f, i))
 		if !f.classify {
 			names = append(names, "lm_head.adapter_bias", "lm_head.adapter_scale")

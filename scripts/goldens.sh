@@ -20,6 +20,7 @@ parts=(
     'torch_files model/hf/files/testdata'
     'gguf_blocks model/hf/files/testdata'
     "tokenizer fixtures model/tokenizer/testdata ${GOPEFT_SHARED:-../shared/data}"
+    "tokenizer record $GOPEFT_HOME/demo/minilm model/tokenizer/testdata/minilm.golden.json.gz 110" # as demo-data.sh fetched it
     'tokenizer_folders model/tokenizer/testdata/folders.json.gz'
     'tokenizer_unicode model/tokenizer/unicode_tables.go'
     'data_parquet train/data/testdata'
@@ -31,6 +32,7 @@ venv=$GOPEFT_HOME/goldens-venv
 "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement scripts/goldens/requirements.txt \
     gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1 sentencepiece==0.2.3 protobuf==6.33.1
 
+"$setup_dir/demo-data.sh" minilm >/dev/null
 ran=0
 for part in "${parts[@]}"; do
     read -ra words <<<"$part"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # what is set here is read by the scripts that source this one
-# Sourced by the other scripts: where things live, and how a failure is told.
+# Sourced by the other scripts: where things live, and how an error is printed.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 setup_dir=$root/scripts/setup

@@ -9,4 +9,5 @@ cd "$root"
 programs=$(go list -e -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | sed -n 's/^\([^ ]*\)\.test /\1 /p')
 mapfile -t packages < <(grep -vE ' [^ ]*(/bindings/csrc|/sugarme/gotch)( |/|$)' <<<"$programs" | cut -d ' ' -f 1)
 [[ ${#packages[@]} -gt 0 ]] || die "go list finds no package without libtorch"
-go test "$@" "${packages[@]}"
+# Vetting takes as long as the tests, and is what `make check` does.
+go test -vet=off "$@" "${packages[@]}"

@@ -10,7 +10,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model"
-	"gopeft/model/hf"
+	"gopeft/peft"
 	"gopeft/train/data"
 )
 
@@ -367,26 +367,16 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 // so by construction, or one that is not finite: a run that trains nothing never passes silently. With a loss
 // scaler that is the first step it does not skip.
 func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names []string) error {
-	norms := map[string]float64{}
+	of := map[string]bindings.Tensor{}
 	for i, n := range names {
-		norms[n] = s.Norm(grads[i : i+1])
+		of[n] = grads[i]
 	}
-	var none, zero []string
-	for _, p := range t.Params {
-		norm, ok := norms[p.Name]
-		switch {
-		case !ok:
-			none = append(none, p.Name)
-		case math.IsNaN(norm) || math.IsInf(norm, 0):
-			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + p.Name}
-		case norm == 0 && (t.Silent == nil || !t.Silent(p.Name)):
-			zero = append(zero, p.Name)
-		}
+	err := peft.CheckFirstStep(s, t.Params, func(p *model.Param) bindings.Tensor { return of[p.Name] }, t.Silent)
+	var failed *peft.FirstStepError
+	if errors.As(err, &failed) && len(failed.NotFinite) > 0 {
+		return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + failed.NotFinite[0]}
 	}
-	if len(none)+len(zero) > 0 {
-		return fmt.Errorf("the first step trains nothing in %d tensors: no gradient in [%s], a zero one in [%s]", len(none)+len(zero), hf.List(none), hf.List(zero))
-	}
-	return nil
+	return err
 }
 
 // firstBad looks for the tensor a non-finite loss comes from: a weight, else the first block whose output

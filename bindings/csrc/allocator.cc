@@ -4,31 +4,22 @@
 // faults the pages of its activations in again; told to keep them, it holds far more memory than is ever in use.
 // Here freed pages serve the next block of whatever size, and no more are held than once were in use together:
 // beyond that, free pages go back to the kernel while their addresses stay.
-#include <ATen/ATen.h>
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 #include <map>
 #include <mutex>
 #include <unordered_map>
 
-#include "fused.h"
+#include "libtorch.h"
 #include "shim.h"
 
 namespace {
 
-class BlockArena final : public at::Allocator {
+class BlockArena final : public gp::HostAllocator {
  public:
-#if GP_TORCH >= 203
-  at::DataPtr allocate(size_t n) override { return take(n); }
-  void copy_data(void* dest, const void* src, std::size_t n) const override { std::memcpy(dest, src, n); }
-#else
-  at::DataPtr allocate(size_t n) const override { return const_cast<BlockArena*>(this)->take(n); }
-#endif
-
   static BlockArena& instance() {
     static auto* arena = new BlockArena;  // never destroyed: tensors may outlive static objects
     return *arena;
@@ -66,7 +57,7 @@ class BlockArena final : public at::Allocator {
     }
   }
 
-  at::DataPtr take(size_t n) {
+  at::DataPtr take(size_t n) override {
     if (n < kLarge || n > end_ - top_) return small_->allocate(n);
     const size_t size = (n + kUnit - 1) / kUnit * kUnit;
     uintptr_t p = 0;
@@ -91,7 +82,9 @@ class BlockArena final : public at::Allocator {
   uintptr_t cut(size_t size, bool held) {
     auto best = free_.end();
     for (auto it = free_.begin(); it != free_.end(); ++it)
-      if (it->second.held == held && it->second.size >= size && (best == free_.end() || it->second.size < best->second.size)) best = it;
+      if (it->second.held == held && it->second.size >= size &&
+          (best == free_.end() || it->second.size < best->second.size))
+        best = it;
     if (best == free_.end()) return 0;
     const uintptr_t p = best->first;
     const size_t left = best->second.size - size;
@@ -171,7 +164,7 @@ class BlockArena final : public at::Allocator {
 
 }  // namespace
 
-void gp_keep_large_blocks(int on) {
+void gp_keep_large_blocks(gp_bool on) {
   BlockArena& c = BlockArena::instance();
   c10::SetCPUAllocator(on ? &c : c.before());
   if (!on) c.release();

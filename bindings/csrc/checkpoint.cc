@@ -3,15 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/saved_variable_hooks.h>
-#if __has_include(<torch/headeronly/version.h>)
-#include <torch/headeronly/version.h>
-#else
-#include <torch/csrc/api/include/torch/version.h>
-#endif
-#define GP_TORCH (TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR)
 
 #include <cstdlib>
 #include <memory>
@@ -20,7 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "guard.h"
+#include "boundary.h"
+#include "libtorch.h"
 
 using at::Tensor;
 using torch::autograd::Engine;
@@ -31,51 +25,20 @@ extern "C" char* gpCheckpointRun(uint64_t id, void** inputs, int n);
 
 namespace {
 
-struct AutocastState {
-  bool enabled;
-  at::ScalarType dtype;
-};
-
-AutocastState autocast_state(c10::DeviceType device) {
-  namespace ac = at::autocast;
-#if GP_TORCH >= 204
-  return {ac::is_autocast_enabled(device), ac::get_autocast_dtype(device)};
-#else
-  if (device == c10::kCPU) return {ac::is_cpu_enabled(), ac::get_autocast_cpu_dtype()};
-  return {ac::is_enabled(), ac::get_autocast_gpu_dtype()};
-#endif
-}
-
-void set_autocast(c10::DeviceType device, AutocastState s) {
-  namespace ac = at::autocast;
-#if GP_TORCH >= 204
-  ac::set_autocast_enabled(device, s.enabled);
-  ac::set_autocast_dtype(device, s.dtype);
-#else
-  if (device == c10::kCPU) {
-    ac::set_cpu_enabled(s.enabled);
-    ac::set_autocast_cpu_dtype(s.dtype);
-  } else {
-    ac::set_enabled(s.enabled);
-    ac::set_autocast_gpu_dtype(s.dtype);
-  }
-#endif
-}
-
 class AutocastGuard {
  public:
-  AutocastGuard(c10::DeviceType device, AutocastState s) : device_(device), was_(autocast_state(device)) {
-    set_autocast(device, s);
+  AutocastGuard(c10::DeviceType device, gp::Autocast state) : device_(device), was_(gp::autocast(device)) {
+    gp::set_autocast(device, state);
     at::autocast::increment_nesting();
   }
   ~AutocastGuard() {
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    set_autocast(device_, was_);
+    gp::set_autocast(device_, was_);
   }
 
  private:
   c10::DeviceType device_;
-  AutocastState was_;
+  gp::Autocast was_;
 };
 
 Tensor rng_state(at::Generator g) {
@@ -118,7 +81,7 @@ struct Frame {
   std::vector<Tensor> inputs;
   c10::Device device = c10::Device(c10::kCPU);
   Tensor cpu_rng, device_rng;
-  AutocastState cpu_autocast, device_autocast;
+  gp::Autocast cpu_autocast, device_autocast;
   std::vector<std::weak_ptr<Slot>> slots;
 
   ~Frame() {
@@ -170,7 +133,7 @@ struct SecondRun : SavedVariableHooks {
 void Frame::recompute() {
   std::vector<void*> boxes;
   boxes.reserve(inputs.size());
-  for (auto& t : inputs) boxes.push_back(t.defined() ? new Tensor(t) : nullptr);
+  for (auto& t : inputs) boxes.push_back(gp::box(t));
 
   at::AutoGradMode grad(true);
   AutocastGuard cpu_cast(c10::kCPU, cpu_autocast);
@@ -211,17 +174,26 @@ Engine& hook_engine() {
 }  // namespace
 
 char* gp_checkpoint_begin(void** frame, gp_tensor* inputs, int n, uint64_t id) {
-  GUARD(*frame = nullptr; if (!at::GradMode::is_enabled() || mode.first || mode.second) return nullptr;
-        static std::once_flag once; std::call_once(once, [] { torch::autograd::set_default_engine_stub(hook_engine); });
-        auto f = std::make_shared<Frame>(); for (int i = 0; i < n; i++) {
-          f->inputs.push_back(inputs[i] ? *static_cast<Tensor*>(inputs[i]) : Tensor());
-          if (f->inputs.back().defined() && f->inputs.back().is_cuda()) f->device = f->inputs.back().device();
-        } f->cpu_rng = rng_state(at::detail::getDefaultCPUGenerator());
-        f->cpu_autocast = autocast_state(c10::kCPU); if (!f->device.is_cpu()) {
-          f->device_rng = rng_state(at::globalContext().defaultGenerator(f->device));
-          f->device_autocast = autocast_state(f->device.type());
-        } f->id = id;
-        mode.first = std::move(f); *frame = mode.first.get();)
+  return gp::guarded([&] {
+    *frame = nullptr;
+    if (!at::GradMode::is_enabled() || mode.first || mode.second) return;
+    static std::once_flag once;
+    std::call_once(once, [] { torch::autograd::set_default_engine_stub(hook_engine); });
+    auto f = std::make_shared<Frame>();
+    for (int i = 0; i < n; i++) {
+      f->inputs.push_back(gp::opt(inputs[i]));
+      if (f->inputs.back().defined() && f->inputs.back().is_cuda()) f->device = f->inputs.back().device();
+    }
+    f->cpu_rng = rng_state(at::detail::getDefaultCPUGenerator());
+    f->cpu_autocast = gp::autocast(c10::kCPU);
+    if (!f->device.is_cpu()) {
+      f->device_rng = rng_state(at::globalContext().defaultGenerator(f->device));
+      f->device_autocast = gp::autocast(f->device.type());
+    }
+    f->id = id;
+    mode.first = std::move(f);
+    *frame = mode.first.get();
+  });
 }
 
 void gp_checkpoint_end(void* frame) {
@@ -236,9 +208,4 @@ int gp_checkpoint_dead(uint64_t* ids, int n) {
     dead.pop_back();
   }
   return count;
-}
-
-int gp_autocast_dtype(int device) {
-  auto s = autocast_state(device < 0 ? c10::kCPU : c10::kCUDA);
-  return s.enabled ? static_cast<int>(s.dtype) : -1;
 }

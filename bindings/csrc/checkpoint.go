@@ -8,8 +8,6 @@ package csrc
 #cgo nocallback gp_checkpoint_end
 #cgo noescape gp_checkpoint_dead
 #cgo nocallback gp_checkpoint_dead
-#cgo noescape gp_autocast_dtype
-#cgo nocallback gp_autocast_dtype
 */
 import "C"
 
@@ -24,7 +22,7 @@ type Recompute func(inputs []Tensor) error
 // CheckpointBegin starts dropping what autograd saves; id is a handle on a Recompute, deleted by
 // CheckpointSweep when the graph is gone. *frame is nil when nothing is dropped, and id then still the caller's.
 func CheckpointBegin(frame *unsafe.Pointer, inputs []Tensor, id cgo.Handle) string {
-	return message(C.gp_checkpoint_begin(frame, listPtr(inputs), C.int(len(inputs)), C.uint64_t(id)))
+	return message(C.gp_checkpoint_begin(frame, (*C.gp_tensor)(unsafe.SliceData(inputs)), C.int(len(inputs)), C.uint64_t(id)))
 }
 
 // CheckpointEnd stops what CheckpointBegin started.
@@ -52,6 +50,3 @@ func gpCheckpointRun(id C.uint64_t, inputs *unsafe.Pointer, n C.int) *C.char {
 	}
 	return nil
 }
-
-// AutocastDtype is the dtype autocast computes in on a device, -1 when it is off.
-func AutocastDtype(device int) int { return int(C.gp_autocast_dtype(C.int(device))) }

@@ -1,4 +1,4 @@
-// Activation checkpointing, and what of libtorch's thread-local state it reads.
+// Activation checkpointing.
 //
 // Between gp_checkpoint_begin and gp_checkpoint_end, what autograd would save for the backward pass is dropped.
 // The first time the backward pass asks for any of it, gpCheckpointRun, exported from Go, runs the same
@@ -18,8 +18,6 @@ char* gp_checkpoint_begin(void** frame, gp_tensor* inputs, int n, uint64_t id);
 void gp_checkpoint_end(void* frame);
 // Moves up to n ids whose graphs are gone to ids and returns how many.
 int gp_checkpoint_dead(uint64_t* ids, int n);
-// The autocast dtype on a device, -1 when autocast is off.
-int gp_autocast_dtype(int device);
 
 #ifdef __cplusplus
 }

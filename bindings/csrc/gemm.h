@@ -38,11 +38,12 @@ void product(const Product& p);  // on all of libtorch's threads
 
 // The pieces, for kernels that work on tiles themselves. A panel holds `width` rows of an operand in the order
 // the kernels read them: 32-bit words [depth][width], a word being one fp32 or two bf16 neighbours in depth.
-int64_t panel_words(int64_t k, bool bf16);                                  // depth in words
+inline int64_t panel_words(int64_t k, bool bf16) { return bf16 ? (k + 1) / 2 : k; }  // depth in words
 void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out);
 
 // pack_panels packs any number of rows; the panel of row i begins at word i*panel_words(k).
-void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out);
+void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width,
+                 uint32_t* out);
 
 struct Tile {
   void* c;
@@ -53,7 +54,8 @@ struct Tile {
 };
 
 // One tile of 1..kTileM rows from k-major words a[k*lda + i] and b[k*ldb + j], kw words deep.
-void tile(bool bf16, int rows, int64_t kw, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb, const Tile& t);
+void tile(bool bf16, int rows, int64_t kw, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb,
+          const Tile& t);
 
 // Memory of the calling thread that is kept between calls, 64-byte aligned. One block per slot.
 void* scratch(int slot, int64_t bytes);

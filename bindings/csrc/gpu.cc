@@ -1,15 +1,8 @@
 #include "gpu.h"
 
-#include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
-
 #include "fused.h"
-#include "guard.h"
 
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
+namespace gp {
 namespace {
 
 // turned is (x1·c1 - x2·s1, x2·c2 + x1·s2) of x's halves, or its transpose.
@@ -40,18 +33,18 @@ struct Turn : torch::autograd::Function<Turn> {
 };
 
 }  // namespace
+}  // namespace gp
+
+using gp::T;
 
 char* gp_turn(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin) {
-  GUARD(const Tensor &tx = gp::T(x), &tc = gp::T(cos), &ts = gp::T(sin);
-        *out = gp::box(gp::recorded({tx}) ? Turn::apply(tx, tc, ts) : turned(tx, tc, ts, false));)
+  return gp::give(out, [&] {
+    return gp::recorded({T(x)}) ? gp::Turn::apply(T(x), T(cos), T(sin)) : gp::turned(T(x), T(cos), T(sin), false);
+  });
 }
 
-int gp_has_scaled_rms(void) { return GP_TORCH >= 211; }
+gp_bool gp_has_scaled_rms(void) { return gp::kHasScaledRMS; }
 
 char* gp_scaled_rms(gp_tensor* out, gp_tensor x, gp_tensor w, double eps) {
-#if GP_TORCH >= 211
-  GUARD(const Tensor& t = gp::T(x); *out = gp::box(std::get<0>(at::_fused_rms_norm(t, t.sizes().slice(t.dim() - 1), gp::T(w), eps)));)
-#else
-  GUARD(throw std::logic_error("libtorch before 2.11 has no RMS norm in one kernel");)
-#endif
+  return gp::give(out, [&] { return gp::scaled_rms(T(x), T(w), eps); });
 }

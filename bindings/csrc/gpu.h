@@ -12,7 +12,7 @@ char* gp_turn(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin);
 
 // x/√(mean(x²)+eps)·w over the last dimension, in x's dtype, which is w's.
 char* gp_scaled_rms(gp_tensor* out, gp_tensor x, gp_tensor w, double eps);
-int gp_has_scaled_rms(void);
+gp_bool gp_has_scaled_rms(void);
 
 #ifdef __cplusplus
 }

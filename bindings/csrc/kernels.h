@@ -9,32 +9,36 @@ extern "C" {
 #endif
 
 // Whether the tensors (NULL for none) and the CPU suit the functions below.
-int gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d);
+gp_bool gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d);
 
 char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */);
 
-// x·wᵀ + b + scale·(x·aᵀ)·upᵀ for a [rank, in] and up [out, rank] in fp32: a linear map with its low-rank update, for the
-// few rows of a decoding step. *out is NULL where this does not serve: more rows, other dtypes, or autograd records it.
-char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */, gp_tensor a, gp_tensor up, double scale);
+// x·wᵀ + b + scale·(x·aᵀ)·upᵀ for a [rank, in] and up [out, rank] in fp32: a linear map with its low-rank update, for
+// the few rows of a decoding step. *out is NULL where this does not serve: more rows, other dtypes, or autograd records
+// it.
+char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */, gp_tensor a, gp_tensor up,
+                         double scale);
 
 // LayerNorm(dropout(x, p) + residual) over the last dimension; residual may be NULL.
-char* gp_add_layer_norm(gp_tensor* out, gp_tensor x, gp_tensor residual, gp_tensor w, gp_tensor b, double eps, double p);
+char* gp_add_layer_norm(gp_tensor* out, gp_tensor x, gp_tensor residual, gp_tensor w, gp_tensor b, double eps,
+                        double p);
 char* gp_rms_norm(gp_tensor* out, gp_tensor x, gp_tensor w, double eps);
 
 // With reuse the result may lie where x or gate did, whose values are lost then.
-char* gp_gelu(gp_tensor* out, gp_tensor x, int reuse);
-char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up, int reuse);
+char* gp_gelu(gp_tensor* out, gp_tensor x, gp_bool reuse);
+char* gp_swiglu(gp_tensor* out, gp_tensor gate, gp_tensor up, gp_bool reuse);
 
 // gp_linear of gp_gelu(x), or of gp_swiglu(x, up) where up is not NULL. Without autograd the activation may lie where x
 // did; with it, the backward pass computes it again.
-char* gp_activated_linear(gp_tensor* out, gp_tensor x, gp_tensor up /* or NULL */, gp_tensor w, gp_tensor b /* or NULL */);
+char* gp_activated_linear(gp_tensor* out, gp_tensor x, gp_tensor up /* or NULL */, gp_tensor w,
+                          gp_tensor b /* or NULL */);
 
 char* gp_dropout(gp_tensor* out, gp_tensor x, double p);
 char* gp_rotate(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin);
 
 // softmax(q·kᵀ·scale + bias)·v per head, without scores in memory. bias (or NULL) broadcasts to [B, H, Sq, Sk]
 // and gets no gradient; causal hides what comes after a query, the last one seeing every key.
-char* gp_fused_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor bias, int causal,
+char* gp_fused_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor bias, gp_bool causal,
                          double scale, double p);
 
 #ifdef __cplusplus

@@ -1,19 +1,16 @@
 // x·wᵀ + b as one autograd function: it keeps x only for a weight that is trained, and casts while it packs.
-#include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include "kernels_linear.h"
 
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
 #include <tuple>
 
 #include "fused.h"
 #include "gemm.h"
-#include "guard.h"
-#include "kernels.h"
+#include "kernels_activation.h"
 #include "vec.h"
-
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
 
@@ -24,7 +21,8 @@ Operand rows_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() =
 Operand columns_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, 1, t.stride(0)}; }
 
 // multiply gives Σk a(i, k)·b(j, k) + bias(j) as [a.rows, b.rows] in dtype d.
-Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Tensor& bias, bool bf16, at::ScalarType d) {
+Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Tensor& bias, bool bf16,
+                at::ScalarType d) {
   const bool direct = d == at::kFloat || k <= (bf16 ? kDepthBf16 : kDepth);
   Tensor c = at::empty({m, n}, at::TensorOptions().dtype(direct ? d : at::kFloat));
   if (m == 0 || n == 0) return c;
@@ -67,7 +65,8 @@ Tensor stream(const Tensor& x, const Tensor& w, const Tensor& bias, at::ScalarTy
   auto* xs = static_cast<uint32_t*>(padded.mutable_data_ptr());
   const int64_t size = bf16 ? 2 : 4;
   for (int64_t i = 0; i < m; i++)
-    std::memcpy(xs + i * words, static_cast<const char*>(low.const_data_ptr()) + i * low.stride(0) * size, static_cast<size_t>(k * size));
+    std::memcpy(xs + i * words, static_cast<const char*>(low.const_data_ptr()) + i * low.stride(0) * size,
+                static_cast<size_t>(k * size));
   const auto* ws = static_cast<const char*>(w.const_data_ptr());
   const int64_t stride = w.stride(0) * size;
   float* out = c.mutable_data_ptr<float>();
@@ -92,7 +91,7 @@ struct Shape {
 };
 
 Shape policy(const Tensor& x) {
-  if (autocast()) return {true, at::kBFloat16};
+  if (autocast(c10::kCPU).enabled) return {true, at::kBFloat16};
   return {x.scalar_type() == at::kBFloat16, x.scalar_type()};
 }
 
@@ -102,7 +101,8 @@ Tensor rows(const Tensor& t) {
 }
 
 Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, Shape s) {
-  TORCH_CHECK(w.dim() == 2 && x.dim() >= 1 && x.size(-1) == w.size(1), "the input's last dimension is not the weight's width");
+  TORCH_CHECK(w.dim() == 2 && x.dim() >= 1 && x.size(-1) == w.size(1),
+              "the input's last dimension is not the weight's width");
   TORCH_CHECK(!b.defined() || b.numel() == w.size(0), "the bias's length is not the weight's height");
   auto shape = x.sizes().vec();
   shape.back() = w.size(0);
@@ -119,14 +119,41 @@ Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, Shape s) {
 // each of which would cost a decoding step as much as the update itself. None where it does not serve.
 Tensor low_rank(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& a, const Tensor& up, double scale) {
   const auto plain = [](const Tensor& t) { return t.scalar_type() == at::kFloat && t.is_contiguous(); };
-  if (x.numel() == 0 || x.numel() > kFewRows * x.size(-1) || autocast() || recorded({x, w, b, a, up})) return {};
+  if (x.numel() == 0 || x.numel() > kFewRows * x.size(-1) || autocast(c10::kCPU).enabled || recorded({x, w, b, a, up}))
+    return {};
   if (x.scalar_type() != w.scalar_type() || !plain(a) || !plain(up)) return {};
-  TORCH_CHECK(a.dim() == 2 && up.dim() == 2 && a.size(1) == x.size(-1) && up.size(0) == w.size(0) && a.size(0) == up.size(1),
-              "the update's shapes do not fit the map's");
+  TORCH_CHECK(
+      a.dim() == 2 && up.dim() == 2 && a.size(1) == x.size(-1) && up.size(0) == w.size(0) && a.size(0) == up.size(1),
+      "the update's shapes do not fit the map's");
   at::AutoDispatchBelowAutograd below;
   Tensor y = forward(x, w, b, policy(x));
   Tensor update = stream(stream(rows(x).to(at::kFloat), a, {}, at::kFloat), up, {}, at::kFloat);
   return at::add(y, update.view(y.sizes()), scale).to(y.scalar_type());
+}
+
+// add_row adds n elements to sum.
+template <class X>
+void add_row(const X* row, int64_t n, float* sum) {
+  for (int64_t j = 0; j < n; j += 16) {
+    const __mmask16 k = first16(n - j);
+    store16(sum + j, k, _mm512_add_ps(load16(sum + j, k), load16(row + j, k)));
+  }
+}
+
+// column_sums is the sum over rows of t [m, n], in fp32.
+Tensor column_sums(const Tensor& t) {
+  const int64_t m = t.size(0), n = t.size(1);
+  const int64_t chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
+  Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));
+  typed(
+      [&](const auto* p) {
+        each(chunks, [&](int64_t c) {
+          float* sum = parts.mutable_data_ptr<float>() + c * n;
+          for (int64_t i = m * c / chunks; i < m * (c + 1) / chunks; i++) add_row(p + i * t.stride(0), n, sum);
+        });
+      },
+      t);
+  return chunks == 1 ? parts[0] : parts.sum(0);
 }
 
 // Stored is what a linear map's backward pass knows of its forward pass, and the gradients for its result's g.
@@ -139,7 +166,9 @@ struct Stored {
   }
 
   explicit Stored(AutogradContext* ctx)
-      : bf16(ctx->saved_data["bf16"].toBool()), x(ctx->saved_data["x"].toScalarType()), w(ctx->saved_data["w"].toScalarType()),
+      : bf16(ctx->saved_data["bf16"].toBool()),
+        x(ctx->saved_data["x"].toScalarType()),
+        w(ctx->saved_data["w"].toScalarType()),
         b(ctx->saved_data["b"].toScalarType()) {}
 
   Tensor of_x(const Tensor& g, const Tensor& weight) const {
@@ -160,11 +189,16 @@ struct Stored {
   at::ScalarType x, w, b;
 };
 
+// PlainKernels leaves autograd and mixed precision out of the operations in its lifetime. policy is asked before.
+struct PlainKernels {
+  at::AutoDispatchBelowAutograd below;
+  c10::impl::ExcludeDispatchKeyGuard no_autocast{at::DispatchKey::AutocastCPU};
+};
+
 struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Maybe& bias) {
-    const Shape s = policy(x);  // before autocast, which is a dispatch key, is left out
-    at::AutoDispatchBelowAutograd below;
-    c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
+    const Shape s = policy(x);
+    const PlainKernels plain;
     const Tensor b = known(bias);
     ctx->save_for_backward({w.requires_grad() ? x : Tensor(), x.requires_grad() ? w : Tensor()});
     Stored::keep(ctx, s, x, w, b);
@@ -190,8 +224,7 @@ struct Linear : torch::autograd::Function<Linear> {
 struct ActivatedLinear : torch::autograd::Function<ActivatedLinear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Maybe& gated, const Tensor& w, const Maybe& bias) {
     const Shape s = policy(x);
-    at::AutoDispatchBelowAutograd below;
-    c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
+    const PlainKernels plain;
     const Tensor up = known(gated), b = known(bias), a = activated(x, up, false);
     ctx->save_for_backward({x, up, w});
     ctx->saved_data["of_x"] = x.requires_grad() || (up.defined() && up.requires_grad());
@@ -229,63 +262,32 @@ Tensor columns_by_columns(const Tensor& a, const Tensor& b, bool bf16, at::Scala
   return multiply(a.size(1), b.size(1), a.size(0), columns_of(a), columns_of(b), {}, bf16, d);
 }
 
-Tensor column_sums(const Tensor& t) {
-  const int64_t m = t.size(0), n = t.size(1), chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
-  Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));
-  typed(t, [&](const auto* p) {
-    each(chunks, [&](int64_t c) {
-      float* sum = parts.mutable_data_ptr<float>() + c * n;
-      for (int64_t i = m * c / chunks; i < m * (c + 1) / chunks; i++)
-        for (int64_t j = 0; j < n; j += 16) {
-          const __mmask16 k = first16(n - j);
-          store16(sum + j, k, _mm512_add_ps(load16(sum + j, k), load16(p + i * t.stride(0) + j, k)));
-        }
-    });
-  });
-  return chunks == 1 ? parts[0] : parts.sum(0);
-}
-
-bool autocast() {
-#if GP_TORCH >= 204
-  return at::autocast::is_autocast_enabled(at::kCPU);
-#else
-  return at::autocast::is_cpu_enabled();
-#endif
-}
-
-at::ScalarType autocast_type() {
-#if GP_TORCH >= 204
-  return at::autocast::get_autocast_dtype(at::kCPU);
-#else
-  return at::autocast::get_autocast_cpu_dtype();
-#endif
-}
-
 }  // namespace gp
 
+using gp::T;
+
 char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b) {
-  GUARD(Tensor bias = gp::opt(b); const Tensor &tx = gp::T(x), &tw = gp::T(w);
-        if (gp::recorded({tx, tw, bias})) *out = gp::box(gp::Linear::apply(tx, tw, gp::maybe(bias)));
-        else {
-          const gp::Shape s = gp::policy(tx);
-          at::AutoDispatchBelowAutograd below;
-          c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
-          *out = gp::box(gp::forward(tx, tw, bias, s));
-        })
+  return gp::give(out, [&] {
+    const at::Tensor bias = gp::opt(b);
+    if (gp::recorded({T(x), T(w), bias})) return gp::Linear::apply(T(x), T(w), gp::maybe(bias));
+    const gp::Shape s = gp::policy(T(x));
+    const gp::PlainKernels plain;
+    return gp::forward(T(x), T(w), bias, s);
+  });
 }
 
 char* gp_activated_linear(gp_tensor* out, gp_tensor x, gp_tensor up, gp_tensor w, gp_tensor b) {
-  GUARD(Tensor gated = gp::opt(up), bias = gp::opt(b); const Tensor &tx = gp::T(x), &tw = gp::T(w);
-        if (gp::recorded({tx, gated, tw, bias}))
-          *out = gp::box(gp::ActivatedLinear::apply(tx, gp::maybe(gated), tw, gp::maybe(bias)));
-        else {
-          const gp::Shape s = gp::policy(tx);
-          at::AutoDispatchBelowAutograd below;
-          c10::impl::ExcludeDispatchKeyGuard no_autocast(at::DispatchKey::AutocastCPU);
-          *out = gp::box(gp::forward(gp::activated(tx, gated, true), tw, bias, s));
-        })
+  return gp::give(out, [&] {
+    const at::Tensor gated = gp::opt(up), bias = gp::opt(b);
+    if (gp::recorded({T(x), gated, T(w), bias}))
+      return gp::ActivatedLinear::apply(T(x), gp::maybe(gated), T(w), gp::maybe(bias));
+    const gp::Shape s = gp::policy(T(x));
+    const gp::PlainKernels plain;
+    return gp::forward(gp::activated(T(x), gated, true), T(w), bias, s);
+  });
 }
 
-char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b, gp_tensor a, gp_tensor up, double scale) {
-  GUARD(Tensor y = gp::low_rank(gp::T(x), gp::T(w), gp::opt(b), gp::T(a), gp::T(up), scale); *out = y.defined() ? gp::box(y) : nullptr;)
+char* gp_linear_low_rank(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b, gp_tensor a, gp_tensor up,
+                         double scale) {
+  return gp::give(out, [&] { return gp::low_rank(T(x), T(w), gp::opt(b), T(a), T(up), scale); });
 }

@@ -1,21 +1,13 @@
 #include "lmloss.h"
 
-#include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
-
 #include <algorithm>
 #include <tuple>
 
-#include "checkpoint.h"
 #include "fused.h"
 #include "gemm.h"
-#include "guard.h"
+#include "kernels_linear.h"
 
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
+namespace gp {
 namespace {
 
 // Half holds no probability below 6e-8; gradients of logits are kept this much larger on their way through it.
@@ -46,48 +38,67 @@ void add_outer(Tensor& total, const Tensor& g, const Tensor& h, bool own, bool b
     int64_t n = std::min(kVocabRows, total.size(0) - v);
     Tensor part = g.narrow(1, v, n);
     // Sums over many tokens leave Half's range, whatever the loss is scaled by later.
-    if (g.scalar_type() == at::kHalf) total.narrow(0, v, n).addmm_(part.t().to(total.scalar_type()), h.to(total.scalar_type()));
-    else total.narrow(0, v, n).add_(own ? gp::columns_by_columns(part, h, bf16, at::kFloat) : at::mm(part.t(), h));
+    if (g.scalar_type() == at::kHalf)
+      total.narrow(0, v, n).addmm_(part.t().to(total.scalar_type()), h.to(total.scalar_type()));
+    else total.narrow(0, v, n).add_(own ? columns_by_columns(part, h, bf16, at::kFloat) : at::mm(part.t(), h));
   }
+}
+
+// Products is how the logits and their gradients are multiplied.
+struct Products {
+  at::ScalarType dtype;  // computed in
+  bool own;              // by our own kernels, which cast while they pack: neither the head nor the logits are copied
+
+  bool bf16() const { return dtype == at::kBFloat16; }
+  at::ScalarType wide() const { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+  double scale() const { return dtype == at::kHalf ? kHalfScale : 1; }
+
+  Tensor weight(const Tensor& w) const { return own ? w.contiguous() : w.to(dtype); }
+  Tensor input(const Tensor& h) const { return own ? h : h.to(dtype); }
+  Tensor logits(const Tensor& h, const Tensor& w) const {
+    return own ? rows_by_rows(h, w, bf16(), at::kFloat) : at::mm(h, w.t()).to(wide());
+  }
+  Tensor to_hidden(const Tensor& g, const Tensor& w, at::ScalarType type) const {
+    return own ? rows_by_columns(g, w, bf16(), type) : at::mm(g, w).to(type);
+  }
+};
+
+Products products_for(const Tensor& hidden, const Tensor& weight, at::ScalarType dtype, bool fused) {
+  const auto plain = [](const Tensor& x) {
+    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+  };
+  const bool served = dtype == at::kBFloat16 ? has_avx512_bf16() : dtype == at::kFloat && has_avx512();
+  return {dtype, fused && served && plain(hidden) && plain(weight)};
 }
 
 // The gradients are computed beside the loss, chunk by chunk, while the logits are at hand; the backward pass
 // only scales them.
 struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight, const Tensor& targets, int64_t ignore,
-                        bool mean, int64_t chunk_bytes, int64_t compute, bool fused, bool need_hidden,
+  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight, const Tensor& targets,
+                        int64_t ignore, bool mean, int64_t chunk_bytes, int64_t compute, bool fused, bool need_hidden,
                         bool need_weight) {
-    auto dtype = static_cast<at::ScalarType>(compute);
-    auto wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    const Products p = products_for(hidden, weight, static_cast<at::ScalarType>(compute), fused);
+    const auto wide = p.wide();
     Tensor keep = at::nonzero(targets.ne(ignore)).squeeze(1);
     int64_t n = keep.size(0), vocab = weight.size(0);
-    // Our own products cast while they pack: neither the head nor the logits are copied.
-    const bool bf16 = dtype == at::kBFloat16;
-    auto plain = [](const Tensor& x) { return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16); };
-    const bool own = fused && plain(hidden) && plain(weight) && (bf16 || dtype == at::kFloat) && (bf16 ? gp::has_avx512_bf16() : gp::has_avx512());
-    Tensor w = own ? weight.contiguous() : weight.to(dtype);
+    Tensor w = p.weight(weight);
     Tensor loss = at::zeros({}, hidden.options().dtype(wide));
     Tensor grad_hidden = need_hidden ? at::zeros_like(hidden) : Tensor();
     Tensor grad_weight = need_weight ? at::zeros(weight.sizes(), weight.options().dtype(wide)) : Tensor();
-    double scale = dtype == at::kHalf ? kHalfScale : 1;
     int64_t step = std::max<int64_t>(1, chunk_bytes / (vocab * static_cast<int64_t>(c10::elementSize(wide))));
     for (int64_t first = 0; first < n; first += step) {
       Tensor rows = keep.narrow(0, first, std::min(step, n - first));
-      Tensor h = hidden.index_select(0, rows);
-      if (!own) h = h.to(dtype);
-      Tensor logits = own ? gp::rows_by_rows(h, w, bf16, at::kFloat) : at::mm(h, w.t()).to(wide);
+      Tensor h = p.input(hidden.index_select(0, rows));
+      Tensor logits = p.logits(h, w);
       loss.add_(chunk_loss(logits, targets.index_select(0, rows).unsqueeze(1), need_hidden || need_weight));
       if (!need_hidden && !need_weight) continue;
-      if (scale != 1) logits.mul_(scale);
-      Tensor g = own ? logits : logits.to(dtype);
-      if (need_hidden) {
-        const auto type = hidden.scalar_type();
-        grad_hidden.index_copy_(0, rows, own ? gp::rows_by_columns(g, w, bf16, type) : at::mm(g, w).to(type));
-      }
-      if (need_weight) add_outer(grad_weight, g, h, own, bf16);
+      if (p.scale() != 1) logits.mul_(p.scale());
+      Tensor g = p.input(logits);
+      if (need_hidden) grad_hidden.index_copy_(0, rows, p.to_hidden(g, w, hidden.scalar_type()));
+      if (need_weight) add_outer(grad_weight, g, h, p.own, p.bf16());
     }
     double norm = mean && n > 0 ? 1.0 / static_cast<double>(n) : 1.0;
-    ctx->saved_data["factor"] = norm / scale;
+    ctx->saved_data["factor"] = norm / p.scale();
     ctx->save_for_backward({grad_hidden, grad_weight});
     ctx->saved_data["dtype"] = static_cast<int64_t>(weight.scalar_type());
     return loss.mul_(norm);
@@ -99,7 +110,8 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
     // In place: a second backward pass over the same graph is refused by their version counters.
     auto scaled = [&](Tensor g) { return g.defined() ? g.mul_(factor) : g; };
     Tensor grad_hidden = scaled(saved[0]), grad_weight = scaled(saved[1]);
-    if (grad_weight.defined()) grad_weight = grad_weight.to(static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt()));
+    if (grad_weight.defined())
+      grad_weight = grad_weight.to(static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt()));
     variable_list out(10);
     out[0] = grad_hidden;
     out[1] = grad_weight;
@@ -108,19 +120,22 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
 };
 
 }  // namespace
+}  // namespace gp
 
-char* gp_lm_cross_entropy(gp_tensor* out, gp_tensor hidden, gp_tensor weight, gp_tensor targets, int64_t ignore, int mean,
-                          int64_t chunk_bytes, int fused) {
-  GUARD(Tensor& h = *static_cast<Tensor*>(hidden); Tensor& w = *static_cast<Tensor*>(weight);
-        Tensor& t = *static_cast<Tensor*>(targets);
-        TORCH_CHECK(h.dim() == 2 && w.dim() == 2 && t.dim() == 1 && h.size(1) == w.size(1) && h.size(0) == t.size(0),
-                    "expected hidden [N, d], weight [V, d] and targets [N]");
-        int cast = gp_autocast_dtype(h.is_cuda() ? 0 : -1);
-        TORCH_CHECK(cast >= 0 || h.scalar_type() == w.scalar_type(), "hidden and weight differ in dtype");
-        bool record = at::GradMode::is_enabled(); Tensor loss; {
-          c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-          int64_t compute = cast >= 0 ? cast : static_cast<int64_t>(w.scalar_type());
-          loss = LMCrossEntropy::apply(h, w, t, ignore, mean != 0, chunk_bytes, compute, fused != 0, record && h.requires_grad(),
-                                       record && w.requires_grad());
-        } *out = new Tensor(loss);)
+using gp::T;
+
+char* gp_lm_cross_entropy(gp_tensor* out, gp_tensor hidden, gp_tensor weight, gp_tensor targets, int64_t ignore,
+                          gp_bool mean, int64_t chunk_bytes, gp_bool fused) {
+  return gp::give(out, [&] {
+    const at::Tensor &h = T(hidden), &w = T(weight), &t = T(targets);
+    TORCH_CHECK(h.dim() == 2 && w.dim() == 2 && t.dim() == 1 && h.size(1) == w.size(1) && h.size(0) == t.size(0),
+                "expected hidden [N, d], weight [V, d] and targets [N]");
+    const gp::Autocast cast = gp::autocast(h.is_cuda() ? c10::kCUDA : c10::kCPU);
+    TORCH_CHECK(cast.enabled || h.scalar_type() == w.scalar_type(), "hidden and weight differ in dtype");
+    const bool record = at::GradMode::is_enabled();
+    const auto compute = static_cast<int64_t>(cast.enabled ? cast.dtype : w.scalar_type());
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    return gp::LMCrossEntropy::apply(h, w, t, ignore, mean != 0, chunk_bytes, compute, fused != 0,
+                                     record && h.requires_grad(), record && w.requires_grad());
+  });
 }

@@ -1,4 +1,4 @@
-// What the CPU kernels share: loads and stores of fp32 and bf16, exp, dropout masks, work sharing.
+// What the CPU kernels share: how threads divide work; loads and stores of 16 elements in fp32 or bf16; exp.
 #pragma once
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
@@ -10,7 +10,7 @@
 
 namespace gp {
 
-// each runs fn(0..n-1) on all threads, whoever is free taking the next.
+// each runs fn(0) to fn(n-1) on all threads; a thread that is free takes the next.
 template <class F>
 void each(int64_t n, F fn) {
   const int64_t threads = std::min<int64_t>(n, at::get_num_threads());
@@ -20,33 +20,20 @@ void each(int64_t n, F fn) {
   });
 }
 
-// Dropout whose mask is a function of a seed and the element's index, so that the backward pass computes it
-// again instead of keeping it. The mixing is Wellons' lowbias32 with a key between its rounds.
-struct Dropout {
-  uint32_t k0 = 0, k1 = 0, threshold = 0;  // drops where the hash is below the threshold
-  float scale = 1;
-  Dropout() = default;
-  Dropout(double p, uint64_t seed)
-      : k0(static_cast<uint32_t>(seed)), k1(static_cast<uint32_t>(seed >> 32)),
-        threshold(static_cast<uint32_t>(p * 4294967296.0)), scale(static_cast<float>(1 / (1 - p))) {}
-  bool on() const { return threshold != 0; }
-  // stream gives independent masks from one seed.
-  Dropout stream(uint64_t i) const {
-    Dropout d = *this;
-    uint64_t z = (static_cast<uint64_t>(k1) << 32 | k0) + (i + 1) * 0x9e3779b97f4a7c15ull;  // splitmix64
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    z ^= z >> 31;
-    d.k0 = static_cast<uint32_t>(z);
-    d.k1 = static_cast<uint32_t>(z >> 32);
-    return d;
-  }
-};
+constexpr int64_t kLeastElements = 16384;  // that are worth a thread
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
 
-inline __mmask16 first16(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(n, 0)) - 1); }
+// ranges splits n elements or rows among the threads, at least `least` to a thread, and runs fn(begin, end).
+template <class F>
+void ranges(int64_t n, int64_t least, F fn) {
+  at::parallel_for(0, n, least, [&](int64_t begin, int64_t end) { fn(begin, end); });
+}
+
+inline __mmask16 first16(int64_t n) {
+  return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(n, 0)) - 1);
+}
 inline __mmask32 first32(int64_t n) { return n >= 32 ? 0xffffffffu : (1u << std::max<int64_t>(n, 0)) - 1; }
 
 inline __m512 load16(const float* p, __mmask16 m) { return _mm512_maskz_loadu_ps(m, p); }
@@ -80,20 +67,6 @@ inline __m512 exp16(__m512 x) {
   y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(5.0000001201e-1f));
   y = _mm512_fmadd_ps(_mm512_mul_ps(y, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.f)));
   return _mm512_scalef_ps(y, n);
-}
-
-// keep16 is where 16 elements from index i on are kept.
-inline __mmask16 keep16(const Dropout& d, uint64_t i) {
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const uint32_t key = d.k1 + static_cast<uint32_t>(i >> 32) * 0x9e3779b9u;
-  __m512i x = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(static_cast<uint32_t>(i) + d.k0)));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(0x7feb352d));
-  x = _mm512_xor_si512(x, _mm512_set1_epi32(static_cast<int>(key)));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(static_cast<int>(0x846ca68bu)));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-  return _mm512_cmpge_epu32_mask(x, _mm512_set1_epi32(static_cast<int>(d.threshold)));
 }
 
 #pragma GCC pop_options

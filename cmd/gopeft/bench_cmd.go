@@ -15,10 +15,9 @@ import (
 )
 
 func benchCommand() *cli.Command {
-	defaults := bench.Defaults()
 	return &cli.Command{
 		Name: "bench", Usage: "measure the speed and memory of a method on a shape or a model",
-		Flags: slices.Concat(settingFlags(reflect.ValueOf(&defaults).Elem()), uiFlags()),
+		Flags: slices.Concat(benchFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
 			cfg := bench.Defaults()
 			if err := setFromFlags(c, reflect.ValueOf(&cfg).Elem()); err != nil {
@@ -34,6 +33,31 @@ func benchCommand() *cli.Command {
 			return printBench(c.App.Writer, r)
 		},
 	}
+}
+
+// benchFlags are a flag for every setting of a bench, in groups.
+func benchFlags() []cli.Flag {
+	defaults := bench.Defaults()
+	flags := settingFlags(reflect.ValueOf(&defaults).Elem())
+	for group, names := range map[string][]string{
+		groupModel: {"arch", "model", "layers", "hidden", "heads", "kv-heads", "ffn", "vocab", "labels", "dropout", "dtype", "method"},
+		groupMeasure: {"mode", "steps", "warmup", "batch", "seq", "lengths", "pad", "new-tokens", "features", "holdout", "classifier", "texts",
+			"profile"},
+		groupTraining: {"optimizer", "checkpoint-activations"},
+		groupMachine:  {"device", "amp", "tf32", "threads", "seed", "without"},
+	} {
+		for _, f := range flags {
+			if slices.Contains(names, f.Names()[0]) {
+				inGroup(group, f)
+			}
+		}
+	}
+	for _, f := range flags { // the rest is the methods'
+		if f.(cli.CategorizableFlag).GetCategory() == "" {
+			inGroup(groupMethods, f)
+		}
+	}
+	return flags
 }
 
 // printBench writes a measurement for people.

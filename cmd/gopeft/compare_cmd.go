@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"gopkg.in/yaml.v3"
 
 	"gopeft/train"
 	"gopeft/train/report"
@@ -25,7 +27,8 @@ import (
 func compareCommand() *cli.Command {
 	return &cli.Command{
 		Name: "compare", Usage: "train a model with several methods and put the results side by side",
-		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(run.CompareMethods(), ", ")}},
+		Flags: slices.Concat(
+			inGroup(groupModel, &cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(run.CompareMethods(), ", "), DefaultText: "all"}),
 			configFlags("method", "classifier"), outFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
 			cmp, err := readComparison(c)
@@ -90,8 +93,8 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	return cmp, nil
 }
 
-// trainElsewhere runs one configuration as `gopeft train` in a process of its own, so that its peak memory
-// is its own and a crash ends nothing else.
+// trainElsewhere runs one configuration as `gopeft train` in a process of its own, so that the peak of memory is that of
+// one method, and a crash does not end the comparison.
 func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMode) (report.Summary, error) {
 	return func(ctx context.Context, cfg run.Config, mode run.OutMode) (report.Summary, error) {
 		var sum report.Summary
@@ -99,15 +102,18 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		if err != nil {
 			return sum, err
 		}
-		file, err := os.CreateTemp("", "gopeft-*.yaml")
+		settings, err := yaml.Marshal(cfg)
 		if err != nil {
 			return sum, err
 		}
-		defer os.Remove(file.Name())
-		if err := errors.Join(file.Close(), run.WriteConfig(file.Name(), cfg)); err != nil {
+		// The run reads its settings from standard input and sends the reason of a failure through a pipe. With files in
+		// place of the two, a process that is killed would leave them behind.
+		why, to, err := os.Pipe()
+		if err != nil {
 			return sum, err
 		}
-		args := []string{"train", "--config", file.Name(), "--json"}
+		defer why.Close()
+		args := []string{"train", "--config", "/dev/stdin", "--error-file", "/dev/fd/3", "--json"} // 3 is the first of ExtraFiles
 		switch mode {
 		case run.Overwrite:
 			args = append(args, "--overwrite")
@@ -119,30 +125,34 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 				args = append(args, "--"+flag)
 			}
 		}
-		failure := file.Name() + ".error"
-		defer os.Remove(failure)
 		var out bytes.Buffer
-		cmd := exec.CommandContext(ctx, self, append(args, "--error-file", failure)...)
-		cmd.Stdout, cmd.Stderr = &out, c.App.ErrWriter // a terminal stays one, for the progress bar
-		// Told to stop, it writes its checkpoint and ends by itself.
+		cmd := exec.CommandContext(ctx, self, args...)
+		cmd.Stdin, cmd.ExtraFiles = bytes.NewReader(settings), []*os.File{to}
+		cmd.Stdout, cmd.Stderr = &out, c.App.ErrWriter // on a terminal the run shows its progress bar
+		// On an interrupt the run writes a checkpoint and ends by itself.
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
-		// In a group of its own a terminal's Ctrl-C does not reach it a second time, which would end it at once. It
-		// is told to stop when this process is killed, too; Linux takes the end of the thread for that.
+		// A second interrupt would end the run at once. In a process group of its own it gets the one from cmd.Cancel, and
+		// not the terminal's Ctrl-C too. It is also told to stop when this process is killed: Linux sends Pdeathsig when
+		// the thread that started it ends, so that thread is kept.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		cmd.WaitDelay = 2 * time.Minute
-		if err := cmd.Run(); err != nil {
-			return sum, childError(err, failure)
+		err = cmd.Start()
+		if closed := to.Close(); err != nil || closed != nil {
+			return sum, errors.Join(err, closed)
 		}
-		return sum, json.Unmarshal(out.Bytes(), &sum)
+		line, readErr := io.ReadAll(why) // ends with the run, which holds the other end
+		if err := cmd.Wait(); err != nil {
+			return sum, childError(err, line)
+		}
+		return sum, errors.Join(readErr, json.Unmarshal(out.Bytes(), &sum))
 	}
 }
 
-// childError is why a run in a process of its own failed: what it has left in a file, or how it ended.
-func childError(err error, file string) error {
-	line, readErr := os.ReadFile(file)
-	if readErr != nil || len(line) == 0 {
+// childError is why a run in a process of its own failed: the line it has sent, or how it ended.
+func childError(err error, line []byte) error {
+	if len(line) == 0 {
 		return fmt.Errorf("its run failed (%w)", err)
 	}
 	failed := errors.New(string(line))

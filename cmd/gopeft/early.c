@@ -1,20 +1,26 @@
-// A program's preinit functions run when its libraries are mapped and relocated, and before any of their
-// initialisers. For help and usage, this one enters the Go program (whose C entry point is main) right there; Go ends
-// the process itself, so it never comes back. Nothing of libtorch may be called in a process that began so.
+// Answers `gopeft --help` before libtorch has started.
+//
+// Before main runs, the dynamic loader runs the initialisers of every library, and those of libtorch take 0.2 s to
+// register its operators. Help and the version need none of them. The loader runs a program's preinit functions
+// earlier than all initialisers, so the one below calls main from there when the command line asks for help: 0.03 s
+// in place of 0.25. The Go program ends the process itself and never returns here.
+//
+// In such a process libtorch is not usable, so only what calls nothing of it may be listed in is_help.
 #include <string.h>
 
-int main(int argc, char **argv);
+int main(int argc, char** argv);
 
-static int is_help(const char *arg) {
-    return !strcmp(arg, "--help") || !strcmp(arg, "-h") || !strcmp(arg, "--version") || !strcmp(arg, "-v");
+static int is_help(const char* arg) {
+  return !strcmp(arg, "--help") || !strcmp(arg, "-h") || !strcmp(arg, "--version") || !strcmp(arg, "-v");
 }
 
-// Only where the argument cannot be the value of a flag before it: gopeft, gopeft --help, gopeft COMMAND --help.
-static void early(int argc, char **argv, char **env) {
-    (void)env;
-    if (argc == 1 || (argc == 2 && is_help(argv[1])) || (argc == 3 && argv[1][0] != '-' && is_help(argv[2]))) {
-        main(argc, argv);
-    }
+// The three forms are `gopeft`, `gopeft --help` and `gopeft COMMAND --help`. With more arguments --help could be the
+// value of the flag before it, and Go has to decide.
+static void early(int argc, char** argv, char** env) {
+  (void)env;
+  if (argc == 1 || (argc == 2 && is_help(argv[1])) || (argc == 3 && argv[1][0] != '-' && is_help(argv[2]))) {
+    main(argc, argv);
+  }
 }
 
-__attribute__((section(".preinit_array"), used)) static void (*const preinit)(int, char **, char **) = early;
+__attribute__((section(".preinit_array"), used)) static void (*const preinit)(int, char**, char**) = early;

@@ -21,17 +21,20 @@ import (
 func embedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "embed", Usage: "write one feature vector per text to a .npy or .safetensors file",
-		Flags: slices.Concat(modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{
+		Flags: slices.Concat(modelFlags(), adapterFlag(), dataFlags(), lengthFlag(), inGroup(groupOutput,
 			&cli.StringFlag{Name: "pool", Value: "cls", Usage: "cls (first token) or mean (over the tokens)"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale every vector to length 1"},
 			&cli.StringFlag{Name: "out", Usage: "file to write: .npy or .safetensors"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: embed,
 	}
 }
 
 func embed(c *cli.Context) error {
 	out, pool := c.String("out"), c.String("pool")
+	if out == "" {
+		return &train.UsageError{Err: errors.New("--out is missing: give a file that ends in .npy or .safetensors")}
+	}
 	if !strings.HasSuffix(out, ".npy") && !strings.HasSuffix(out, ".safetensors") {
 		return &train.UsageError{Err: fmt.Errorf("--out %q: give a file that ends in .npy or .safetensors", out)}
 	}
@@ -64,7 +67,7 @@ func embed(c *cli.Context) error {
 			return err
 		}
 		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
 		x.Cols = e.Model().Info().Hidden
 		for part := range e.Stream(c.Context, rows, stretch, e.MaxLength) {
 			if part.Err != nil {
@@ -114,7 +117,7 @@ type embedded struct {
 // writeNPY writes a matrix in NumPy's format, version 1.0, fp32 in C order.
 func writeNPY(w io.Writer, x classic.Matrix) error {
 	header := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", x.Rows, x.Cols)
-	// Magic, version and length take 10 bytes; the header ends in a newline at a multiple of 64.
+	// The header follows 10 bytes of magic, version and length, and is padded so that the data begin at a multiple of 64.
 	header += strings.Repeat(" ", (64-(10+len(header)+1)%64)%64) + "\n"
 	if _, err := io.WriteString(w, "\x93NUMPY\x01\x00"); err != nil {
 		return err

@@ -7,12 +7,12 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/metrics"
@@ -21,15 +21,18 @@ import (
 func evalCommand() *cli.Command {
 	return &cli.Command{
 		Name: "eval", Usage: "score a model or adapter on labelled data",
-		Flags: slices.Concat([]cli.Flag{&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}},
-			modelFlags(), []cli.Flag{adapterFlag()}, dataFlags(), []cli.Flag{
-				&cli.StringFlag{Name: "per-row", Usage: "write a JSONL file with each row's nll and tokens, or its label, prediction and logits"},
+		Flags: slices.Concat(
+			inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}),
+			modelFlags(), adapterFlag(), dataFlags(), lengthFlag(),
+			inGroup(groupData,
 				&cli.StringFlag{Name: "template", Usage: "causal: prompt and answer from columns, e.g. '{question} -> {answer}'", DefaultText: "the run's"},
-				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only"},
+				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only; --mask-prompt=false scores the prompt too"}),
+			inGroup(groupDecoding,
 				&cli.StringFlag{Name: "match", Usage: "causal: let the model answer, and compare what this regular expression (or its group) finds first, e.g. '#### (-?[0-9,]+)'"},
-				&cli.IntFlag{Name: "max-new-tokens", Value: 256, Usage: "of --match: length of an answer at most"},
-				&cli.StringSliceFlag{Name: "stop", Usage: "of --match: end an answer at this text"},
-			}, uiFlags()),
+				&cli.IntFlag{Name: "max-new-tokens", Value: 256, Usage: "of --match: most tokens of an answer"},
+				&cli.StringSliceFlag{Name: "stop", Usage: "of --match: end an answer at this text; may be given more than once"}),
+			inGroup(groupOutput, &cli.StringFlag{Name: "per-row", Usage: "JSONL file to write with each row's nll and tokens, or its label, prediction and logits"}),
+			uiFlags()),
 		Action: eval,
 	}
 }
@@ -42,7 +45,7 @@ type evaluated struct {
 	MacroF1   float64        `json:"macro_f1"`
 	Loss      float64        `json:"loss"`
 	Labels    []string       `json:"labels"`
-	Confusion [][]int        `json:"confusion,omitempty"` // [label][prediction], not of very many labels
+	Confusion [][]int        `json:"confusion,omitempty"` // [label][prediction]; none where there are very many labels
 	Scores    metrics.Scores `json:"scores"`
 }
 
@@ -71,7 +74,7 @@ func eval(c *cli.Context) error {
 		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
 	if path := c.String("per-row"); path != "" {
-		return fsutil.WriteFile(path, to)
+		return writeFile(path, to)
 	}
 	return to(io.Discard)
 }
@@ -92,7 +95,7 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 			return err
 		}
 		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
 		confusion = metrics.NewConfusion(len(p.Labels))
 		e := json.NewEncoder(perRow)
 		loss := 0.0
@@ -141,9 +144,23 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 	for i, l := range result.Labels {
 		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f", l, confusion.Class(i).F1)
 		if result.Confusion != nil {
-			fmt.Fprintf(c.App.Writer, "  predicted as %v", result.Confusion[i])
+			fmt.Fprintf(c.App.Writer, "  predicted as %s", countsOf(result.Labels, result.Confusion[i]))
 		}
 		fmt.Fprintln(c.App.Writer)
 	}
 	return nil
+}
+
+// countsOf lists how often each label was predicted: "negative 14, positive 10". Labels that never were are left out.
+func countsOf(labels []string, counts []int) string {
+	var parts []string
+	for i, n := range counts {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", labels[i], n))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
 }

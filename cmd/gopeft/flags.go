@@ -24,7 +24,7 @@ func configFlag() cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}
 }
 
-// flagsFromFile sets the flags that were not given from --config's file, whose keys are flags' names.
+// flagsFromFile sets flags from --config's file, whose keys are the flags' names. A flag that was given stays as it is.
 func flagsFromFile(c *cli.Context) error {
 	path := c.String("config")
 	if path == "" {
@@ -58,7 +58,7 @@ func flagsFromFile(c *cli.Context) error {
 		key, value := pairs[i], pairs[i+1]
 		flag, ok := flags[key.Value]
 		if !ok || key.Value == "config" {
-			return wrong("line %d: %s has no setting %q; `gopeft %s --help` lists them", key.Line, c.Command.Name, key.Value, c.Command.Name)
+			return wrong("line %d: %w", key.Line, noSetting(c.Command, key.Value))
 		}
 		if c.IsSet(key.Value) {
 			continue
@@ -86,12 +86,20 @@ func flagsFromFile(c *cli.Context) error {
 	return nil
 }
 
+// noSetting is the error of a key in --config's file that is none of a command's flags.
+func noSetting(c *cli.Command, key string) error {
+	if nearest := run.Nearest(key, flagNames(c)); nearest != "" {
+		return fmt.Errorf("%s has no setting %q; did you mean %q?", c.Name, key, nearest)
+	}
+	return fmt.Errorf("%s has no setting %q; `gopeft %s --help` lists them", c.Name, key, c.Name)
+}
+
 // settingFlags makes a flag of every setting of an addressable struct such as run.Config.
 func settingFlags(defaults reflect.Value, leaveOut ...string) []cli.Flag {
 	var flags []cli.Flag
-	run.Fields(defaults, func(_, key, usage string, v reflect.Value) {
+	run.Fields(defaults, func(group, key, usage string, v reflect.Value) {
 		if !slices.Contains(leaveOut, key) {
-			flags = append(flags, flagOf(key, usage, v))
+			flags = append(flags, inGroup(group, flagOf(key, usage, v))...)
 		}
 	})
 	return flags
@@ -110,34 +118,25 @@ func chosenFlags(keys ...string) []cli.Flag {
 }
 
 func flagOf(key, usage string, v reflect.Value) cli.Flag {
-	hide := v.IsZero()
 	text := fmt.Sprint(v.Interface())
 	switch v.Kind() {
 	case reflect.String:
-		return &cli.StringFlag{Name: key, Usage: usage, Value: v.String(), HasBeenSet: false}
+		return &cli.StringFlag{Name: key, Usage: usage, Value: v.String()}
 	case reflect.Bool:
 		return &cli.BoolFlag{Name: key, Usage: usage, Value: v.Bool()}
 	case reflect.Int:
-		f := &cli.IntFlag{Name: key, Usage: usage, Value: int(v.Int())}
-		if hide {
-			f.DefaultText = "-"
-		}
-		return f
+		return &cli.IntFlag{Name: key, Usage: usage, Value: int(v.Int())}
 	case reflect.Uint64:
 		return &cli.Uint64Flag{Name: key, Usage: usage, Value: v.Uint()}
 	case reflect.Float64:
-		f := &cli.Float64Flag{Name: key, Usage: usage, Value: v.Float()}
-		if hide || v.Float() < 0 {
-			f.DefaultText = "-"
-		}
-		return f
+		return &cli.Float64Flag{Name: key, Usage: usage, Value: v.Float()}
 	case reflect.Slice:
 		return &cli.StringFlag{Name: key, Usage: usage + " (comma-separated)", DefaultText: strings.Trim(strings.ReplaceAll(text, " ", ","), "[]")}
 	}
 	panic("gopeft: setting " + key + " has a kind without a flag")
 }
 
-// readConfig is the settings of a command: defaults, then --config's file, then the flags given.
+// readConfig returns the settings of a run: the defaults, changed by --config's file, changed by the flags given.
 func readConfig(c *cli.Context) (run.Config, error) {
 	cfg := run.Defaults()
 	if path := c.String("config"); path != "" {
@@ -149,13 +148,13 @@ func readConfig(c *cli.Context) (run.Config, error) {
 	return flagsOver(c, cfg)
 }
 
-// flagsOver puts the flags that were given over cfg.
+// flagsOver returns cfg with the flags that were given.
 func flagsOver(c *cli.Context, cfg run.Config) (run.Config, error) {
 	err := setFromFlags(c, reflect.ValueOf(&cfg).Elem())
 	return cfg, err
 }
 
-// setFromFlags puts the flags that were given into the settings of an addressable struct.
+// setFromFlags sets the fields of an addressable struct of settings from the flags that were given.
 func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	var failed error
 	run.Fields(settings, func(_, key, _ string, v reflect.Value) {
@@ -204,10 +203,10 @@ func setSlice(v reflect.Value, text, key string) error {
 
 // outFlags are shared by the commands that write a run folder.
 func outFlags() []cli.Flag {
-	return []cli.Flag{
+	return inGroup(groupOutput,
 		&cli.BoolFlag{Name: "overwrite", Usage: "replace what --out holds"},
 		&cli.BoolFlag{Name: "resume", Usage: "go on from the last checkpoint in --out"},
-	}
+	)
 }
 
 func outMode(c *cli.Context) (run.OutMode, error) {

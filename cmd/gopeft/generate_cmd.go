@@ -2,19 +2,16 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"
@@ -24,36 +21,39 @@ import (
 func generateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "generate", Usage: "continue prompts with a language model: as it is written for one, JSONL for many",
-		Flags: slices.Concat([]cli.Flag{
+		Flags: slices.Concat(inGroup(groupModel,
 			&cli.StringFlag{Name: "model", Usage: "model folder, GGUF file, the folder of a run, or a name on the hub"},
-			adaptersFlag(),
+			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights: fp32, bf16 or fp16"},
+		), adaptersFlag(), inGroup(groupPrompts,
 			&cli.StringFlag{Name: "prompt", Usage: "text to continue"},
 			&cli.StringFlag{Name: "prompts", Usage: "data file of prompts (prompt, instruction, text, messages or input_ids per row); - is standard input"},
 			&cli.StringFlag{Name: "template", Usage: "prompts from columns as in training, e.g. '{question} -> {answer}'; or alpaca for the Alpaca prompt"},
 			&cli.StringFlag{Name: "text-column", Usage: "column with the prompt", DefaultText: "guessed"},
 			&cli.StringFlag{Name: "format", Usage: "of --prompts: csv, tsv, jsonl, json, parquet or text", DefaultText: "by name and content"},
-			&cli.IntFlag{Name: "limit", Usage: "read the first N prompts only", DefaultText: "-"},
+			&cli.IntFlag{Name: "limit", Usage: "read the first N prompts only"},
 			&cli.BoolFlag{Name: "chat", Usage: "ask through the model's chat template"},
 			&cli.StringFlag{Name: "system", Usage: "with --chat: the system message"},
+			&cli.BoolFlag{Name: "literal", Usage: "read marks such as <|name|> that are no tokens of the model as plain text"},
+		), inGroup(groupDecoding,
 			&cli.IntFlag{Name: "max-new-tokens", Value: 128, Usage: "new tokens at most; 0: as many as the model's context holds"},
 			&cli.Float64Flag{Name: "temperature", Usage: "divides the scores before drawing; 0: always the most probable token", DefaultText: "the model's own, else 0; 1 if another way to draw is set"},
 			&cli.IntFlag{Name: "top-k", Usage: "draw from the k most probable tokens", DefaultText: "all"},
 			&cli.Float64Flag{Name: "top-p", Usage: "draw from the fewest tokens that hold this much probability", DefaultText: "1"},
-			&cli.Float64Flag{Name: "min-p", Usage: "drop tokens less probable than this share of the most probable one's", DefaultText: "0"},
-			&cli.Float64Flag{Name: "repetition-penalty", Usage: "make tokens that are already there less probable", DefaultText: "1"},
+			&cli.Float64Flag{Name: "min-p", Usage: "drop tokens less probable than this share of the most probable one's", DefaultText: "none is dropped"},
+			&cli.Float64Flag{Name: "repetition-penalty", Usage: "above 1: make tokens that are already there less probable", DefaultText: "1"},
 			&cli.Uint64Flag{Name: "seed", Value: 42, Usage: "seed of the draws"},
 			&cli.StringSliceFlag{Name: "stop", Usage: `end at this text (\n is a line's end); may be given more than once`},
-			&cli.BoolFlag{Name: "literal", Usage: "read marks such as <|name|> that are no tokens of the model as plain text"},
-			&cli.BoolFlag{Name: "echo", Usage: "print the prompt too"},
-			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights: fp32, bf16 or fp16"},
+		), inGroup(groupMachine,
 			&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 			&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 			&cli.IntFlag{Name: "batch-size", Value: 16, Usage: "prompts continued at once"},
+		), inGroup(groupOutput,
+			&cli.BoolFlag{Name: "echo", Usage: "print the prompt too"},
 			&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
-				return fsutil.WriteFile(out, func(w io.Writer) error { return generateTo(c, w) })
+				return writeFile(out, func(w io.Writer) error { return generateTo(c, w) })
 			}
 			return generateTo(c, c.App.Writer)
 		},
@@ -64,7 +64,7 @@ func generateCommand() *cli.Command {
 func resolve(c *cli.Context) (infer.Source, error) {
 	var adapters []string
 	if c.IsSet("adapter") {
-		if adapters = c.StringSlice("adapter"); adapters == nil { // of a command that takes one
+		if adapters = c.StringSlice("adapter"); adapters == nil { // in this command the flag takes a single value
 			adapters = []string{c.String("adapter")}
 		}
 	}
@@ -72,13 +72,13 @@ func resolve(c *cli.Context) (infer.Source, error) {
 }
 
 // adapterFlag is --adapter where one may be given.
-func adapterFlag() cli.Flag {
-	return &cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"}
+func adapterFlag() []cli.Flag {
+	return inGroup(groupModel, &cli.StringFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run"})
 }
 
 // adaptersFlag is --adapter where several may be given.
-func adaptersFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; named (NAME=PATH) or given more than once, rows choose by their adapter column (none: the bare model)"}
+func adaptersFlag() []cli.Flag {
+	return inGroup(groupModel, &cli.StringSliceFlag{Name: "adapter", Usage: "adapter folder, or the folder of a run; if named (NAME=PATH) or given more than once, rows choose by their adapter column (none: the bare model)"})
 }
 
 func generateTo(c *cli.Context, w io.Writer) error {
@@ -121,7 +121,7 @@ func generateTo(c *cli.Context, w io.Writer) error {
 	})
 }
 
-// generateOptions puts the flags given over what the model says of itself.
+// generateOptions returns the options of the model's generation_config.json, changed by the flags given.
 func generateOptions(c *cli.Context, g *infer.Generator, u train.UI) (generate.Options, error) {
 	o := g.Defaults
 	if g.Unusable != nil {
@@ -160,83 +160,7 @@ func generateOptions(c *cli.Context, g *infer.Generator, u train.UI) (generate.O
 	return o, nil
 }
 
-// unescape reads \n, \t and \\ as templates do.
-func unescape(texts []string) []string {
-	var out []string
-	for _, text := range texts {
-		out = append(out, strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\t`, "\t").Replace(text))
-	}
-	return out
-}
-
-// openPrompts reads --prompts, or --prompt as a file of one row.
-func openPrompts(c *cli.Context) (*data.CausalReader, error) {
-	o := data.CausalOptions{PromptOnly: true, Read: data.ReadOptions{Format: data.Format(c.String("format"))},
-		TextColumn: c.String("text-column"), Limit: c.Int("limit"), Extra: []string{"adapter"}}
-	column := "text"
-	switch template := c.String("template"); template {
-	case "":
-		if o.TextColumn != "" {
-			o.Style, column = data.PlainStyle, o.TextColumn
-		}
-	case "alpaca":
-		o.Style, column = data.AlpacaStyle, "instruction"
-	default:
-		o.Template = template
-		prompt, _, err := data.SplitTemplate(template)
-		if err != nil {
-			return nil, &train.UsageError{Err: fmt.Errorf("--template: %w", err)}
-		}
-		if names := prompt.Columns(); c.IsSet("prompt") && len(names) != 1 {
-			return nil, &train.UsageError{Err: fmt.Errorf("--template has %d columns before the answer, --prompt fills one: use --prompts", len(names))}
-		} else if len(names) > 0 {
-			column = names[0]
-		}
-	}
-	if path := c.String("prompts"); path == "-" {
-		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
-		if err != nil {
-			return nil, err
-		}
-		return data.NewCausalReader(rows, "standard input", o)
-	} else if path != "" {
-		return data.OpenCausal(path, o)
-	}
-	if c.String("prompt") == "" {
-		return nil, &train.UsageError{Err: errors.New("--prompt is empty; a begin token such as '<s>' starts from nothing")}
-	}
-	row, err := json.Marshal(map[string]string{column: c.String("prompt")})
-	if err != nil {
-		return nil, err
-	}
-	o.Read.Format = data.JSONL
-	rows, err := data.NewReader(io.NopCloser(bytes.NewReader(row)), "--prompt", o.Read)
-	if err != nil {
-		return nil, err
-	}
-	if o.Style == "" && o.Template == "" {
-		o.Style = data.PlainStyle
-	}
-	return data.NewCausalReader(rows, "--prompt", o)
-}
-
-// chatOf makes a chat of a prompt, or puts the system message before a row's chat.
-func chatOf(c *cli.Context, x data.CausalExample) data.CausalExample {
-	if !c.Bool("chat") || x.IDs != nil {
-		return x
-	}
-	messages := x.Messages
-	if messages == nil {
-		messages = []data.Message{{Role: "user", Content: x.Prompt}}
-	}
-	if system := c.String("system"); system != "" && messages[0].Role != "system" {
-		messages = append([]data.Message{{Role: "system", Content: system}}, messages...)
-	}
-	x.Messages = messages
-	return x
-}
-
-// generateOne writes a continuation as it comes.
+// generateOne continues --prompt and writes the text token by token.
 func generateOne(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	if g.Several() {
 		return &train.UsageError{Err: errors.New("with several adapters give --prompts: its rows choose by their adapter column")}
@@ -304,7 +228,7 @@ func speed(prompt, n int, first, all time.Duration, reason generate.Reason) stri
 // generated is one line of output.
 type generated struct {
 	Prompt       *string         `json:"prompt,omitempty"`
-	Text         *string         `json:"text,omitempty"` // none without a tokenizer
+	Text         *string         `json:"text,omitempty"` // nil if the model has no tokenizer
 	TokenIDs     []int64         `json:"token_ids"`
 	PromptTokens int             `json:"prompt_tokens"`
 	Reason       generate.Reason `json:"reason"`
@@ -325,7 +249,8 @@ func lineOf(c *cli.Context, g *infer.Generator, x data.CausalExample, ids []int6
 	return line
 }
 
-// generateMany continues a file's prompts some batches at a time, in constant memory however long the file is.
+// generateMany continues the prompts of a file and writes a line of JSON for each. It holds eight batches of prompts at a
+// time, so that the file may be of any length.
 func generateMany(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	out := bufio.NewWriter(w)
 	e := json.NewEncoder(out)

@@ -19,26 +19,29 @@ import (
 
 // foldFlags are what merge and convert share.
 func foldFlags() []cli.Flag {
-	return []cli.Flag{
+	return slices.Concat(inGroup(groupModel,
 		&cli.StringFlag{Name: "model", Usage: "the base model, where the adapter does not name it; or the folder of a run"},
-		adapterFlag(),
+	), adapterFlag(), inGroup(groupOutput,
 		&cli.StringFlag{Name: "out", Usage: "folder to write"},
 		&cli.BoolFlag{Name: "overwrite", Usage: "replace what --out holds"},
+	), inGroup(groupCheck,
 		&cli.StringFlag{Name: "data", Usage: "texts to compare outputs on before and after", DefaultText: "sentences of gopeft's own"},
 		&cli.StringFlag{Name: "text-column", Usage: "column with the text", DefaultText: "guessed"},
 		&cli.IntFlag{Name: "limit", Value: 16, Usage: "compare on the first N texts"},
 		&cli.IntFlag{Name: "max-length", Value: 64, Usage: "cut texts to this many tokens"},
+	), inGroup(groupMachine,
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
-	}
+	))
 }
 
 func mergeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "merge", Usage: "fold an adapter into its base model and write a HuggingFace folder",
-		Flags: slices.Concat(foldFlags(), []cli.Flag{
+		Flags: slices.Concat(foldFlags(), inGroup(groupOutput,
 			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of the weights written: fp32, bf16 or fp16"},
+		), inGroup(groupCheck,
 			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.001; of bf16 4 % and of fp16 0.5 % of the largest output, after folding to 0.001"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			return fold(c, "merged", func(s *bindings.Scope, src infer.Source, o infer.FoldOptions) (infer.Folded, error) {
 				o.DType = c.String("dtype")
@@ -49,20 +52,30 @@ func mergeCommand() *cli.Command {
 }
 
 // dialects are what convert writes.
-var dialects = []string{string(peft.DialectPeft), string(peft.DialectHub), string(peft.DialectLitLLaMA), string(peft.DialectLLaMAFile)}
+func dialects() (names []string) {
+	for _, d := range peft.Dialects() {
+		names = append(names, string(d))
+	}
+	return names
+}
 
 func convertCommand() *cli.Command {
 	return &cli.Command{
 		Name: "convert", Usage: "write an adapter in the files of another library",
-		Flags: slices.Concat(foldFlags(), []cli.Flag{
-			&cli.StringFlag{Name: "to", Usage: strings.Join(dialects, ", ")},
+		Flags: slices.Concat(foldFlags(), inGroup(groupOutput,
+			&cli.StringFlag{Name: "to", Usage: "whose files to write: " + strings.Join(dialects(), ", ")},
+		), inGroup(groupModel,
 			&cli.IntFlag{Name: "adapter-length", Usage: "length of the prompts in a checkpoint of LLaMA-Adapter, where its shapes do not tell", DefaultText: "told by the file"},
+		), inGroup(groupCheck,
 			&cli.Float64Flag{Name: "tolerance", Usage: "fail when an output changes by more", DefaultText: "0.00001"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			to := c.String("to")
-			if !slices.Contains(dialects, to) {
-				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects, ", "))}
+			if to == "" {
+				return train.Usage("--to is missing: one of %s", strings.Join(dialects(), ", "))
+			}
+			if !slices.Contains(dialects(), to) {
+				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects(), ", "))}
 			}
 			length := c.Int("adapter-length")
 			if c.IsSet("adapter-length") && length < 1 {
@@ -80,7 +93,7 @@ func convertCommand() *cli.Command {
 func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, infer.FoldOptions) (infer.Folded, error)) error {
 	o := infer.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), Tolerance: c.Float64("tolerance")}
 	if o.Out == "" {
-		return &train.UsageError{Err: errors.New("--out is missing: give what to write")}
+		return &train.UsageError{Err: errors.New("--out is missing: give a folder to write")}
 	}
 	if c.IsSet("tolerance") && !(o.Tolerance > 0) {
 		return &train.UsageError{Err: fmt.Errorf("--tolerance is %v, want more than 0", o.Tolerance)}
@@ -118,7 +131,7 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	return err
 }
 
-// freeOut checks that out may be written: it is new, or may be replaced and is none of the inputs.
+// freeOut makes sure that out may be written: nothing is there, or --overwrite was given and it holds none of the inputs.
 func freeOut(out string, overwrite bool, inputs ...string) error {
 	target, err := filepath.Abs(out)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/infer"
@@ -24,27 +23,32 @@ const stretch = 1024
 
 // modelFlags name a model and how to compute with it, for commands that do not train.
 func modelFlags() []cli.Flag {
-	return []cli.Flag{
+	return slices.Concat(inGroup(groupModel,
 		&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
+	), inGroup(groupMachine,
 		&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 		&cli.StringFlag{Name: "amp", Value: "auto", Usage: "mixed precision: auto (none), none, bf16 or fp16"},
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 		&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "rows of a batch"},
-		&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a batch, padding included", DefaultText: "-"},
-		&cli.IntFlag{Name: "max-length", Usage: "cut texts to this many tokens", DefaultText: "what the model can read"},
-	}
+		&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a batch, padding included"},
+	))
+}
+
+// lengthFlag is --max-length of the commands that take modelFlags and dataFlags.
+func lengthFlag() []cli.Flag {
+	return inGroup(groupData, &cli.IntFlag{Name: "max-length", Usage: "cut texts to this many tokens", DefaultText: "what the model can read"})
 }
 
 // dataFlags name one data file.
 func dataFlags() []cli.Flag {
-	return []cli.Flag{
+	return inGroup(groupData,
 		&cli.StringFlag{Name: "data", Usage: "data file; - is standard input"},
 		&cli.StringFlag{Name: "format", Usage: "csv, tsv, jsonl, json, parquet, text, vader or aclimdb", DefaultText: "by name and content"},
 		&cli.StringFlag{Name: "text-column", Usage: "column with the text", DefaultText: "guessed"},
 		&cli.StringFlag{Name: "label-column", Usage: "column with the label", DefaultText: "guessed"},
-		&cli.IntFlag{Name: "limit", Usage: "read the first N rows only", DefaultText: "-"},
+		&cli.IntFlag{Name: "limit", Usage: "read the first N rows only"},
 		&cli.BoolFlag{Name: "skip-bad-rows", Usage: "count bad rows instead of failing on the first"},
-	}
+	)
 }
 
 func openPredictor(c *cli.Context, s *bindings.Scope) (*infer.Predictor, error) {
@@ -108,10 +112,11 @@ func saySkipped(u train.UI, rows *data.ExampleReader) {
 func predictCommand() *cli.Command {
 	return &cli.Command{
 		Name: "predict", Usage: "classify texts: one JSON object per row, in input order",
-		Flags: slices.Concat(modelFlags(), []cli.Flag{adaptersFlag()}, dataFlags(), []cli.Flag{&cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}}, uiFlags()),
+		Flags: slices.Concat(modelFlags(), adaptersFlag(), dataFlags(), lengthFlag(),
+			inGroup(groupOutput, &cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}), uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
-				return fsutil.WriteFile(out, func(w io.Writer) error { return predict(c, w) })
+				return writeFile(out, func(w io.Writer) error { return predict(c, w) })
 			}
 			return predict(c, c.App.Writer)
 		},
@@ -141,7 +146,7 @@ func predict(c *cli.Context, w io.Writer) error {
 			return err
 		}
 		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
 		e := json.NewEncoder(out)
 		e.SetEscapeHTML(false)
 		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {

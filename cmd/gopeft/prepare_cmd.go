@@ -15,15 +15,16 @@ import (
 func prepareCommand() *cli.Command {
 	return &cli.Command{
 		Name: "prepare", Usage: "split and sample labelled texts into train.csv, val.csv and test.csv",
-		Flags: slices.Concat(dataFlags(), []cli.Flag{
+		Flags: slices.Concat(dataFlags(), inGroup(groupData,
 			&cli.StringFlag{Name: "split", Value: "0.8,0.1,0.1", Usage: "shares of the parts, one to three"},
 			&cli.BoolFlag{Name: "stratify", Usage: "keep every class's share in the parts"},
-			&cli.IntFlag{Name: "sample", Usage: "take a random sample of N rows", DefaultText: "-"},
+			&cli.IntFlag{Name: "sample", Usage: "take a random sample of N rows"},
 			&cli.BoolFlag{Name: "balanced", Usage: "sample the same number of every class"},
 			&cli.Uint64Flag{Name: "seed", Value: 42, Usage: "seed of the split and the sample"},
+		), inGroup(groupOutput,
 			&cli.StringFlag{Name: "out", Usage: "folder to write"},
 			&cli.BoolFlag{Name: "overwrite", Usage: "replace files of an earlier run"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: prepare,
 	}
 }

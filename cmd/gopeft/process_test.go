@@ -29,6 +29,20 @@ func start(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
 	return cmd, stderr
 }
 
+// watchTemp gives the programs that are started from here on a folder of their own for temporary files, which has to
+// stay empty.
+func watchTemp(t *testing.T) (check func(when string)) {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	return func(when string) {
+		t.Helper()
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			t.Errorf("temporary files %s: %v, %v", when, entries, err)
+		}
+	}
+}
+
 // until waits for a condition that takes seconds at most.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -75,9 +89,11 @@ func TestCtrlCLeavesACheckpointAndExits130(t *testing.T) {
 }
 
 func TestAKilledComparisonLeavesNoRunBehind(t *testing.T) {
+	noTempFiles := watchTemp(t)
 	out := filepath.Join(t.TempDir(), "cmp")
 	cmd, _ := start(t, append(append([]string{"compare"}, endless(t)...), "--methods", "lora", "--out", out, "--quiet")...)
 	until(t, "a checkpoint", func() bool { return stepOf(filepath.Join(out, "lora")) >= 2 })
+	noTempFiles("while it runs")
 	children := ""
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", cmd.Process.Pid))
 	if err != nil {
@@ -101,9 +117,15 @@ func TestAKilledComparisonLeavesNoRunBehind(t *testing.T) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || bytes.Contains(stat, []byte(") Z ")) // ended, whether or not anyone has asked
 	})
+	noTempFiles("when it was killed")
+	entries, err := os.ReadDir(out)
+	if err != nil || len(entries) != 2 { // compare.yaml and the run
+		t.Errorf("its folder holds %v, %v", entries, err)
+	}
 }
 
 func TestComparePrintsOneObject(t *testing.T) {
+	defer watchTemp(t)("when it was done")
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1") // its runs are processes of this program
 	t.Setenv("GOPEFT_HOME", t.TempDir())
 	data, _ := rows(t, 60)
@@ -122,6 +144,7 @@ func TestComparePrintsOneObject(t *testing.T) {
 }
 
 func TestCompareTellsWhatWentWrong(t *testing.T) {
+	defer watchTemp(t)("when it had failed")
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1")
 	tiny := modeltest.Testdata(t, "distilbert/tiny")
 	good, text := rows(t, 60)

@@ -17,12 +17,12 @@ import (
 func pullCommand() *cli.Command {
 	return &cli.Command{
 		Name: "pull", Usage: "fetch a model or data set from the HuggingFace hub into its usual cache, and print the folder", ArgsUsage: "ID",
-		Flags: slices.Concat([]cli.Flag{
+		Flags: slices.Concat(inGroup("what to fetch",
 			&cli.StringFlag{Name: "kind", Value: string(hub.Model), Usage: "model or dataset"},
 			&cli.StringFlag{Name: "revision", Value: "main", Usage: "branch, tag or commit"},
 			&cli.StringSliceFlag{Name: "include", Usage: "fetch the files of this name, e.g. '*.gguf'; may be given more than once", DefaultText: "of a model what gopeft reads, of a data set all"},
 			&cli.BoolFlag{Name: "all", Usage: "fetch every file"},
-		}, uiFlags()),
+		), uiFlags()),
 		Action: pull,
 	}
 }
@@ -65,7 +65,8 @@ func pull(c *cli.Context) error {
 	return err
 }
 
-// nameLast moves pull's name behind its flags: the flag parser stops at the first argument that is none.
+// nameLast moves the name in `gopeft pull NAME --flag` behind the flags, because the flag parser stops at the first
+// argument that is no flag.
 func nameLast(args []string) []string {
 	if len(args) > 3 && args[1] == "pull" && !strings.HasPrefix(args[2], "-") {
 		return slices.Concat(args[:2], args[3:], args[2:3])

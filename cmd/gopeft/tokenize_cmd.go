@@ -17,11 +17,11 @@ import (
 func tokenizeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "tokenize", Usage: "show texts as the model sees them: one JSON object per row with ids, tokens and offsets",
-		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "model", Usage: "model folder"},
-			&cli.IntFlag{Name: "max-length", Usage: "cut texts to this many tokens", DefaultText: "-"},
+		Flags: slices.Concat(inGroup(groupModel,
+			&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"},
+		), dataFlags(), lengthFlag(), inGroup(groupData,
 			&cli.BoolFlag{Name: "no-special", Usage: "leave out special tokens"},
-		}, dataFlags(), uiFlags()),
+		), uiFlags()),
 		Action: tokenize,
 	}
 }
@@ -40,9 +40,9 @@ func tokenize(c *cli.Context) error {
 	}
 	length := c.Int("max-length")
 	if length == 0 {
-		length = src.MaxLength // as its run cut texts
+		length = src.MaxLength // as in training
 	}
-	if facts, err := model.ReadFacts(src.Model); err == nil && (length == 0 || length > facts.Room) { // a tokenizer may be alone in its folder
+	if facts, err := model.ReadFacts(src.Model); err == nil && (length == 0 || length > facts.Room) { // a folder may hold a tokenizer alone
 		length = facts.Room
 	}
 	rows, err := openExamples(c, src.Run, nil)

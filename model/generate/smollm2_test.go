@@ -3,7 +3,6 @@ package generate_test
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,28 +11,11 @@ import (
 	"gopeft/bindings/bindingstest"
 	"gopeft/model/generate"
 	"gopeft/model/modeltest"
+	"gopeft/model/modeltest/realdata"
 )
 
-// smolLM2 is the GGUF file that the demo fetches.
-func smolLM2(t *testing.T) string {
-	t.Helper()
-	home := os.Getenv("GOPEFT_HOME")
-	if home == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		home = filepath.Join(cache, "gopeft")
-	}
-	path := filepath.Join(home, "demo", "smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("SKIPPED: %s is not there; `make demo-llama` fetches it", path)
-	}
-	return path
-}
-
 func TestSmolLM2FromGGUFEqualsTransformers(t *testing.T) {
-	path := smolLM2(t)
+	path := realdata.Demo(t, "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 	raw, err := os.ReadFile(modeltest.Testdata(t, "llama/smollm2.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -3,50 +3,25 @@ package modeltest
 
 import (
 	"math"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"gopeft/bindings"
 	"gopeft/model/hf"
 	"gopeft/model/hf/files"
+	"gopeft/model/modeltest/realdata"
 )
 
 // Root is the repository's top folder.
-func Root(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
-		}
-	}
-	t.Fatal("no go.mod above the test")
-	return ""
-}
+func Root(t testing.TB) string { return realdata.Root(t) }
 
 // Testdata is the path of a fixture in the top-level testdata folder.
 func Testdata(t testing.TB, name string) string {
 	return filepath.Join(Root(t), "testdata", filepath.FromSlash(name))
 }
 
-// Shared is the path of real data beside the checkout (GOPEFT_SHARED, else ../shared/data); the test is
-// skipped, saying so, where there is none.
-func Shared(t testing.TB, name string) string {
-	t.Helper()
-	dir := os.Getenv("GOPEFT_SHARED")
-	if dir == "" {
-		dir = filepath.Join(Root(t), "..", "shared", "data")
-	}
-	path := filepath.Join(dir, filepath.FromSlash(name))
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("SKIPPED: %s is not there; set GOPEFT_SHARED to the folder with real models and data", path)
-	}
-	return path
-}
+// Shared is realdata.Shared.
+func Shared(t testing.TB, name string) string { return realdata.Shared(t, name) }
 
 // Golden is a fixture file of named tensors.
 type Golden struct {

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gopeft/model/modeltest/realdata"
 )
 
 // benchText is the file that GOPEFT_TOKENIZER_TEXT names, line by line, else made-up English.
@@ -50,7 +52,7 @@ func BenchmarkEncode(b *testing.B) {
 		size += len(line)
 	}
 	for _, folder := range []string{"tokenizers/bert-base-uncased-30522", "tokenizers/llama-2-32k", "tokenizers/llama-3-128k"} {
-		tok := mustLoad(b, shared(b, folder))
+		tok := mustLoad(b, realdata.Shared(b, folder))
 		b.Run(filepath.Base(folder)+"/offsets", func(b *testing.B) {
 			b.SetBytes(int64(size))
 			start := cpu(b)
@@ -83,7 +85,7 @@ func BenchmarkEncode(b *testing.B) {
 // BenchmarkLongWord measures words of 1 and 10 MB: the time per byte should be about the same.
 func BenchmarkLongWord(b *testing.B) {
 	for _, folder := range []string{"tokenizers/bert-base-uncased-30522", "tokenizers/llama-2-32k", "tokenizers/llama-3-128k"} {
-		tok := mustLoad(b, shared(b, folder))
+		tok := mustLoad(b, realdata.Shared(b, folder))
 		for _, n := range []int{1 << 20, 10 << 20} {
 			for name, piece := range map[string]string{"a": "a", "mixed": "jumpsoverthelazyélève"} {
 				word := strings.Repeat(piece, n/len(piece))

@@ -37,7 +37,7 @@ type bpe struct {
 
 const none = int32(-1)
 
-func newBPE(m *modelSpec, byteMode bool) *bpe {
+func newBPE(m *modelDefinition, byteMode bool) *bpe {
 	b := &bpe{
 		vocab: m.vocab, merges: newMergeTable(m.merges), byteMode: byteMode, prefix: m.prefix, suffix: m.suffix,
 		byteFallback: m.byteFallback, unk: none, unkToken: m.unk, hasUnk: m.hasUnk, fuseUnk: m.fuseUnk,
@@ -94,7 +94,7 @@ func newBPE(m *modelSpec, byteMode bool) *bpe {
 
 // boundaryHolds tells whether every merge whose right half starts with r has a left half that
 // ends with it, so that no token spans from another character to r.
-func (b *bpe) boundaryHolds(m *modelSpec, r rune) bool {
+func (b *bpe) boundaryHolds(m *modelDefinition, r rune) bool {
 	if _, ok := b.runeID[r]; !ok {
 		return false // it may become part of an unknown stretch
 	}

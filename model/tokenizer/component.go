@@ -8,6 +8,7 @@ import (
 
 	sugarme "github.com/sugarme/tokenizer"
 	"github.com/sugarme/tokenizer/decoder"
+	"github.com/sugarme/tokenizer/pretokenizer"
 	"github.com/sugarme/tokenizer/processor"
 )
 
@@ -330,7 +331,8 @@ func parseDecoder(raw json.RawMessage) (d sugarme.Decoder, byteFallback bool, er
 			if err != nil {
 				return nil, false, err
 			}
-			d = metaspaceDecoder{pre.(metaspace)}
+			m := pre.(metaspace)
+			d = pretokenizer.NewMetaspace(m.replacement, m.prefix != prefixNever)
 		case "Replace":
 			old, err := c.Pattern.text()
 			if err != nil {

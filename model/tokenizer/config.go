@@ -16,12 +16,12 @@ import (
 // folderConfig is what the files beside a tokenizer say about it: tokenizer_config.json, and where that lists no added
 // tokens, as those written before transformers 4.34, special_tokens_map.json and added_tokens.json.
 type folderConfig struct {
-	found   bool                  // there is one of these files
-	given   map[string]bool       // the keys that they have, be it with null
-	roles   map[string]string     // pad_token, ... to the token
-	flags   map[string]addedToken // the same, of tokens that are given with how they are searched
-	further []configToken         // special tokens without a role
-	extra   []configToken         // those of extra_special_tokens
+	found   bool                  // one of these files is there
+	given   map[string]bool       // the keys that they have, even those with null
+	roles   map[string]string     // from a role, such as pad_token, to its token
+	flags   map[string]addedToken // of the tokens that an object describes, not just a text
+	further []configToken         // additional_special_tokens: special tokens without a role
+	extra   []configToken         // extra_special_tokens
 	class   tokenizerClass
 	chat    string
 
@@ -44,7 +44,7 @@ type folderConfig struct {
 type configToken struct {
 	addedToken
 	role  bool
-	flags bool // it is given with how it is searched, not as text alone
+	flags bool // an object describes it, which also says how it is searched
 }
 
 // roleNames are in the order in which transformers gives new special tokens their ids.
@@ -116,7 +116,7 @@ func (c *folderConfig) readFull(data []byte) error {
 		return errors.New("split_special_tokens, special tokens read as ordinary text, is not supported")
 	}
 	if c.given["add_bos_token"] && c.AddBOS == nil {
-		c.AddBOS = new(bool) // to Python null is false, though nothing is true
+		c.AddBOS = new(bool) // Python takes null for false, but a missing key for true
 	}
 	if err := c.readChat(); err != nil {
 		return fmt.Errorf("chat_template: %w", err)
@@ -137,7 +137,7 @@ func (c *folderConfig) readFull(data []byte) error {
 	return nil
 }
 
-// readMap takes in a special_tokens_map.json, which wins over what is known by now.
+// readMap takes in a special_tokens_map.json, whose tokens replace those read before it.
 func (c *folderConfig) readMap(data []byte) error {
 	fields, err := c.readRoles(data, true)
 	if err != nil {
@@ -316,8 +316,8 @@ func readToken(raw json.RawMessage, special bool) (configToken, error) {
 	return configToken{addedToken: a, flags: true}, nil
 }
 
-// readAdded reads a token given as an object; special makes it a special one. As to the library, one that is not is
-// found in normalized text unless the object says otherwise.
+// readAdded reads a token given as an object; special makes it a special one. As in the library, a token that is not
+// special is found in normalized text unless the object says otherwise.
 func readAdded(raw json.RawMessage, special bool) (addedToken, error) {
 	object := struct {
 		addedToken
@@ -335,9 +335,9 @@ func readAdded(raw json.RawMessage, special bool) (addedToken, error) {
 	return a, nil
 }
 
-// name finds the tokens with a role: those the configuration names, else those that the model,
-// the padding and the template of the tokenizer itself give away.
-func (t *Tokenizer) name(c *folderConfig) {
+// findRoles finds the token of every role: the one that the configuration names, else what the model's unknown token,
+// the padding section and the template show it to be.
+func (t *Tokenizer) findRoles(c *folderConfig) {
 	t.chat = c.chat
 	id := func(role string) int64 {
 		if token := c.roles[role]; token != "" {
@@ -356,16 +356,16 @@ func (t *Tokenizer) name(c *folderConfig) {
 			*to = id
 		}
 	}
-	if m := t.spec.model; m.hasUnk {
+	if m := t.definition.model; m.hasUnk {
 		if id, ok := m.vocab[m.unk]; ok {
 			fill(&t.named.unk, int64(id))
 		}
 	}
-	if id, ok := t.ids[t.spec.padToken]; ok {
+	if id, ok := t.ids[t.definition.padToken]; ok {
 		fill(&t.named.pad, id)
 	}
 	first, last := &t.named.bos, &t.named.eos
-	if t.spec.model.kind == "WordPiece" {
+	if t.definition.model.kind == "WordPiece" {
 		first, last = &t.named.cls, &t.named.sep
 	}
 	if len(t.post.before) == 1 {

@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// tokenizerClass is what a class of transformers puts over a tokenizer.json. The class of no name, which is that of
-// PreTrainedTokenizerFast and of those not listed here, puts little over it.
+// tokenizerClass is what a class of transformers changes of a tokenizer.json. The zero value is PreTrainedTokenizerFast,
+// and stands for the classes not listed here: it changes little.
 type tokenizerClass struct {
-	roles    map[string]string // its special tokens, where the configuration does not give them
+	roles    map[string]string // its special tokens, where the configuration does not name them
 	infills  bool              // infillNames are special tokens too
-	bert     bool              // how BERT normalizes is for the configuration to say
-	llama    bool              // so are the tokens around a text,
-	prefixes bool              // and, where it says whether a space is put in front, all that SentencePiece does with spaces
+	bert     bool              // the configuration decides how BERT normalizes,
+	llama    bool              // or which tokens are put around a text,
+	prefixes bool              // or, if it has add_prefix_space, all that SentencePiece does with spaces
 }
 
 var (
@@ -81,7 +81,7 @@ func (c *folderConfig) readClass(dir string) error {
 }
 
 // configure puts over a tokenizer.json what the files beside it say, as transformers does when it opens the folder.
-func (s *spec) configure(c *folderConfig) error {
+func (s *definition) configure(c *folderConfig) error {
 	if !c.found {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (s *spec) configure(c *folderConfig) error {
 	if s.padToken != "" && !c.given["pad_token"] && c.roles["pad_token"] == "" {
 		c.roles["pad_token"] = s.padToken
 	}
-	s.later = c.tokensOver(s.added)
+	s.configAdded = c.tokensOver(s.added)
 	if !c.class.prefixes {
 		s.configurePrefix(c)
 	}
@@ -158,18 +158,18 @@ func (c *folderConfig) tokensOver(own []addedToken) []addedToken {
 	return out
 }
 
-// configureBERT does what transformers' BertTokenizerFast does: after the added tokens are entered, in whose patterns
-// the normalizer of the file remains.
-func (s *spec) configureBERT(c *folderConfig) {
+// configureBERT does what transformers' BertTokenizerFast does. There it comes after the added tokens were entered, so
+// that their contents are normalized as the file says.
+func (s *definition) configureBERT(c *folderConfig) {
 	var n component
 	if json.Unmarshal(s.normalizer, &n) == nil && n.Type == "BertNormalizer" {
-		s.patterns = s.normalizer
+		s.addedNormalizer = s.normalizer
 		s.setBERTNormalizer(n.CleanText, c)
 	}
 }
 
 // configureLLaMA does what transformers' LlamaTokenizerFast does.
-func (s *spec) configureLLaMA(c *folderConfig) error {
+func (s *definition) configureLLaMA(c *folderConfig) error {
 	if c.class.prefixes && c.PrefixSpace != nil && s.model.byteFallback {
 		s.normalizer, s.preTokenizer = nil, nil
 		s.sentencePiece(*c.PrefixSpace, c.Legacy == nil || *c.Legacy)
@@ -180,7 +180,7 @@ func (s *spec) configureLLaMA(c *folderConfig) error {
 
 // configurePrefix has a ByteLevel that is the only pre-tokenizer put a space in front of texts, or not: not unless the
 // configuration says so.
-func (s *spec) configurePrefix(c *folderConfig) {
+func (s *definition) configurePrefix(c *folderConfig) {
 	var p component
 	if json.Unmarshal(s.preTokenizer, &p) != nil || p.Type != "ByteLevel" || c.given["add_prefix_space"] && c.PrefixSpace == nil {
 		return

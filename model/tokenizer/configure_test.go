@@ -128,7 +128,7 @@ func TestManyAndLongPiecesTakeNoTime(t *testing.T) {
 		m.pieces = append(m.pieces, piece{text: strconv.Itoa(i) + strings.Repeat("y", maxPiece-3), kind: pieceNormal})
 	}
 	no := false
-	s, err := m.spec(&folderConfig{roles: map[string]string{}, AddBOS: &no})
+	s, err := m.definition(&folderConfig{roles: map[string]string{}, AddBOS: &no})
 	if err != nil || len(s.added) < 200_000 {
 		t.Errorf("%v", err)
 	}

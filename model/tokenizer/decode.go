@@ -109,12 +109,13 @@ func badPrefix(b []byte) int {
 	return n
 }
 
-// The decoders here join the ones of the sugarme package, which crash on malformed tokens or
-// know too little. All implement its interface: DecodeChain rewrites tokens, Decode joins them.
+// The decoders here stand in for those of the sugarme package that do not do: its ByteLevel makes NUL of a character
+// outside its alphabet and leaves bad UTF-8 in the text, its ByteFallback and Strip panic on tokens like <0xZZ> and on
+// short ones, and its Replace compiles a regular expression for every token. All implement its interface: DecodeChain
+// rewrites tokens, Decode joins them.
 type (
 	byteLevelDecoder    struct{}
 	byteFallbackDecoder struct{}
-	metaspaceDecoder    struct{ m metaspace }
 	replaceDecoder      struct{ old, with string }
 	stripDecoder        struct {
 		char        string
@@ -125,7 +126,6 @@ type (
 var (
 	_ sugarme.Decoder = byteLevelDecoder{}
 	_ sugarme.Decoder = byteFallbackDecoder{}
-	_ sugarme.Decoder = metaspaceDecoder{}
 	_ sugarme.Decoder = replaceDecoder{}
 	_ sugarme.Decoder = stripDecoder{}
 )
@@ -184,27 +184,11 @@ func byteToken(token string) (byte, bool) {
 		return 0, false
 	}
 	hex := token[3:5]
-	if hex[0] == '+' { // which the library's number parser lets pass
+	if hex[0] == '+' { // Rust's number parser, which the library uses, lets a sign pass
 		hex = hex[1:]
 	}
 	b, err := strconv.ParseUint(hex, 16, 8)
 	return byte(b), err == nil
-}
-
-func (d metaspaceDecoder) Decode(tokens []string) string {
-	return strings.Join(d.DecodeChain(tokens), "")
-}
-
-func (d metaspaceDecoder) DecodeChain(tokens []string) []string {
-	out := make([]string, len(tokens))
-	for i, token := range tokens {
-		space := " "
-		if i == 0 && d.m.prefix != prefixNever {
-			space = ""
-		}
-		out[i] = strings.ReplaceAll(token, d.m.replacement, space)
-	}
-	return out
 }
 
 func (d replaceDecoder) Decode(tokens []string) string {

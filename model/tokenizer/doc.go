@@ -26,6 +26,25 @@
 // template puts special tokens around them (postprocess.go). Through all this a text carries
 // along where its characters came from (text.go), for the offsets.
 //
-// The Unicode properties are the library's, frozen in unicode_tables.go. The template, the
-// decoder interface and some decoders are those of github.com/sugarme/tokenizer.
+// The Unicode properties are the library's, frozen in unicode_tables.go. The template with its
+// pieces, the decoder interface, and the decoders WordPiece, Metaspace, Fuse and Sequence are those of
+// github.com/sugarme/tokenizer. The rest of it is not used: its normalizers, pre-tokenizers, models
+// and search for added tokens give other ids, its decoders ByteLevel, ByteFallback and Strip other
+// text, or a panic, on some tokens, and its Replace is slow.
+//
+// # Terms
+//
+//   - the library: HuggingFace's tokenizers, whose ids, offsets and text are the measure
+//   - definition: the parts of a tokenizer as a tokenizer.json writes them, whatever file they came from
+//   - added token: one that is found in a text as a whole, before the model sees it
+//   - special token: an added token that Decode can skip; its role may be padding, end of text and so on
+//   - class: the Python class of transformers that a folder is for, which changes some of its definition
+//   - normalizer: rewrites a text, by lowercasing for example; it keeps spans
+//   - pre-tokenizer: cuts a text into words; a word pattern is one that works as a regular expression
+//   - merge: two tokens, side by side, that become one; its rank is its place in the list of merges
+//   - byte level: a model whose symbols are bytes, which its vocabulary writes as printable characters
+//   - byte fallback: tokens <0x00> to <0xFF>, for characters that the vocabulary has not
+//   - template: the special tokens around one or two texts
+//   - span: the range of the original text that a character or token comes from
+//   - margin: the white space at the ends of a token, which some tokenizers leave out of its offsets
 package tokenizer

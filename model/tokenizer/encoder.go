@@ -37,7 +37,7 @@ type encoder struct {
 // of the offsets.
 type margin struct{ lead, trail int32 }
 
-// keep is the capacity, in elements, of a buffer that is worth keeping for the next text.
+// keep is the capacity, in elements, up to which a buffer is kept for the next text.
 const keep = 1 << 20
 
 func newEncoder(t *Tokenizer) *encoder {
@@ -48,7 +48,7 @@ func newEncoder(t *Tokenizer) *encoder {
 	return e
 }
 
-// release drops what a very long text has left behind.
+// release drops the large buffers that a very long text needed.
 func (e *encoder) release() {
 	for i, b := range e.buffers {
 		if cap(b.b) > keep || cap(b.align) > keep {

@@ -29,7 +29,7 @@ type GGUF struct {
 // FromGGUF makes a tokenizer of a GGUF file's metadata.
 func FromGGUF(g GGUF) (*Tokenizer, error) {
 	c := &folderConfig{roles: map[string]string{}, chat: g.ChatTemplate, AddBOS: g.AddBOS, AddEOS: g.AddEOS}
-	s, err := g.spec(c)
+	s, err := g.definition(c)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer of a GGUF file: %w", err)
 	}
@@ -40,7 +40,7 @@ func FromGGUF(g GGUF) (*Tokenizer, error) {
 	return t, nil
 }
 
-func (g *GGUF) spec(c *folderConfig) (*spec, error) {
+func (g *GGUF) definition(c *folderConfig) (*definition, error) {
 	if len(g.Tokens) == 0 {
 		return nil, errors.New("no tokens")
 	}
@@ -80,7 +80,7 @@ func (g *GGUF) kind(id int) pieceType {
 	return pieceType(g.Types[id])
 }
 
-func (g *GGUF) sentencePiece(c *folderConfig) (*spec, error) {
+func (g *GGUF) sentencePiece(c *folderConfig) (*definition, error) {
 	if len(g.Scores) != len(g.Tokens) {
 		return nil, fmt.Errorf("%d scores for %d tokens", len(g.Scores), len(g.Tokens))
 	}
@@ -100,7 +100,7 @@ func (g *GGUF) sentencePiece(c *folderConfig) (*spec, error) {
 		no := false
 		c.AddBOS = &no
 	}
-	return m.spec(c)
+	return m.definition(c)
 }
 
 // gpt2Words names how each value of "pre" cuts words.
@@ -119,7 +119,7 @@ var gpt2Words = map[string]struct {
 	"qwen2":     {pattern: qwen2Pattern, nfc: true},
 }
 
-func (g *GGUF) byteLevel(c *folderConfig) (*spec, error) {
+func (g *GGUF) byteLevel(c *folderConfig) (*definition, error) {
 	words, ok := gpt2Words[g.Pre]
 	if !ok {
 		known := make([]string, 0, len(gpt2Words))
@@ -129,7 +129,7 @@ func (g *GGUF) byteLevel(c *folderConfig) (*spec, error) {
 		slices.Sort(known)
 		return nil, fmt.Errorf("pre-tokenizer %q is not supported: want one of %s", g.Pre, strings.Join(known, ", "))
 	}
-	s := &spec{model: modelSpec{kind: "BPE", ignoreMerges: words.ignoreMerges}}
+	s := &definition{model: modelDefinition{kind: "BPE", ignoreMerges: words.ignoreMerges}}
 	if err := g.vocab(s); err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (g *GGUF) byteLevel(c *folderConfig) (*spec, error) {
 }
 
 // vocab takes over the tokens, and as added tokens those that are no ordinary ones.
-func (g *GGUF) vocab(s *spec) error {
+func (g *GGUF) vocab(s *definition) error {
 	vocab := make(map[string]int64, len(g.Tokens))
 	for id, token := range g.Tokens {
 		if _, ok := vocab[token]; ok {
@@ -181,7 +181,7 @@ func (g *GGUF) vocab(s *spec) error {
 // wordPiece undoes what the conversion to GGUF does to BERT's vocabulary: it drops the ## of
 // pieces within a word, and puts U+2581 in front of the others. The file does not say whether
 // text is lowercased; a vocabulary with upper case in it says that it is not.
-func (g *GGUF) wordPiece(c *folderConfig) (*spec, error) {
+func (g *GGUF) wordPiece(c *folderConfig) (*definition, error) {
 	plain := *g
 	plain.Tokens = make([]string, len(g.Tokens))
 	lower := true
@@ -209,5 +209,5 @@ func (g *GGUF) wordPiece(c *folderConfig) (*spec, error) {
 		}
 		vocab[token] = int64(id)
 	}
-	return bertSpec(vocab, c)
+	return bertDefinition(vocab, c)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gopeft/model/modeltest/realdata"
 )
 
 // recording is what scripts/goldens/tokenizer.py saw HuggingFace's library do.
@@ -47,20 +49,6 @@ func readGzip(t testing.TB, path string, into any) {
 	if err := json.NewDecoder(z).Decode(into); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-}
-
-// shared is the folder with real tokenizers, beside the checkout; the test is skipped without it.
-func shared(t testing.TB, elem ...string) string {
-	t.Helper()
-	root := os.Getenv("GOPEFT_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	path := filepath.Join(append([]string{root, "data"}, elem...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("SKIPPED: %s is not there; set GOPEFT_SHARED to the folder that has data/", path)
-	}
-	return path
 }
 
 // tinyFolder writes a tokenizer trained for the tests into a folder of its own.
@@ -192,12 +180,19 @@ func TestRealTokenizersEqualHuggingFace(t *testing.T) {
 	} {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			t.Parallel()
-			dir := shared(t, folder)
+			dir := realdata.Shared(t, folder)
 			var want recording
 			readGzip(t, filepath.Join("testdata", filepath.Base(folder)+".golden.json.gz"), &want)
 			compare(t, mustLoad(t, dir), want)
 		})
 	}
+}
+
+// The vocabulary of bert-base-uncased, from the model that the demo fetches.
+func TestDemoTokenizerEqualsHuggingFace(t *testing.T) {
+	var want recording
+	readGzip(t, filepath.Join("testdata", "minilm.golden.json.gz"), &want)
+	compare(t, mustLoad(t, realdata.Demo(t, "minilm")), want)
 }
 
 // TestRecording compares with a recording made by hand, too large to be committed:

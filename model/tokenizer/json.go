@@ -8,7 +8,7 @@ import (
 )
 
 // parseTokenizerJSON reads a tokenizer.json and puts the configuration over it.
-func parseTokenizerJSON(data []byte, c *folderConfig) (*spec, error) {
+func parseTokenizerJSON(data []byte, c *folderConfig) (*definition, error) {
 	var file struct {
 		Added         []addedToken    `json:"added_tokens"`
 		Normalizer    json.RawMessage `json:"normalizer"`
@@ -26,7 +26,7 @@ func parseTokenizerJSON(data []byte, c *folderConfig) (*spec, error) {
 	if len(file.Model) == 0 {
 		return nil, errors.New("no model section")
 	}
-	s := &spec{
+	s := &definition{
 		added: file.Added, normalizer: file.Normalizer, preTokenizer: file.PreTokenizer,
 		postProcessor: file.PostProcessor, decoder: file.Decoder,
 	}
@@ -42,7 +42,7 @@ func parseTokenizerJSON(data []byte, c *folderConfig) (*spec, error) {
 	return s, nil
 }
 
-func (m *modelSpec) parse(raw json.RawMessage) error {
+func (m *modelDefinition) parse(raw json.RawMessage) error {
 	var head struct {
 		Type  string          `json:"type"`
 		Vocab json.RawMessage `json:"vocab"`
@@ -94,7 +94,7 @@ func (m *modelSpec) parse(raw json.RawMessage) error {
 }
 
 // parseMerges accepts a list of pairs, and the older list of strings with a space between.
-func (m *modelSpec) parseMerges(raw json.RawMessage) error {
+func (m *modelDefinition) parseMerges(raw json.RawMessage) error {
 	if len(raw) == 0 {
 		return errors.New("no merges")
 	}

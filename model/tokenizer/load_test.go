@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gopeft/model/modeltest/realdata"
 )
 
 func TestLoadRejects(t *testing.T) {
@@ -167,7 +169,7 @@ func TestVocabTxtEqualsTokenizerJSON(t *testing.T) {
 
 func TestTokenizerModelEqualsTokenizerJSON(t *testing.T) {
 	for _, folder := range []string{"tokenizers/llama-2-32k", "models/llama-stories260k"} {
-		from, dir := shared(t, folder), t.TempDir()
+		from, dir := realdata.Shared(t, folder), t.TempDir()
 		for _, name := range []string{"tokenizer.model", "tokenizer_config.json"} {
 			data, err := os.ReadFile(filepath.Join(from, name))
 			if err != nil {
@@ -200,8 +202,8 @@ func ggufOf(t *testing.T, tok *Tokenizer, model, pre string) GGUF {
 			g.Types[i] = int32(pieceControl)
 		}
 	}
-	for _, r := range tok.spec.model.merges {
-		g.Merges = append(g.Merges, tok.spec.model.tokens[r.left]+" "+tok.spec.model.tokens[r.right])
+	for _, r := range tok.definition.model.merges {
+		g.Merges = append(g.Merges, tok.definition.model.tokens[r.left]+" "+tok.definition.model.tokens[r.right])
 	}
 	return g
 }
@@ -250,7 +252,7 @@ func TestGGUFEqualsTokenizerJSON(t *testing.T) {
 		}
 	})
 	t.Run("llama", func(t *testing.T) {
-		data, err := os.ReadFile(filepath.Join(shared(t, "tokenizers/llama-2-32k"), "tokenizer.model"))
+		data, err := os.ReadFile(filepath.Join(realdata.Shared(t, "tokenizers/llama-2-32k"), "tokenizer.model"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +354,7 @@ func FuzzFromGGUF(f *testing.F) {
 }
 
 // fuzzLoaded reads a tokenizer and, if that works, uses it: nothing may panic.
-func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *folderConfig) (*spec, error)) {
+func fuzzLoaded(t *testing.T, data []byte, text string, parse func([]byte, *folderConfig) (*definition, error)) {
 	c := &folderConfig{roles: map[string]string{}}
 	s, err := parse(data, c)
 	if err != nil {
@@ -382,7 +384,7 @@ func fuzzUse(t *testing.T, tok *Tokenizer, text string) {
 			t.Fatalf("range %v", at)
 		}
 	}
-	if _, err := tok.spec.json(); err != nil {
+	if _, err := tok.definition.json(); err != nil {
 		t.Fatalf("writing what was read: %v", err)
 	}
 }

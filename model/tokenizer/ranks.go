@@ -15,8 +15,8 @@ import (
 // parseRanks reads LLaMA-3's tokenizer.model: a token in base64 and its rank on every line. The
 // file has no special tokens. They come from tokenizer_config.json; without one they are those of
 // LLaMA 3.1, numbered from the first free id.
-func parseRanks(data []byte, c *folderConfig) (*spec, error) {
-	s := &spec{model: modelSpec{kind: "BPE", ignoreMerges: true}}
+func parseRanks(data []byte, c *folderConfig) (*definition, error) {
+	s := &definition{model: modelDefinition{kind: "BPE", ignoreMerges: true}}
 	ranks := map[string]int64{}
 	number := 0
 	for line := range bytes.Lines(data) {
@@ -85,7 +85,7 @@ func parseRanks(data []byte, c *folderConfig) (*spec, error) {
 
 // byteLevel sets the pre-tokenizers and the decoder of a byte-level model whose words are cut by
 // before, if that is not nil, and else or in addition by GPT-2's pattern.
-func (s *spec) byteLevel(before []byte, gpt2 bool) {
+func (s *definition) byteLevel(before []byte, gpt2 bool) {
 	type m = map[string]any
 	level := m{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": gpt2}
 	s.preTokenizer = raw(level)

@@ -34,7 +34,7 @@ func (t *Tokenizer) files() (map[string][]byte, error) {
 	files := map[string][]byte{}
 	if t.source == "" {
 		var err error
-		if files["tokenizer.json"], err = t.spec.json(); err != nil {
+		if files["tokenizer.json"], err = t.definition.json(); err != nil {
 			return nil, err
 		}
 		files["tokenizer_config.json"], err = json.MarshalIndent(t.config(), "", "  ")
@@ -73,8 +73,8 @@ func (t *Tokenizer) config() map[string]any {
 	return c
 }
 
-// json is the spec as a tokenizer.json.
-func (s *spec) json() ([]byte, error) {
+// json is the definition as a tokenizer.json.
+func (s *definition) json() ([]byte, error) {
 	type m = map[string]any
 	model := m{"type": s.model.kind, "vocab": s.model.vocab, "unk_token": nil}
 	if s.model.hasUnk {

@@ -12,7 +12,7 @@ import (
 )
 
 // parseTokenizerModel reads a tokenizer.model: a SentencePiece model, or LLaMA-3's base64 ranks.
-func parseTokenizerModel(data []byte, c *folderConfig) (*spec, error) {
+func parseTokenizerModel(data []byte, c *folderConfig) (*definition, error) {
 	if ranks, ok := looksLikeRanks(data); ok {
 		return parseRanks(ranks, c)
 	}
@@ -20,7 +20,7 @@ func parseTokenizerModel(data []byte, c *folderConfig) (*spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("SentencePiece model: %w", err)
 	}
-	return m.spec(c)
+	return m.definition(c)
 }
 
 // pieceType is the role of a SentencePiece piece.
@@ -169,10 +169,10 @@ func eachField(data []byte, do func(field) error) error {
 	return nil
 }
 
-// spec makes of a SentencePiece BPE model what transformers' LlamaTokenizerFast does. Whether a
+// definition makes of a SentencePiece BPE model what transformers' LlamaTokenizerFast does. Whether a
 // space is put in front is as the model says, unless the configuration says otherwise.
-func (m *spm) spec(c *folderConfig) (*spec, error) {
-	s := &spec{model: modelSpec{kind: "BPE", hasUnk: true, fuseUnk: true, byteFallback: true}}
+func (m *spm) definition(c *folderConfig) (*definition, error) {
+	s := &definition{model: modelDefinition{kind: "BPE", hasUnk: true, fuseUnk: true, byteFallback: true}}
 	vocab := make(map[string]int64, len(m.pieces))
 	for id, p := range m.pieces {
 		if p.text == "" {
@@ -231,7 +231,7 @@ func (m *spm) spec(c *folderConfig) (*spec, error) {
 
 // sentencePiece sets the normalization and the decoder of a SentencePiece model: spaces become
 // U+2581, one of which is put in front. The legacy way does so after every special token too.
-func (s *spec) sentencePiece(prefix, legacy bool) {
+func (s *definition) sentencePiece(prefix, legacy bool) {
 	type m = map[string]any
 	toMark := m{"type": "Replace", "pattern": m{"String": " "}, "content": "▁"}
 	switch {
@@ -254,7 +254,7 @@ func (s *spec) sentencePiece(prefix, legacy bool) {
 }
 
 // around sets the template: bos in front of every text and eos behind, as asked.
-func (s *spec) around(bos string, addBOS bool, eos string, addEOS bool) error {
+func (s *definition) around(bos string, addBOS bool, eos string, addEOS bool) error {
 	if !addBOS && !addEOS {
 		return nil
 	}

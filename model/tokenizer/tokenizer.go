@@ -12,7 +12,7 @@ import (
 
 // Tokenizer turns text into token ids and back. It is safe for concurrent use.
 type Tokenizer struct {
-	spec            *spec
+	definition      *definition
 	normalizer      normalizer // nil: none
 	preTokenizers   []preTokenizer
 	model           model
@@ -23,7 +23,7 @@ type Tokenizer struct {
 	decoder         sugarme.Decoder
 	rawTokens       []string // by id, where decoding is no more than joining bytes
 	byteFallback    bool     // decoding turns runs of tokens like <0x0A> into text
-	tidy            bool     // decoded text is tidied up
+	tidy            bool     // clean_up_tokenization_spaces: spaces in front of punctuation go
 
 	tokens  []string // by id; "" where there is none
 	ids     map[string]int64
@@ -55,7 +55,7 @@ func Load(dir string) (*Tokenizer, error) {
 	}
 	readers := []struct {
 		name string
-		read func(data []byte, c *folderConfig) (*spec, error)
+		read func(data []byte, c *folderConfig) (*definition, error)
 	}{
 		{"tokenizer.json", parseTokenizerJSON},
 		{"vocab.txt", parseVocabTxt},
@@ -101,7 +101,7 @@ func (t *Tokenizer) IDToToken(id int64) (string, bool) {
 	return t.tokens[id], true
 }
 
-// Around are the special tokens that AddSpecial puts in front of a single text and behind it.
+// Around gives the special tokens that AddSpecial puts in front of a single text and behind it.
 func (t *Tokenizer) Around() (before, after []int64) {
 	return slices.Clone(t.post.before), slices.Clone(t.post.after)
 }

@@ -11,7 +11,7 @@ import (
 
 // parseVocabTxt reads BERT's vocabulary, one piece a line, and makes of it what transformers'
 // BertTokenizerFast does: it lowercases and strips accents unless the configuration says no.
-func parseVocabTxt(data []byte, c *folderConfig) (*spec, error) {
+func parseVocabTxt(data []byte, c *folderConfig) (*definition, error) {
 	vocab := map[string]int64{}
 	number := int64(0)
 	for line := range bytes.Lines(data) {
@@ -28,12 +28,12 @@ func parseVocabTxt(data []byte, c *folderConfig) (*spec, error) {
 	if !c.given["clean_up_tokenization_spaces"] {
 		c.CleanUp = true // which transformers does for this kind of folder alone
 	}
-	return bertSpec(vocab, c)
+	return bertDefinition(vocab, c)
 }
 
-// bertSpec is BERT's tokenizer with a vocabulary.
-func bertSpec(vocab map[string]int64, c *folderConfig) (*spec, error) {
-	s := &spec{model: modelSpec{kind: "WordPiece", prefix: "##", maxChars: 100, hasUnk: true}}
+// bertDefinition is BERT's tokenizer with a vocabulary.
+func bertDefinition(vocab map[string]int64, c *folderConfig) (*definition, error) {
+	s := &definition{model: modelDefinition{kind: "WordPiece", prefix: "##", maxChars: 100, hasUnk: true}}
 	if err := s.model.setVocab(vocab); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func bertSpec(vocab map[string]int64, c *folderConfig) (*spec, error) {
 
 // setBERTNormalizer has texts normalized as the configuration says: unless it says no, they are lowercased, and Chinese
 // characters are words of their own.
-func (s *spec) setBERTNormalizer(clean bool, c *folderConfig) {
+func (s *definition) setBERTNormalizer(clean bool, c *folderConfig) {
 	orTrue := func(b *bool) bool { return b == nil || *b }
 	s.normalizer = raw(map[string]any{
 		"type": "BertNormalizer", "clean_text": clean, "handle_chinese_chars": orTrue(c.ChineseChars),

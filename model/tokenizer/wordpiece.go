@@ -14,7 +14,7 @@ type wordPiece struct {
 	unkToken string
 }
 
-func newWordPiece(m *modelSpec) *wordPiece {
+func newWordPiece(m *modelDefinition) *wordPiece {
 	w := &wordPiece{first: m.vocab, rest: map[string]int32{}, maxChars: m.maxChars, unk: -1, unkToken: m.unk}
 	for token, id := range m.vocab {
 		w.maxFirst = max(w.maxFirst, len(token))

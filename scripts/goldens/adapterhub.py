@@ -6,6 +6,7 @@
 Writes testdata/adapterhub/<model>-<method>/ (see testdata/README.md), all of them or those named. Every trained number is drawn at
 random first.
 """
+
 import functools
 import sys
 import types
@@ -30,11 +31,13 @@ METHODS = {
 
 def static(make, name):
     """A model of transformers with its own head; a language model's is not trained."""
+
     def made():
         model = make()
         model.name_or_path = name
         adapters.init(model)
         return model
+
     return made
 
 
@@ -97,7 +100,10 @@ if __name__ == "__main__":
         write(f"distilbert-{method}", bert, config, 200 + i, safetensors=not method.startswith("prefix"))
     write("distilbert-houlsby-bin", bert, METHODS["houlsby"], 200, safetensors=False)
     write("distilbert-houlsby-flexible-head", flexible, METHODS["houlsby"], 210)
-    for task, decoder in (("causal", static(llama.base, "llama/base")), ("seqcls", static(llama.classifier, "llama/seqcls"))):
+    for task, decoder in (
+        ("causal", static(llama.base, "llama/base")),
+        ("seqcls", static(llama.classifier, "llama/seqcls")),
+    ):
         for i, (method, config) in enumerate(METHODS.items()):
             write(f"llama-{task}-{method}", decoder, config, 220 + i, task, safetensors=not method.startswith("prefix"))
     tiny.finish(tiny.TESTDATA / "adapterhub")

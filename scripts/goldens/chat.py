@@ -3,9 +3,9 @@
 
 Writes model/chat/testdata/golden.json: a list of {name, template, cases: [{messages, begin, text or error or fails}]}.
 """
+
 import datetime
 import json
-import pathlib
 
 import tiny
 from jinja2.exceptions import TemplateError
@@ -300,7 +300,12 @@ not(x)
 
 CHATS = [
     [("user", "Hello")],
-    [("system", " You are  terse. "), ("user", "Why is the sky blue? "), ("assistant", "Air.\nIt scatters."), ("user", "What else?")],
+    [
+        ("system", " You are  terse. "),
+        ("user", "Why is the sky blue? "),
+        ("assistant", "Air.\nIt scatters."),
+        ("user", "What else?"),
+    ],
     [("user", "Ünïcode 你好 🙂 \"quoted\" & <tag> 'x' \\n"), ("assistant", ""), ("user", "  W a\tb\n\n")],
     [("user", "a"), ("user", "b")],
     [("assistant", "I begin")],
@@ -318,7 +323,9 @@ def render(template, chat, begin):
     case = dict(messages=messages, begin=begin)
     try:
         compiled = chat_template_utils._compile_jinja_template(template)
-        case["text"] = compiled.render(messages=messages, add_generation_prompt=begin, tools=None, documents=None, **TOKENS)
+        case["text"] = compiled.render(
+            messages=messages, add_generation_prompt=begin, tools=None, documents=None, **TOKENS
+        )
     except Exception as e:
         if type(e) is TemplateError:  # what the template raises
             case["error"] = str(e)
@@ -331,7 +338,13 @@ def main():
     chat_template_utils.datetime = Date
     out = []
     for name, template in TEMPLATES.items():
-        out.append(dict(name=name, template=template, cases=[render(template, chat, begin) for chat in CHATS for begin in (False, True)]))
+        out.append(
+            dict(
+                name=name,
+                template=template,
+                cases=[render(template, chat, begin) for chat in CHATS for begin in (False, True)],
+            )
+        )
     for expression in EXPRESSIONS:
         template = "{% set x = messages[0].content %}{{ " + expression + " }}"
         out.append(dict(name=expression, template=template, cases=[render(template, [("user", CONTENT)], False)]))

@@ -6,6 +6,7 @@
 Without a folder it has the Go test TestExportForPython write one. Run it under the cgo settings (scripts/env.sh) in the
 environment that scripts/goldens.sh makes. Differences are relative to the largest logit where that is above 1.
 """
+
 import json
 import os
 import pathlib
@@ -14,17 +15,19 @@ import sys
 import tempfile
 
 import adapters
-import distilbert
 import llama
 import peft_files
-import tiny
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-FAMILIES = {"distilbert-seqcls": ("distilbert", "seqcls"), "llama-seqcls": ("llama", "seqcls"), "llama-causal": ("llama", "causal"),
-            "gqa-causal": ("gqa", "causal")}
+FAMILIES = {
+    "distilbert-seqcls": ("distilbert", "seqcls"),
+    "llama-seqcls": ("llama", "seqcls"),
+    "llama-causal": ("llama", "causal"),
+    "gqa-causal": ("gqa", "causal"),
+}
 
 
 def load(folder, family, task, dtype):
@@ -43,7 +46,11 @@ def load(folder, family, task, dtype):
     adapters.init(base)
     info = {}
     name = base.load_adapter(str(folder), loading_info=info)
-    wrong = {k: v for k, v in info.items() if "error" in k or "unexpected" in k or ("missing" in k and v and any(name in x for x in v))}
+    wrong = {
+        k: v
+        for k, v in info.items()
+        if "error" in k or "unexpected" in k or ("missing" in k and v and any(name in x for x in v))
+    }
     if any(wrong.values()):
         raise SystemExit(f"{folder}: {wrong}")
     base.set_active_adapters(name)
@@ -58,7 +65,7 @@ def logits(model, batch, family, task, prompting):
         extra = dict(position_ids=llama.positions(batch["attention_mask"]), use_cache=False)
     out = model(**batch, **extra).logits
     if task == "causal":
-        out = llama.at_real_tokens(out[:, -batch["input_ids"].shape[1]:], batch["attention_mask"])
+        out = llama.at_real_tokens(out[:, -batch["input_ids"].shape[1] :], batch["attention_mask"])
     return out
 
 
@@ -90,7 +97,9 @@ def greedy(model, ids, n):
             step = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, -1:].argmax(-1)
             ids = torch.cat([ids, step], 1)
         return ids[:, -n:]
-    return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0)[:, -n:]
+    return model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, pad_token_id=0
+    )[:, -n:]
 
 
 @torch.no_grad()
@@ -131,14 +140,23 @@ def main():
         top = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else tmp)
         if len(sys.argv) < 2:
             root = pathlib.Path(__file__).resolve().parents[2]
-            subprocess.run(["go", "test", "-count=1", "-run", "TestExportForPython", "./peft"], cwd=root, check=True, env=os.environ | {"GOPEFT_EXPORT": tmp})
+            subprocess.run(
+                ["go", "test", "-count=1", "-run", "TestExportForPython", "./peft"],
+                cwd=root,
+                check=True,
+                env=os.environ | {"GOPEFT_EXPORT": tmp},
+            )
         failed = 0
         for family, (f, task) in FAMILIES.items():
             for folder in sorted((top / family).iterdir()):
                 r = check(folder, f, task)
                 bad = r["ours"] > 1e-5 or not r.get("tokens", True)
                 failed += bad
-                print(f"{'FAILED' if bad else 'ok':7}{family}/{folder.name:20}", "  ".join(f"{k} {v:.1e}" if isinstance(v, float) else f"{k} {v}" for k, v in r.items()), flush=True)
+                print(
+                    f"{'FAILED' if bad else 'ok':7}{family}/{folder.name:20}",
+                    "  ".join(f"{k} {v:.1e}" if isinstance(v, float) else f"{k} {v}" for k, v in r.items()),
+                    flush=True,
+                )
         sys.exit(f"{failed} failed" if failed else 0)
 
 

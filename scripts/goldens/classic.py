@@ -4,6 +4,7 @@ train/metrics, what scikit-learn says of some predictions.
 
     python scripts/goldens/classic.py
 """
+
 import json
 import pathlib
 
@@ -44,7 +45,9 @@ def data(seed, rows, cols, classes):
         for c in range(cols):
             total = sum(z[k] * mix[k][c] for k in range(factors)) + 512 * next(draw) + 1024 * offset[c]
             x[r, c] = np.float32(total) / np.float32(1 << 20)
-        scores = [z[k % factors] * 2048 + z[k % factors] * z[(k + 1) % factors] + next(draw) * 1024 for k in range(classes)]
+        scores = [
+            z[k % factors] * 2048 + z[k % factors] * z[(k + 1) % factors] + next(draw) * 1024 for k in range(classes)
+        ]
         y[r] = (scores[1] > 0) if classes == 2 else int(np.argmax(scores))
     return x, y
 
@@ -53,11 +56,24 @@ def logistic(name, seed, rows, cols, classes, drop=None, **options):
     x, y = data(seed, rows, cols, classes)
     if drop is not None:  # a class that training never sees
         x, y = x[y != drop], y[y != drop]
-    out = {"name": name, "seed": seed, "rows": rows, "cols": cols, "classes": classes, "drop": -1 if drop is None else drop,
-           "c": options.get("C", 1.0), "tolerance": options.get("tol", 1e-4)}
+    out = {
+        "name": name,
+        "seed": seed,
+        "rows": rows,
+        "cols": cols,
+        "classes": classes,
+        "drop": -1 if drop is None else drop,
+        "c": options.get("C", 1.0),
+        "tolerance": options.get("tol", 1e-4),
+    }
     m = LogisticRegression(max_iter=1000, **options).fit(x.astype(np.float64), y)
-    out.update(coef=m.coef_.tolist(), intercept=m.intercept_.tolist(), iterations=int(m.n_iter_[0]), proba=m.predict_proba(x[:5]).tolist(),
-               seen=m.classes_.tolist())
+    out.update(
+        coef=m.coef_.tolist(),
+        intercept=m.intercept_.tolist(),
+        iterations=int(m.n_iter_[0]),
+        proba=m.predict_proba(x[:5]).tolist(),
+        seen=m.classes_.tolist(),
+    )
     return out
 
 
@@ -68,13 +84,33 @@ def forest(name, seed, rows, test, cols, classes, **options):
         m = RandomForestClassifier(random_state=s, **options).fit(x[:rows], y[:rows])
         accuracies.append(float(m.score(x[rows:], y[rows:])))
         nodes.append(float(np.mean([t.tree_.node_count for t in m.estimators_])))
-    return {"name": name, "seed": seed, "rows": rows, "test": test, "cols": cols, "classes": classes, "accuracies": accuracies,
-            "nodes_per_tree": float(np.mean(nodes))}
+    return {
+        "name": name,
+        "seed": seed,
+        "rows": rows,
+        "test": test,
+        "cols": cols,
+        "classes": classes,
+        "accuracies": accuracies,
+        "nodes_per_tree": float(np.mean(nodes)),
+    }
 
 
 def minimum(name, f, gradient, start, **options):
-    r = scipy.optimize.minimize(f, start, jac=gradient, method="L-BFGS-B", options={"maxiter": 1000, "maxls": 50, "gtol": 1e-8, "ftol": 1e-15} | options)
-    return {"name": name, "start": list(map(float, start)), "x": r.x.tolist(), "iterations": int(r.nit), "evaluations": int(r.nfev)}
+    r = scipy.optimize.minimize(
+        f,
+        start,
+        jac=gradient,
+        method="L-BFGS-B",
+        options={"maxiter": 1000, "maxls": 50, "gtol": 1e-8, "ftol": 1e-15} | options,
+    )
+    return {
+        "name": name,
+        "start": list(map(float, start)),
+        "x": r.x.tolist(),
+        "iterations": int(r.nit),
+        "evaluations": int(r.nfev),
+    }
 
 
 def powers(x):
@@ -88,9 +124,20 @@ def powers_gradient(x):
 def scores(name, labels, predicted, classes):
     every = list(range(classes))
     p, r, f, _ = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
-    out = {"name": name, "labels": labels, "predicted": predicted, "classes": classes, "accuracy": accuracy_score(labels, predicted),
-           "precision": p.tolist(), "recall": r.tolist(), "f1": f.tolist(), "confusion": confusion_matrix(labels, predicted, labels=every).tolist()}
-    return out | {f"{a}_f1": f1_score(labels, predicted, average=a, zero_division=0) for a in ("macro", "micro", "weighted")}
+    out = {
+        "name": name,
+        "labels": labels,
+        "predicted": predicted,
+        "classes": classes,
+        "accuracy": accuracy_score(labels, predicted),
+        "precision": p.tolist(),
+        "recall": r.tolist(),
+        "f1": f.tolist(),
+        "confusion": confusion_matrix(labels, predicted, labels=every).tolist(),
+    }
+    return out | {
+        f"{a}_f1": f1_score(labels, predicted, average=a, zero_division=0) for a in ("macro", "micro", "weighted")
+    }
 
 
 def write(package, golden):
@@ -124,14 +171,17 @@ def main():
         ],
     }
     write("classic", golden)
-    write("metrics", [
-        scores("two classes", [0, 1, 1, 0, 1, 0, 0, 1, 1, 1], [0, 1, 0, 0, 1, 1, 0, 1, 0, 1], 2),
-        scores("four classes", [0, 1, 2, 3, 3, 2, 1, 0, 3, 3, 1, 0], [0, 2, 2, 3, 1, 2, 1, 0, 3, 0, 1, 1], 4),
-        scores("a class never predicted", [0, 1, 2, 2, 1, 0], [0, 1, 1, 1, 1, 0], 3),
-        scores("a class that does not occur", [0, 1, 0, 3, 3], [0, 1, 1, 3, 0], 4),
-        scores("a class only predicted", [0, 0, 1, 1], [0, 2, 1, 1], 3),
-        scores("all wrong", [0, 1, 1], [1, 0, 0], 2),
-    ])
+    write(
+        "metrics",
+        [
+            scores("two classes", [0, 1, 1, 0, 1, 0, 0, 1, 1, 1], [0, 1, 0, 0, 1, 1, 0, 1, 0, 1], 2),
+            scores("four classes", [0, 1, 2, 3, 3, 2, 1, 0, 3, 3, 1, 0], [0, 2, 2, 3, 1, 2, 1, 0, 3, 0, 1, 1], 4),
+            scores("a class never predicted", [0, 1, 2, 2, 1, 0], [0, 1, 1, 1, 1, 0], 3),
+            scores("a class that does not occur", [0, 1, 0, 3, 3], [0, 1, 1, 3, 0], 4),
+            scores("a class only predicted", [0, 0, 1, 1], [0, 2, 1, 1], 3),
+            scores("all wrong", [0, 1, 1], [1, 0, 0], 2),
+        ],
+    )
 
 
 if __name__ == "__main__":

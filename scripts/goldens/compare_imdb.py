@@ -9,6 +9,7 @@ Every method runs in a process of its own, so that its peak memory is its own. `
 features and fitting; loading, tokenizing and the final scoring are in `total_s`. The weights of the epoch with the best validation
 accuracy are the ones scored.
 """
+
 import argparse
 import csv
 import json
@@ -71,8 +72,9 @@ class Data:
 
     def batches(self, order, size):
         import torch
+
         for i in range(0, len(order), size):
-            rows = order[i:i + size]
+            rows = order[i : i + size]
             n = self.pad_to or max(len(self.ids[r]) for r in rows)
             ids = torch.tensor([self.ids[r] + [self.pad] * (n - len(self.ids[r])) for r in rows])
             mask = torch.tensor([[1] * len(self.ids[r]) + [0] * (n - len(self.ids[r])) for r in rows])
@@ -83,9 +85,15 @@ class Data:
 
 
 def one(a):
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=str(a.threads))
+    os.environ.update(
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_VERBOSITY="error",
+        TOKENIZERS_PARALLELISM="false",
+        OMP_NUM_THREADS=str(a.threads),
+    )
     import contextlib
     import warnings
+
     warnings.filterwarnings("ignore")
     import torch
     import transformers
@@ -95,12 +103,25 @@ def one(a):
     transformers.set_seed(a.seed)
     names = sorted(set(read(a.train)[1]))
     tokenizer = AutoTokenizer.from_pretrained(a.model)
-    train, val, test = (Data(f, tokenizer, names, a.max_length, a.max_length if a.pad == "max" else 0) for f in (a.train, a.val, a.test))
-    model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=len(names), torch_dtype=torch.float32)
+    train, val, test = (
+        Data(f, tokenizer, names, a.max_length, a.max_length if a.pad == "max" else 0) for f in (a.train, a.val, a.test)
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(
+        a.model, num_labels=len(names), torch_dtype=torch.float32
+    )
     total = sum(p.numel() for p in model.parameters())
     amp = (lambda: torch.autocast("cpu", dtype=torch.bfloat16)) if a.amp == "bf16" else contextlib.nullcontext
-    out = dict(method=a.method, rows=[len(train), len(val), len(test)], batch=a.batch, max_length=a.max_length, amp=a.amp, threads=a.threads,
-               seed=a.seed, torch=torch.__version__, transformers=transformers.__version__)
+    out = dict(
+        method=a.method,
+        rows=[len(train), len(val), len(test)],
+        batch=a.batch,
+        max_length=a.max_length,
+        amp=a.amp,
+        threads=a.threads,
+        seed=a.seed,
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+    )
 
     if a.method in ("logreg", "forest"):
         import numpy as np
@@ -113,28 +134,53 @@ def one(a):
             x = np.zeros((len(data), model.config.dim), dtype=np.float32)
             for rows, ids, mask, _ in data.batches(data.by_length(), a.batch):
                 with amp():
-                    x[rows] = model.distilbert(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0].float().numpy()
+                    x[rows] = (
+                        model.distilbert(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0].float().numpy()
+                    )
             return x
 
         model.eval()
         begin = time.perf_counter()
         x = features(train)
         extracted = time.perf_counter()
-        head = LogisticRegression(max_iter=1000) if a.method == "logreg" else RandomForestClassifier(n_estimators=100, random_state=a.seed)
+        head = (
+            LogisticRegression(max_iter=1000)
+            if a.method == "logreg"
+            else RandomForestClassifier(n_estimators=100, random_state=a.seed)
+        )
         head.fit(x, train.labels)
         end = time.perf_counter()
-        score = lambda data, x=None: float(head.score(features(data) if x is None else x, data.labels))
-        out |= dict(train_acc=score(train, x), val_acc=score(val), test_acc=score(test), trainable=0, total=total - sum(
-            p.numel() for n, p in model.named_parameters() if not n.startswith("distilbert.")), fit_s=round(end - extracted, 3),
-            samples_per_s=round(len(train) / (extracted - begin), 2), sklearn=sklearn.__version__)
+
+        def score(data, x=None):
+            return float(head.score(features(data) if x is None else x, data.labels))
+
+        out |= dict(
+            train_acc=score(train, x),
+            val_acc=score(val),
+            test_acc=score(test),
+            trainable=0,
+            total=total - sum(p.numel() for n, p in model.named_parameters() if not n.startswith("distilbert.")),
+            fit_s=round(end - extracted, 3),
+            samples_per_s=round(len(train) / (extracted - begin), 2),
+            sklearn=sklearn.__version__,
+        )
     else:
         if a.method == "last":
             for n, p in model.named_parameters():
                 p.requires_grad_(n.startswith(("pre_classifier.", "classifier.")))
         elif a.method == "lora":
             import peft
-            model = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["q_lin", "v_lin"],
-                                                               modules_to_save=["pre_classifier", "classifier"]))
+
+            model = peft.get_peft_model(
+                model,
+                peft.LoraConfig(
+                    task_type="SEQ_CLS",
+                    r=8,
+                    lora_alpha=16,
+                    target_modules=["q_lin", "v_lin"],
+                    modules_to_save=["pre_classifier", "classifier"],
+                ),
+            )
             out["peft"] = peft.__version__
         trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         rate = dict(RATES, **{k: float(v) for k, v in (x.split("=") for x in a.lr.split(",") if x)})[a.method]
@@ -164,26 +210,46 @@ def one(a):
                 optimizer.step()
             seconds += time.perf_counter() - begin
             acc = score(val)
-            print(f"{a.method}: epoch {epoch + 1}, last loss {float(loss):.4f}, validation {acc:.4f}", file=sys.stderr, flush=True)
+            print(
+                f"{a.method}: epoch {epoch + 1}, last loss {float(loss):.4f}, validation {acc:.4f}",
+                file=sys.stderr,
+                flush=True,
+            )
             if acc > best:
                 best, keep = acc, {n: p.detach().clone() for n, p in trained}
                 out["best_epoch"] = epoch + 1
         with torch.no_grad():
             for n, p in trained:
                 p.copy_(keep[n])
-        out |= dict(train_acc=score(train), val_acc=best, test_acc=score(test), trainable=sum(p.numel() for _, p in trained),
-                    total=sum(p.numel() for p in model.parameters()), epochs=a.epochs, lr=rate, optimizer=a.optimizer,
-                    samples_per_s=round(len(train) * a.epochs / seconds, 2))
+        out |= dict(
+            train_acc=score(train),
+            val_acc=best,
+            test_acc=score(test),
+            trainable=sum(p.numel() for _, p in trained),
+            total=sum(p.numel() for p in model.parameters()),
+            epochs=a.epochs,
+            lr=rate,
+            optimizer=a.optimizer,
+            samples_per_s=round(len(train) * a.epochs / seconds, 2),
+        )
         begin, end = 0.0, seconds
-    out |= dict(seconds=round(end - begin, 3), total_s=round(time.perf_counter() - START, 3),
-                peak_rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1))
+    out |= dict(
+        seconds=round(end - begin, 3),
+        total_s=round(time.perf_counter() - START, 3),
+        peak_rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    )
     print(json.dumps(out), flush=True)
 
 
 def table(a):
     """The README's table: gopeft's compare.csv beside what run printed."""
-    names = {"logreg": "features + logistic regression", "forest": "features + random forest", "last": "last layers", "full": "all layers",
-             "lora": "LoRA, rank 8"}
+    names = {
+        "logreg": "features + logistic regression",
+        "forest": "features + random forest",
+        "last": "last layers",
+        "full": "all layers",
+        "lora": "LoRA, rank 8",
+    }
     with open(a.gopeft, newline="", encoding="utf-8") as f:
         ours = {r["method"]: r for r in csv.DictReader(f)}
     print("| method | gopeft: val acc | Python: val acc | gopeft: test acc | Python: test acc |")
@@ -191,8 +257,9 @@ def table(a):
     for line in a.python.read_text(encoding="utf-8").splitlines():
         r = json.loads(line)
         o = ours[r["method"]]
-        print(f"| {names[r['method']]} | {float(o['val_acc']):.3f} | {r['val_acc']:.3f} | {float(o['test_acc']):.3f} | {r['test_acc']:.3f} |")
-
+        print(
+            f"| {names[r['method']]} | {float(o['val_acc']):.3f} | {r['val_acc']:.3f} | {float(o['test_acc']):.3f} | {r['test_acc']:.3f} |"
+        )
 
 
 def main():
@@ -216,7 +283,12 @@ def main():
         s.add_argument("--epochs", type=int, default=3)
         s.add_argument("--batch", type=int, default=12)
         s.add_argument("--max-length", type=int, default=512)
-        s.add_argument("--pad", choices=["longest", "max"], default="longest", help="max: every batch to --max-length, as notebooks do")
+        s.add_argument(
+            "--pad",
+            choices=["longest", "max"],
+            default="longest",
+            help="max: every batch to --max-length, as notebooks do",
+        )
         s.add_argument("--lr", default="", help="last=1e-3,full=5e-5,lora=5e-4 (these are the defaults)")
         s.add_argument("--optimizer", choices=["adam", "adamw"], default="adam")
         s.add_argument("--amp", choices=["none", "bf16"], default="none")

@@ -24,14 +24,20 @@ def main():
             "messages": pa.array(
                 [
                     [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}],
-                    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}],
+                    [
+                        {"role": "system", "content": "Be brief."},
+                        {"role": "user", "content": "1+1?"},
+                        {"role": "assistant", "content": "2"},
+                    ],
                     [],
                     None,
                 ],
                 type=pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
             ),
             "input_ids": pa.array([[1, 2, 3], [4], [], None], type=pa.list_(pa.int32())),
-            "meta": pa.array([{"stars": 5, "lang": "en"}, {"stars": None, "lang": "de"}, None, {"stars": 1, "lang": None}]),
+            "meta": pa.array(
+                [{"stars": 5, "lang": "en"}, {"stars": None, "lang": "de"}, None, {"stars": 1, "lang": None}]
+            ),
             "score": pa.array([0.5, None, float("nan"), -1.0]),
             "flag": pa.array([True, False, None, True]),
             "deep": pa.array([[[1], [2]], [], None, [[]]], type=pa.list_(pa.list_(pa.int64()))),

@@ -3,15 +3,30 @@
 
 Writes testdata/distilbert/ (see testdata/README.md for the names).
 """
+
 import functools
 
 import tiny
 import torch
-from transformers import (BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertForMaskedLM,
-                          DistilBertForSequenceClassification, DistilBertModel)
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
+)
 
-SHAPE = dict(vocab_size=80, max_position_embeddings=40, dim=16, n_layers=3, n_heads=4, hidden_dim=32,
-             num_labels=3, pad_token_id=0)
+SHAPE = dict(
+    vocab_size=80,
+    max_position_embeddings=40,
+    dim=16,
+    n_layers=3,
+    n_heads=4,
+    hidden_dim=32,
+    num_labels=3,
+    pad_token_id=0,
+)
 
 
 def config():
@@ -65,14 +80,19 @@ def write_checkpoints():
 
     model.save_pretrained(tiny.folder("distilbert", "tiny-bin"), safe_serialization=False)
     model.save_pretrained(tiny.folder("distilbert", "tiny-sharded"), max_shard_size="12KB")
-    model.save_pretrained(tiny.folder("distilbert", "tiny-sharded-bin"), max_shard_size="12KB", safe_serialization=False)
+    model.save_pretrained(
+        tiny.folder("distilbert", "tiny-sharded-bin"), max_shard_size="12KB", safe_serialization=False
+    )
 
     for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
         half = base().to(dtype)
         d = tiny.folder("distilbert", f"tiny-{name}")
         half.save_pretrained(d)
         # Computed in fp32 from the rounded weights.
-        tiny.store(d / "golden.safetensors", {k: v for k, v in observe(half.float()).items() if k.endswith((".logits", ".loss"))})
+        tiny.store(
+            d / "golden.safetensors",
+            {k: v for k, v in observe(half.float()).items() if k.endswith((".logits", ".loss"))},
+        )
 
 
 def write_training():
@@ -87,9 +107,17 @@ def write_training():
 
 
 def bert_config():
-    return BertConfig(vocab_size=SHAPE["vocab_size"], hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
-                      intermediate_size=32, max_position_embeddings=40, type_vocab_size=2, pad_token_id=0,
-                      attn_implementation="eager")
+    return BertConfig(
+        vocab_size=SHAPE["vocab_size"],
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        type_vocab_size=2,
+        pad_token_id=0,
+        attn_implementation="eager",
+    )
 
 
 def write_bert():
@@ -104,8 +132,11 @@ def write_bert():
     mlm.bert.load_state_dict({k: v for k, v in bert.state_dict().items() if not k.startswith("pooler.")})
     d = tiny.folder("distilbert", "bert-mlm")
     mlm.save_pretrained(d)
-    old = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
-           for k, v in mlm.state_dict().items() if k not in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")}
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in mlm.state_dict().items()
+        if k not in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+    }
     tiny.store(d / "model.safetensors", old)
 
 

@@ -4,6 +4,7 @@
 Writes testdata/llama/ (see testdata/README.md for the names). The stories need the 260k-parameter model, which is not part of this
 repository: --stories, else $GOPEFT_SHARED/models/llama-stories260k, else ../shared/data/models/llama-stories260k.
 """
+
 import argparse
 import functools
 import json
@@ -13,13 +14,31 @@ import pathlib
 import tiny
 import torch
 from tokenizers import Tokenizer
-from transformers import (LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, MistralConfig, MistralForCausalLM,
-                          Qwen2Config, Qwen2ForCausalLM)
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 VOCAB = 48
-SHAPE = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=4, max_position_embeddings=64, rms_norm_eps=1e-5, pad_token_id=0, bos_token_id=1,
-             eos_token_id=2, attn_implementation="eager")
+SHAPE = dict(
+    vocab_size=VOCAB,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    max_position_embeddings=64,
+    rms_norm_eps=1e-5,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    attn_implementation="eager",
+)
 LENGTH = 11
 
 VARIANTS = {
@@ -29,13 +48,34 @@ VARIANTS = {
     "head-dim": (LlamaForCausalLM, LlamaConfig, dict(head_dim=6, num_key_value_heads=2)),
     "rope-linear": (LlamaForCausalLM, LlamaConfig, dict(rope_scaling=dict(rope_type="linear", factor=2.0))),
     # 11 tokens exceed 8 positions: the base grows; the batch "short" does not reach them, so it stays.
-    "rope-dynamic": (LlamaForCausalLM, LlamaConfig, dict(max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0))),
+    "rope-dynamic": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        dict(max_position_embeddings=8, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
+    ),
     # Four frequencies, one in each of the bands kept and interpolated, two in the band divided.
-    "rope-llama3": (LlamaForCausalLM, LlamaConfig, dict(
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
-        rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64))),
+    "rope-llama3": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        dict(
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            rope_scaling=dict(
+                rope_type="llama3",
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=64,
+            ),
+        ),
+    ),
     "mistral": (MistralForCausalLM, MistralConfig, dict(num_key_value_heads=2, sliding_window=4)),
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config, dict(num_key_value_heads=2, rope_theta=1000000.0, tie_word_embeddings=True)),
+    "qwen2": (
+        Qwen2ForCausalLM,
+        Qwen2Config,
+        dict(num_key_value_heads=2, rope_theta=1000000.0, tie_word_embeddings=True),
+    ),
 }
 
 
@@ -73,7 +113,11 @@ def batches(task="causal"):
     lengths = torch.tensor([LENGTH, 7, 4])[:, None]
     place = torch.arange(LENGTH)
     out = {}
-    for name, mask in (("full", torch.ones_like(ids)), ("right", (place < lengths).long()), ("left", (place >= LENGTH - lengths).long())):
+    for name, mask in (
+        ("full", torch.ones_like(ids)),
+        ("right", (place < lengths).long()),
+        ("left", (place >= LENGTH - lengths).long()),
+    ):
         start = mask.argmax(1)
         real = torch.zeros_like(ids)
         labels = torch.full_like(ids, -100)
@@ -82,7 +126,7 @@ def batches(task="causal"):
             row = slice(int(start[r]), int(start[r]) + n)
             real[r, row] = ids[r, :n]
             labels[r, row] = ids[r, :n]
-            labels[r, start[r]: start[r] + (4 if r == 0 else 1)] = -100
+            labels[r, start[r] : start[r] + (4 if r == 0 else 1)] = -100
         out[name] = dict(input_ids=real, attention_mask=mask, labels=labels)
         if task == "seqcls":
             out[name]["labels"] = torch.tensor([1, 2, 0])
@@ -106,16 +150,27 @@ def observe(model, extra=()):
         out |= tiny.named(name, b)
         out |= {f"{name}.logits": at_real_tokens(r.logits.float(), b["attention_mask"]), f"{name}.loss": r.loss.float()}
         if name == "right":
-            out |= {f"{name}.hidden_states.{i}": at_real_tokens(h.float(), b["attention_mask"]) for i, h in enumerate(r.hidden_states)}
+            out |= {
+                f"{name}.hidden_states.{i}": at_real_tokens(h.float(), b["attention_mask"])
+                for i, h in enumerate(r.hidden_states)
+            }
     return out
 
 
 @torch.no_grad()
 def greedy(model, batch, tokens, **kw):
     """New ids of greedy decoding, and the smallest distance between the best and the second logit on the way."""
-    r = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], do_sample=False, max_new_tokens=tokens,
-                       pad_token_id=0, return_dict_in_generate=True, output_logits=True, **kw)
-    new = r.sequences[:, -len(r.logits):]
+    r = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        do_sample=False,
+        max_new_tokens=tokens,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
+        **kw,
+    )
+    new = r.sequences[:, -len(r.logits) :]
     live = torch.ones(len(new), dtype=torch.bool)
     margin = float("inf")
     for i, logits in enumerate(r.logits):
@@ -227,8 +282,16 @@ def write_stories(folder):
     for p in PROMPTS:
         ids = tok.encode(p).ids
         inputs = torch.tensor([ids])
-        r = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=64, pad_token_id=0, return_dict_in_generate=True, output_logits=True)
-        new = r.sequences[0, len(ids):].tolist()
+        r = model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=False,
+            max_new_tokens=64,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        new = r.sequences[0, len(ids) :].tolist()
         for i, logits in enumerate(r.logits):
             top = logits[0].topk(2).values
             if float(top[0] - top[1]) < 1e-3:

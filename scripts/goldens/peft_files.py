@@ -7,6 +7,7 @@ Writes testdata/peft/<family>-<task>-<method>/ (see testdata/README.md), all of 
 method is at its neutral starting point. Where peft's own treatment of a pooled classifier is not the one wanted (prompt tuning), the
 values of golden.safetensors come from the same weights pooled at the right token, and peft's own from compat.safetensors.
 """
+
 import functools
 import json
 import sys
@@ -16,8 +17,15 @@ import distilbert
 import llama
 import tiny
 import torch
-from peft import (AdaptionPromptConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model,
-                  get_peft_model_state_dict)
+from peft import (
+    AdaptionPromptConfig,
+    IA3Config,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 
 K = 5  # virtual tokens, adapter length
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
@@ -46,8 +54,11 @@ def methods(family, task):
         "lora": lora(target_modules=few),
         "rslora": lora(target_modules=DISTILBERT_LINEAR if bert else LLAMA_LINEAR, use_rslora=True),
         "dora": lora(target_modules=["q_lin", "lin2"] if bert else ["q_proj", "v_proj", "down_proj"], use_dora=True),
-        "ia3": IA3Config(task_type=t, target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"], **head) if bert else
-        IA3Config(task_type=t, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+        "ia3": IA3Config(task_type=t, target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"], **head)
+        if bert
+        else IA3Config(
+            task_type=t, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+        ),
     }
     if bert:
         out |= {
@@ -57,11 +68,15 @@ def methods(family, task):
     if not bert:
         out |= {
             "prefix": PrefixTuningConfig(task_type=t, num_virtual_tokens=K),
-            "prefix-projection": PrefixTuningConfig(task_type=t, num_virtual_tokens=K, prefix_projection=True, encoder_hidden_size=12),
+            "prefix-projection": PrefixTuningConfig(
+                task_type=t, num_virtual_tokens=K, prefix_projection=True, encoder_hidden_size=12
+            ),
             "adaption": AdaptionPromptConfig(task_type=t, adapter_len=K, adapter_layers=2 if family == "llama" else 1),
         }
     if family == "gqa":
-        out = {k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3", "lora", "dora", "prompt")}
+        out = {
+            k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3", "lora", "dora", "prompt")
+        }
     return out
 
 
@@ -88,12 +103,18 @@ def randomise(model, n):
 
 def file_name(projection):
     """Name of a parameter in the saved file. With a projection the file holds the product only; its parts are named as in peft."""
+
     def rename(name):
         if name.startswith("prompt_encoder.default."):
             rest = name.removeprefix("prompt_encoder.default.")
             return rest if projection else "prompt_embeddings"
-        name = name.replace(".modules_to_save.default", "").replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+        name = (
+            name.replace(".modules_to_save.default", "")
+            .replace(".default", "")
+            .replace("magnitude_vector.weight", "magnitude_vector")
+        )
         return name.replace(".base_layer", "")
+
     return rename
 
 
@@ -149,12 +170,20 @@ def write(family, task, method, cfg):
     names = {n for n, _ in tiny.trainable(model, rename)}
     if method != "prefix-projection":
         # For bias="all" the head's biases are saved three times.
-        saved = {rename(k) for k in get_peft_model_state_dict(model) if ".original_module." not in k and ".modules_to_save." not in k}
+        saved = {
+            rename(k)
+            for k in get_peft_model_state_dict(model)
+            if ".original_module." not in k and ".modules_to_save." not in k
+        }
         if names != saved:
             raise SystemExit(f"{d.name}: trained {sorted(names - saved)}, saved {sorted(saved - names)}")
 
     def peft_forward(b):
-        extra = {} if prompting or family == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        extra = (
+            {}
+            if prompting or family == "distilbert"
+            else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        )
         return model(**b, **extra)
 
     def observe(forward):
@@ -164,7 +193,7 @@ def write(family, task, method, cfg):
                 r = forward(b)
                 logits = r.logits
                 if task == "causal":
-                    logits = llama.at_real_tokens(logits[:, -b["input_ids"].shape[1]:], b["attention_mask"])
+                    logits = llama.at_real_tokens(logits[:, -b["input_ids"].shape[1] :], b["attention_mask"])
                 out |= tiny.named(name, b) | {f"{name}.logits": logits, f"{name}.loss": r.loss}
         return out
 

@@ -6,6 +6,7 @@
 Writes testdata/reference/<family>-<task>-<method>/golden.safetensors (see testdata/README.md), all of them or those named. Every
 trained number is drawn at random first.
 """
+
 import functools
 import math
 import sys
@@ -39,12 +40,16 @@ class Affine(nn.Module):
 
 def linear_maps(model):
     """Parent, attribute and name of every linear map of the blocks."""
-    return [(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name, m in model.named_modules()
-            if isinstance(m, nn.Linear) and ".layer" in name]
+    return [
+        (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name)
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and ".layer" in name
+    ]
 
 
 def branch(attention, q, k_map, v_map):
     """gate · softmax(q·kᵀ/√d)·v over the keys and values that the block's own maps make of its prompt; q is [B, H, S, d]."""
+
     def heads(m):
         x = getattr(m, "inner", m)(attention.adaption_prompt)
         x = x.view(1, LENGTH, -1, q.shape[-1]).transpose(1, 2)
@@ -68,13 +73,14 @@ modeling_llama.eager_attention_forward = prompted_eager  # where queries are rot
 def add_prompts(model, family, layers, tanh):
     """LLaMA-Adapter in the top layers, a gate per head."""
     blocks = model.distilbert.transformer.layer if family == "distilbert" else model.model.layers
-    for block in blocks[len(blocks) - layers:]:
+    for block in blocks[len(blocks) - layers :]:
         a = block.attention if family == "distilbert" else block.self_attn
         n = a.n_heads if family == "distilbert" else a.config.num_attention_heads
         a.adaption_prompt = nn.Parameter(torch.zeros(1, LENGTH, model.config.hidden_size))
         a.adaption_gate = nn.Parameter(torch.zeros(1, n, 1, 1))
         a.tanh = tanh
         if family == "distilbert":
+
             def keep(_, __, out, a=a, n=n):
                 a.queries = out.view(*out.shape[:2], n, -1).transpose(1, 2)
 
@@ -108,8 +114,12 @@ def v2(model, family):
     return lambda name: "adaption_" in name or ".adapter_" in name or "norm" in name.lower()
 
 
-METHODS = {"bitfit": bitfit, "llama-adapter": functools.partial(adapter, layers=2, tanh=False),
-           "llama-adapter-tanh": functools.partial(adapter, layers=1, tanh=True), "llama-adapter-v2": v2}
+METHODS = {
+    "bitfit": bitfit,
+    "llama-adapter": functools.partial(adapter, layers=2, tanh=False),
+    "llama-adapter-tanh": functools.partial(adapter, layers=1, tanh=True),
+    "llama-adapter-v2": v2,
+}
 
 
 @torch.no_grad()
@@ -138,7 +148,9 @@ def write(family, task, method, n):
     out = {f"init.{name}": p.detach().clone() for name, p in tiny.trainable(model)}
 
     def forward(b):
-        extra = {} if family == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        extra = (
+            {} if family == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        )
         r = model(**b, **extra)
         logits = llama.at_real_tokens(r.logits, b["attention_mask"]) if task == "causal" else r.logits
         return types.SimpleNamespace(logits=logits, loss=r.loss)

@@ -40,7 +40,7 @@ def main(folder):
         "mask": np.array([True, False, True]),
         "scalar": np.array(2.5, np.float32),
         "empty": np.zeros((0, 4), np.float32),
-        "näme <&> \"q\"": fixed(np.float32, 1),
+        'näme <&> "q"': fixed(np.float32, 1),
     }
     # The specs point into the arrays, which must therefore outlive them.
     tensors = {name: spec(array, "bfloat16" if name == "brain" else None) for name, array in arrays.items()}

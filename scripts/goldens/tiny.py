@@ -1,4 +1,5 @@
 """Shared by the fixture scripts: reproducible tiny models, one way of naming what is stored."""
+
 import json
 import os
 import pathlib

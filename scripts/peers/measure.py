@@ -1,4 +1,5 @@
 """Runs both sides of a row and keeps what they gave."""
+
 import csv
 import dataclasses
 import datetime
@@ -7,7 +8,6 @@ import json
 import os
 import pathlib
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -15,14 +15,15 @@ import sys
 import tempfile
 import time
 
+from limits import Limits
 from report import figures
+from watch import TIMEOUT, Watch, brief, note
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-TIMEOUT = 3600
 PROFILED_SECONDS = 8  # of steps, about
 
 
-class Bench:
+class Bench(Limits):
     def __init__(self, a):
         self.a = a
         self.peers = pathlib.Path(a.peers).resolve()
@@ -52,7 +53,9 @@ class Bench:
     def output(argv, cwd):
         env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore")
         try:
-            p = subprocess.run([str(x) for x in argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT)
+            p = subprocess.run(
+                [str(x) for x in argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT
+            )
         except subprocess.TimeoutExpired:
             return {"error": f"still running after {TIMEOUT} s"}
         if p.returncode != 0:
@@ -76,14 +79,16 @@ class Bench:
     def sides(self, row, ours, peer=None):
         """Runs every side of a row in turn, --repeats times."""
         stacks = [s for s in self.venvs if not row.stacks or s in row.stacks]
-        return self.turns(row, {"": ours, **{s: (lambda s=s: peer(s) if peer else self.peer(s, row.peer)) for s in stacks}})
+        return self.turns(
+            row, {"": ours, **{s: (lambda s=s: peer(s) if peer else self.peer(s, row.peer)) for s in stacks}}
+        )
 
     def turns(self, row, sides):
         """Runs sides, functions by their names, in turn, whoever begins changing; "" is gopeft's."""
         out = {"ours": [], "peers": {s: [] for s in sides if s}}
         turn = list(sides)
         for i in range(self.repeats(row)):
-            for side in turn[i % len(turn):] + turn[:i % len(turn)]:
+            for side in turn[i % len(turn) :] + turn[: i % len(turn)]:
                 r = sides[side]()
                 (out["ours"] if side == "" else out["peers"][side]).append(r)
                 note("  %-8s %s" % (side or "gopeft", r.get("error") or brief(r)))
@@ -111,8 +116,22 @@ class Bench:
         if not (parts / "test.csv").exists():
             part = parts.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            subprocess.run([sys.executable, str(tool), "split", "--data", str(data / "datasets" / "imdb_train_4000.csv"), "--rows", "1800",
-                            "--parts", "700,100,1000", "--out", str(part)], check=True)
+            subprocess.run(
+                [
+                    sys.executable,
+                    str(tool),
+                    "split",
+                    "--data",
+                    str(data / "datasets" / "imdb_train_4000.csv"),
+                    "--rows",
+                    "1800",
+                    "--parts",
+                    "700,100,1000",
+                    "--out",
+                    str(part),
+                ],
+                check=True,
+            )
             part.rename(parts)
         files = [x for p in ("train", "val", "test") for x in (f"--{p}", str(parts / f"{p}.csv"))]
 
@@ -124,13 +143,52 @@ class Bench:
 
         def ours():
             with tempfile.TemporaryDirectory() as d:
-                return timed([self.gopeft, "train", "--json", "--method", "full", "--model", model, *files, "--epochs", "3", "--batch-size", "12", "--lr", "5e-5",
-                              "--max-length", "512", "--amp", "none", "--threads", self.a.threads, "--out", d + "/run"],
-                             lambda r: {"accuracy": r["accuracy"]["test"], "peak_rss_mb": r["peak_rss_mb"]})
+                return timed(
+                    [
+                        self.gopeft,
+                        "train",
+                        "--json",
+                        "--method",
+                        "full",
+                        "--model",
+                        model,
+                        *files,
+                        "--epochs",
+                        "3",
+                        "--batch-size",
+                        "12",
+                        "--lr",
+                        "5e-5",
+                        "--max-length",
+                        "512",
+                        "--amp",
+                        "none",
+                        "--threads",
+                        self.a.threads,
+                        "--out",
+                        d + "/run",
+                    ],
+                    lambda r: {"accuracy": r["accuracy"]["test"], "peak_rss_mb": r["peak_rss_mb"]},
+                )
 
         def peer(stack):
-            return timed([self.python(stack), tool, "one", "full", "--pad", "max", "--model", model, *files, "--threads", self.a.threads],
-                         lambda r: {"accuracy": r["test_acc"], "peak_rss_mb": r["peak_rss_mb"]})
+            return timed(
+                [
+                    self.python(stack),
+                    tool,
+                    "one",
+                    "full",
+                    "--pad",
+                    "max",
+                    "--model",
+                    model,
+                    *files,
+                    "--threads",
+                    self.a.threads,
+                ],
+                lambda r: {"accuracy": r["test_acc"], "peak_rss_mb": r["peak_rss_mb"]},
+            )
+
         return self.sides(row, ours, peer)
 
     def prepared(self, row):
@@ -138,7 +196,9 @@ class Bench:
         args = [*row.ours, *row.peer]
         put = {}
         if "{lengths}" in args:
-            put["{lengths}"] = self.lengths(self.a.length_batches * (3 if "features" in row.name else 1))  # which are three times as fast
+            put["{lengths}"] = self.lengths(
+                self.a.length_batches * (3 if "features" in row.name else 1)
+            )  # which are three times as fast
         if "{distilbert}" in args:
             put["{distilbert}"] = self.random_distilbert()
         return dataclasses.replace(row, ours=[put.get(x, x) for x in row.ours], peer=[put.get(x, x) for x in row.peer])
@@ -158,16 +218,21 @@ class Bench:
         """A checkpoint of DistilBERT-base's shape with random weights."""
         folder = self.scratch / "distilbert-base-random"
         if not (folder / "config.json").exists():
-            code = ("import sys; from transformers import DistilBertConfig, DistilBertForSequenceClassification as M;"
-                    "M(DistilBertConfig()).save_pretrained(sys.argv[1])")
+            code = (
+                "import sys; from transformers import DistilBertConfig, DistilBertForSequenceClassification as M;"
+                "M(DistilBertConfig()).save_pretrained(sys.argv[1])"
+            )
             part = folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            subprocess.run([str(self.python(next(iter(self.venvs)))), "-W", "ignore", "-c", code, str(part.resolve())], check=True)
+            subprocess.run(
+                [str(self.python(next(iter(self.venvs)))), "-W", "ignore", "-c", code, str(part.resolve())], check=True
+            )
             part.rename(folder)
         return str(folder.resolve())
 
     def help(self, _):
         """Wall time of gopeft --help, and of importing what the peers need."""
+
         def timed(argv):
             took, watch = [], Watch()
             for _ in range(7):
@@ -175,8 +240,14 @@ class Bench:
                 subprocess.run([str(x) for x in argv], check=True, capture_output=True, timeout=TIMEOUT)
                 took.append(time.perf_counter() - t)
             return {"seconds": statistics.median(took), "foreign_cpu_share": watch.foreign()}
-        return {"ours": [timed([self.gopeft, "--help"])],
-                "peers": {s: [timed([self.python(s), "-W", "ignore", "-c", "import torch, transformers, peft"])] for s in self.venvs}}
+
+        return {
+            "ours": [timed([self.gopeft, "--help"])],
+            "peers": {
+                s: [timed([self.python(s), "-W", "ignore", "-c", "import torch, transformers, peft"])]
+                for s in self.venvs
+            },
+        }
 
     def fit(self, row):
         """A classic classifier on the same made-up features; the first stack writes them."""
@@ -185,15 +256,32 @@ class Bench:
         if not x.exists():
             x.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as d:
-                saved = self.peer(stack, ["peer_sklearn.py", "--model", "logreg", "--max-iter", "1", "--save", f"{d}/f"])
+                saved = self.peer(
+                    stack, ["peer_sklearn.py", "--model", "logreg", "--max-iter", "1", "--save", f"{d}/f"]
+                )
                 if "error" in saved:
                     return {"ours": [saved], "peers": {}}
-                code = ("import numpy as np, sys; from safetensors.numpy import save_file; d, out = sys.argv[1:];"
-                        "save_file({'features': np.load(d+'/f_x.npy').astype('float32'), 'labels': np.load(d+'/f_y.npy')}, out)")
+                code = (
+                    "import numpy as np, sys; from safetensors.numpy import save_file; d, out = sys.argv[1:];"
+                    "save_file({'features': np.load(d+'/f_x.npy').astype('float32'), 'labels': np.load(d+'/f_y.npy')}, out)"
+                )
                 part = x.with_suffix(".part")
                 subprocess.run([str(self.python(stack)), "-c", code, d, str(part.resolve())], check=True)
                 part.rename(x)
-        args = ["--mode", "fit", "--classifier", row.ours[0], "--features", str(x.resolve()), "--holdout", "5000", "--steps", "1", "--warmup", "0"]
+        args = [
+            "--mode",
+            "fit",
+            "--classifier",
+            row.ours[0],
+            "--features",
+            str(x.resolve()),
+            "--holdout",
+            "5000",
+            "--steps",
+            "1",
+            "--warmup",
+            "0",
+        ]
         return self.sides(row, lambda: self.ours(args))
 
     def tokenize(self, row):
@@ -201,12 +289,14 @@ class Bench:
         folder, texts = self.tokenizer_inputs(row.ours[0])
         # One pass: a second one over the same texts would find its words in the caches of both sides.
         args = ["--mode", "tokenize", "--model", folder, "--texts", texts, "--steps", "1", "--warmup", "0"]
-        code = ("import os; os.environ.update(RAYON_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')\n"
-                "import json, sys, time; from tokenizers import Tokenizer\n"
-                "t = Tokenizer.from_file(sys.argv[1] + '/tokenizer.json'); t.no_truncation(); t.no_padding()\n"
-                "texts = open(sys.argv[2], newline='\\n').read().strip().split('\\n')\n"
-                "b = time.perf_counter(); n = sum(len(t.encode(x).ids) for x in texts)\n"
-                "print(json.dumps({'tokens_per_s': n / (time.perf_counter() - b), 'tokens': n}))\n")
+        code = (
+            "import os; os.environ.update(RAYON_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')\n"
+            "import json, sys, time; from tokenizers import Tokenizer\n"
+            "t = Tokenizer.from_file(sys.argv[1] + '/tokenizer.json'); t.no_truncation(); t.no_padding()\n"
+            "texts = open(sys.argv[2], newline='\\n').read().strip().split('\\n')\n"
+            "b = time.perf_counter(); n = sum(len(t.encode(x).ids) for x in texts)\n"
+            "print(json.dumps({'tokens_per_s': n / (time.perf_counter() - b), 'tokens': n}))\n"
+        )
         return self.sides(row, lambda: self.ours(args), lambda s: self.run([self.python(s), "-c", code, folder, texts]))
 
     def tokenizer_inputs(self, name):
@@ -225,11 +315,15 @@ class Bench:
         folder = self.random_distilbert()
         rows = self.scratch / "rows.jsonl"
         r = random.Random(2)
-        rows.write_text("".join(json.dumps({"input_ids": [r.randrange(1000, 30000) for _ in range(128)], "label": i % 2}) + "\n"
-                                for i in range(12 * self.a.cached_batches)))
+        rows.write_text(
+            "".join(
+                json.dumps({"input_ids": [r.randrange(1000, 30000) for _ in range(128)], "label": i % 2}) + "\n"
+                for i in range(12 * self.a.cached_batches)
+            )
+        )
         out = {"ours": [], "peers": {"gopeft without": []}}
         for i in range(self.a.repeats):
-            for cache in ((True, False) if i % 2 else (False, True)):
+            for cache in (True, False) if i % 2 else (False, True):
                 with tempfile.TemporaryDirectory() as d:
                     epochs = self.epochs(folder, rows, d + "/run", ["--cache-features"] if cache else [])
                 (out["ours"] if cache else out["peers"]["gopeft without"]).append(epochs)
@@ -237,8 +331,29 @@ class Bench:
         return out
 
     def epochs(self, model, rows, out, extra):
-        argv = [self.gopeft, "train", "--model", model, "--train", rows, "--method", "last", "--epochs", "3", "--amp", "none", "--log-every", "1000000",
-                "--no-train-eval", "--quiet", "--threads", self.a.threads, "--out", out, *extra]
+        argv = [
+            self.gopeft,
+            "train",
+            "--model",
+            model,
+            "--train",
+            rows,
+            "--method",
+            "last",
+            "--epochs",
+            "3",
+            "--amp",
+            "none",
+            "--log-every",
+            "1000000",
+            "--no-train-eval",
+            "--quiet",
+            "--threads",
+            self.a.threads,
+            "--out",
+            out,
+            *extra,
+        ]
         watch = Watch()
         p = subprocess.run([str(x) for x in argv], capture_output=True, text=True, timeout=TIMEOUT)
         if p.returncode != 0:
@@ -249,52 +364,10 @@ class Bench:
         for i, line in enumerate(lines[1:], 1):
             cells = dict(zip(names, line.split(",")))
             ends.append(i * 12 * self.a.cached_batches / float(cells["samples_per_s"]))
-        return {"seconds": (ends[-1] - ends[0]) / (len(ends) - 1), "foreign_cpu_share": watch.foreign()}  # of an epoch behind the first
-
-    # What bounds the speed.
-
-    def limits(self):
-        """bench_gemm.py's figures, measured once per cache."""
-        if "limits" not in self.kept:
-            note("measuring the limits of this machine (bench_gemm.py)")
-            stack = next(iter(self.venvs))
-            p = subprocess.run([str(self.python(stack)), str(self.peers / "bench_gemm.py"), "--threads", str(self.a.threads)],
-                               cwd=self.peers, capture_output=True, text=True, timeout=TIMEOUT, env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"))
-            if p.returncode != 0:
-                sys.exit("compare-peers: bench_gemm.py: " + p.stderr.strip()[-300:])
-            self.kept["limits"] = [json.loads(x) for x in p.stdout.splitlines()]
-            self.save()
-        return self.kept["limits"]
-
-    def limit_seconds(self, family, batch, seq, dtype, passes):
-        """Time the products of a step alone would take at the best rate measured for each shape."""
-        table = self.limits()
-        best = {}
-        for r in table:
-            if "M" in r:
-                best[r["name"]] = max(v for k, v in r.items() if k.startswith(dtype) and isinstance(v, float))
-        products = {(r["B"], r["S"]): max(r[f"{dtype}_qk"], r.get(f"{dtype}_pv", 0)) for r in table if r["name"] == "attention"}
-        rows = batch * seq
-        if family == "distilbert":
-            # Of the last block all positions give keys and values; the rest is computed of the one that is read.
-            wide = "s512" if seq == 512 else "s128"
-            rates = best["distil qkvo s128"], best["distil ffn1 " + wide], best["distil ffn2 " + wide]
-            full, attended = 5, 5
-            flops = [(2 * (rows * 2 + batch * 2) * 768 * 768, rates[0]), (2 * batch * 768 * 3072, rates[1]), (2 * batch * 3072 * 768, rates[2])]
-            sizes = 4 * 768 * 768, 768 * 3072, 768 * 3072
-        else:
-            # Causal: half of the scores are never computed.
-            rates = best["llama qkvo"], best["llama gate/up"], best["llama down"]
-            full, attended = 12, 12 / 2
-            flops = [(2 * rows * 768 * 32000, best["llama lm_head"])]
-            sizes = 4 * 768 * 768, 2 * 768 * 2048, 768 * 2048
-        flops += [(2 * rows * size * full, rate) for size, rate in zip(sizes, rates)]
-        maps = passes * sum(n / (rate * 1e9) for n, rate in flops)
-        # Attention's backward pass is twice its forward pass: none of its inputs is a weight.
-        return maps + (1 if passes == 1 else 3) * 4 * batch * seq * seq * 768 * attended / (products[batch, seq] * 1e9)
-
-    def bandwidth(self):
-        return next(r["gbytes_per_s"] for r in self.limits() if "gbytes_per_s" in r)
+        return {
+            "seconds": (ends[-1] - ends[0]) / (len(ends) - 1),
+            "foreign_cpu_share": watch.foreign(),
+        }  # of an epoch behind the first
 
     # All rows.
 
@@ -303,7 +376,12 @@ class Bench:
             self.limits()
         for i, row in enumerate(rows, 1):
             kept = self.kept.get(row.name)
-            if kept and not self.a.fresh and (self.a.keep or self.current(kept)) and kept["repeats"] >= self.repeats(row):
+            if (
+                kept
+                and not self.a.fresh
+                and (self.a.keep or self.current(kept))
+                and kept["repeats"] >= self.repeats(row)
+            ):
                 continue
             note("[%d/%d] %s" % (i, len(rows), row.name))
             if row.kind in ("tokenize", "article") and not self.a.data:
@@ -311,8 +389,14 @@ class Bench:
                 continue
             began = time.time()
             result = getattr(self, row.kind)(self.prepared(row))
-            result.update(binary=self.binary, settings=self.settings(), commit=self.commit(), repeats=self.repeats(row), seconds=round(time.time() - began, 1),
-                          when=datetime.date.today().isoformat())
+            result.update(
+                binary=self.binary,
+                settings=self.settings(),
+                commit=self.commit(),
+                repeats=self.repeats(row),
+                seconds=round(time.time() - began, 1),
+                when=datetime.date.today().isoformat(),
+            )
             self.kept[row.name] = result
             self.save()
         for row in rows:
@@ -330,12 +414,21 @@ class Bench:
     def current(self, kept):
         """Whether a row that was kept is what measuring it now would give."""
         runs = [*kept["ours"], *(r for side in kept["peers"].values() for r in side)]
-        return kept["binary"] == self.binary and kept.get("settings") == self.settings() and not any("error" in r for r in runs)
+        return (
+            kept["binary"] == self.binary
+            and kept.get("settings") == self.settings()
+            and not any("error" in r for r in runs)
+        )
 
     def explain(self, row):
         """Profiles, once, a row that missed its goal or says so itself: phases, and where the processor was in the steps, start-up apart."""
         kept = self.kept.get(row.name)
-        if self.a.no_profile or not kept or row.kind not in ("step", "decode", "tokens", "first_step") or kept.get("profile"):
+        if (
+            self.a.no_profile
+            or not kept
+            or row.kind not in ("step", "decode", "tokens", "first_step")
+            or kept.get("profile")
+        ):
             return
         f = figures(self, row)
         if not f or f["ours"] is None or not (row.profile or f["missed"] or f["heavy"]):
@@ -346,46 +439,46 @@ class Bench:
         if row.kind in ("step", "decode"):
             args[args.index("--steps") + 1] = str(max(4, round(PROFILED_SECONDS / first["step_s"]["median"])))
         delay = 0 if row.kind == "first_step" else round(1000 * (first["first_step_s"] + 0.5))
-        args = [self.gopeft, "bench", "--json", "--threads", str(self.a.threads), *args, *([] if row.kind == "decode" else ["--profile"])]
+        args = [
+            self.gopeft,
+            "bench",
+            "--json",
+            "--threads",
+            str(self.a.threads),
+            *args,
+            *([] if row.kind == "decode" else ["--profile"]),
+        ]
         with tempfile.TemporaryDirectory() as d:
-            perf = ["perf", "record", "-q", "-F", "199", "-o", d + "/perf.data", *(["-D", str(delay)] if delay else [])] if shutil.which("perf") else []
+            perf = (
+                ["perf", "record", "-q", "-F", "199", "-o", d + "/perf.data", *(["-D", str(delay)] if delay else [])]
+                if shutil.which("perf")
+                else []
+            )
             r = self.run([*perf, *args])
             profile = {"phases": r.get("phase_s", {}), "top": []}
             if perf and "error" not in r:
-                p = subprocess.run(["perf", "report", "-i", d + "/perf.data", "--stdio", "--no-children", "-q", "--sort", "dso,symbol", "--percent-limit", "2"],
-                                   capture_output=True, text=True, errors="replace")
-                profile["top"] = [" ".join(x.split())[:110].removesuffix(" - -") for x in p.stdout.splitlines() if x.strip() and not x.startswith("#")][:8]
+                p = subprocess.run(
+                    [
+                        "perf",
+                        "report",
+                        "-i",
+                        d + "/perf.data",
+                        "--stdio",
+                        "--no-children",
+                        "-q",
+                        "--sort",
+                        "dso,symbol",
+                        "--percent-limit",
+                        "2",
+                    ],
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                )
+                profile["top"] = [
+                    " ".join(x.split())[:110].removesuffix(" - -")
+                    for x in p.stdout.splitlines()
+                    if x.strip() and not x.startswith("#")
+                ][:8]
         kept["profile"] = profile
         self.save()
-
-
-class Watch:
-    """Tells what share of the machine others than this program's children take."""
-
-    def __init__(self):
-        self.began, (self.all, self.own) = time.time(), self.busy()
-
-    def foreign(self):
-        everything, own = self.busy()
-        return max(0.0, (everything - self.all - (own - self.own)) / ((time.time() - self.began) * os.cpu_count()))
-
-    @staticmethod
-    def busy():
-        """The machine's busy CPU seconds, and those of this program's finished children."""
-        with open("/proc/stat", encoding="ascii") as f:
-            v = [int(x) for x in f.readline().split()[1:]]
-        child = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return sum(v[i] for i in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK"), child.ru_utime + child.ru_stime
-
-
-def brief(r):
-    for key, form in (("decode_tokens_per_s", "%.1f tokens/s"), ("step_s", "%.3f s/step"), ("step_s_median", "%.3f s/step"), ("fit_s", "%.2f s"), ("seconds", "%.2f s"),
-                      ("tokens_per_s", "%.0f tokens/s")):
-        if key in r:
-            v = r[key]["median"] if isinstance(r[key], dict) else r[key]
-            return form % v + ("  %.0f MB" % r["peak_rss_mb"] if "peak_rss_mb" in r else "")
-    return ""
-
-
-def note(text):
-    print(text, file=sys.stderr, flush=True)

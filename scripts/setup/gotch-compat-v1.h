@@ -11,6 +11,7 @@
 // gotch calls what libtorch has deprecated since; a screen of warnings would help nobody who builds gopeft.
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 #include <torch/torch.h>
+
 #include <stdexcept>
 #include <tuple>
 

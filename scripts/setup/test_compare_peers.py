@@ -1,4 +1,5 @@
 """Tests of scripts/compare-peers, with programs that only pretend to measure in place of both sides."""
+
 import importlib.util
 import json
 import os
@@ -63,9 +64,30 @@ class ComparePeers(unittest.TestCase):
 
     def compare(self, *args, **env):
         self.calls.write_text("")
-        argv = [sys.executable, "-B", SCRIPT, "--peers", self.dir / "peers", "--venv", f"a={self.dir}/a", "--venv", f"b={self.dir}/b", "--gopeft",
-                self.dir / "gopeft", "--cache", self.dir / "cache.json", "--out", self.dir / "B.md", "--threads", "2", "--no-profile", *args]
-        p = subprocess.run([str(x) for x in argv], capture_output=True, text=True, env=dict(os.environ, CALLS=str(self.calls), **env))
+        argv = [
+            sys.executable,
+            "-B",
+            SCRIPT,
+            "--peers",
+            self.dir / "peers",
+            "--venv",
+            f"a={self.dir}/a",
+            "--venv",
+            f"b={self.dir}/b",
+            "--gopeft",
+            self.dir / "gopeft",
+            "--cache",
+            self.dir / "cache.json",
+            "--out",
+            self.dir / "B.md",
+            "--threads",
+            "2",
+            "--no-profile",
+            *args,
+        ]
+        p = subprocess.run(
+            [str(x) for x in argv], capture_output=True, text=True, env=dict(os.environ, CALLS=str(self.calls), **env)
+        )
         self.assertEqual(p.returncode, 0, p.stderr)
         return (self.dir / "B.md").read_text(), self.calls.read_text().splitlines()
 
@@ -80,7 +102,9 @@ class ComparePeers(unittest.TestCase):
 
     def test_measured_rows_are_kept_until_the_binary_changes(self):
         rows = ("--rows", "llama decode bf16 base", "--repeats", "1")
-        self.assertEqual(sum("decode" in c or "generate" in c for c in self.compare(*rows)[1]), 9)  # three times: it is short
+        self.assertEqual(
+            sum("decode" in c or "generate" in c for c in self.compare(*rows)[1]), 9
+        )  # three times: it is short
         self.assertEqual(sum("generate" in c for c in self.compare(*rows)[1]), 0)
         self.program("gopeft", GOPEFT + "# another one\n")
         self.assertEqual(sum("generate" in c for c in self.compare(*rows, "--keep")[1]), 0)
@@ -110,13 +134,22 @@ class ComparePeers(unittest.TestCase):
     def test_limit_is_the_time_of_the_products_alone(self):
         module = load()
         bench = module.Bench.__new__(module.Bench)
-        p = subprocess.run([str(self.dir / "a/bin/python"), "bench_gemm.py"], capture_output=True, text=True, env=dict(os.environ, CALLS=str(self.calls)))
+        p = subprocess.run(
+            [str(self.dir / "a/bin/python"), "bench_gemm.py"],
+            capture_output=True,
+            text=True,
+            env=dict(os.environ, CALLS=str(self.calls)),
+        )
         bench.kept = {"limits": [json.loads(x) for x in p.stdout.splitlines()]}
         block, rows = 4 * 768 * 768 + 2 * 768 * 3072, 12 * 128
-        maps = 2 * (rows * 5 * block + rows * 2 * 768 * 768 + 12 * (2 * 768 * 768 + 2 * 768 * 3072))  # the last block gives one position's result
+        maps = 2 * (
+            rows * 5 * block + rows * 2 * 768 * 768 + 12 * (2 * 768 * 768 + 2 * 768 * 3072)
+        )  # the last block gives one position's result
         attention = 4 * 12 * 128 * 128 * 768 * 5
         self.assertAlmostEqual(bench.limit_seconds("distilbert", 12, 128, "fp32", 1), (maps + attention) / 200e9)
-        self.assertAlmostEqual(bench.limit_seconds("distilbert", 12, 128, "fp32", 2), (2 * maps + 3 * attention) / 200e9)
+        self.assertAlmostEqual(
+            bench.limit_seconds("distilbert", 12, 128, "fp32", 2), (2 * maps + 3 * attention) / 200e9
+        )
         maps = 2 * 4 * 256 * (12 * (4 * 768 * 768 + 3 * 768 * 2048) + 768 * 32000)
         attention = 4 * 4 * 256 * 256 * 768 * 12 / 2
         self.assertAlmostEqual(bench.limit_seconds("llama", 4, 256, "fp32", 3), 3 * (maps + attention) / 200e9)

@@ -34,7 +34,10 @@ BASE = {
         "torch/version.py": b"version",
         "torch/nn.py": b"nn",
     },
-    "nvidia-cuda-runtime": {"nvidia/cu13/lib/libcudart.so.13": b"cudart", "nvidia/cu13/lib/libcudart_static.a": b"static"},
+    "nvidia-cuda-runtime": {
+        "nvidia/cu13/lib/libcudart.so.13": b"cudart",
+        "nvidia/cu13/lib/libcudart_static.a": b"static",
+    },
     "nvidia-cuda-cupti": {"nvidia/cu13/lib/libcupti.so.13": b"cupti", "nvidia/cu13/lib/libother.so": b"other"},
 }
 CUDA = {"nvidia-cublas": {"nvidia/cu13/lib/libcublas.so.13": b"cublas", "nvidia/cu13/include/cublas.h": b"header"}}
@@ -89,14 +92,26 @@ class Case(unittest.TestCase):
         for folder in (self.index, self.home, self.locks):
             folder.mkdir()
         self.store = self.home / "wheels"
-        env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.index), "PIP_CONFIG_FILE": os.devnull, "GOPEFT_WHEELS": ""}
-        for patch in (mock.patch.dict(os.environ, env), mock.patch("wheels.TRIES", 1), contextlib.redirect_stderr(io.StringIO())):
+        env = {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.index),
+            "PIP_CONFIG_FILE": os.devnull,
+            "GOPEFT_WHEELS": "",
+        }
+        for patch in (
+            mock.patch.dict(os.environ, env),
+            mock.patch("wheels.TRIES", 1),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             patch.__enter__()
             self.addCleanup(patch.__exit__, None, None, None)
 
     def lock(self, name, packages):
         """Puts the packages into the index and pins them in a lock file of that name."""
-        lines = [f"{p}==1.0 \\\n    --hash=sha256:{wheels.sha256(make_wheel(self.index, p, f))}\n" for p, f in packages.items()]
+        lines = [
+            f"{p}==1.0 \\\n    --hash=sha256:{wheels.sha256(make_wheel(self.index, p, f))}\n"
+            for p, f in packages.items()
+        ]
         (self.locks / name).write_text("# pins\n" + "".join(lines))
 
 
@@ -141,11 +156,17 @@ class TestFetch(Case):
         self.assertEqual(wheels.sha256(wheels.fetch(self.pin, self.store)), self.pin.hashes[0])
 
     def test_GOPEFT_WHEELS_serves_without_network(self):
-        with mock.patch.dict(os.environ, GOPEFT_WHEELS=str(self.index)), mock.patch("wheels.download", side_effect=AssertionError):
+        with (
+            mock.patch.dict(os.environ, GOPEFT_WHEELS=str(self.index)),
+            mock.patch("wheels.download", side_effect=AssertionError),
+        ):
             self.assertEqual(wheels.fetch(self.pin, self.store), self.wheel)
 
     def test_GOPEFT_WHEELS_that_is_no_folder(self):
-        with mock.patch.dict(os.environ, GOPEFT_WHEELS="/nowhere"), self.assertRaisesRegex(Failure, "/nowhere: no such folder"):
+        with (
+            mock.patch.dict(os.environ, GOPEFT_WHEELS="/nowhere"),
+            self.assertRaisesRegex(Failure, "/nowhere: no such folder"),
+        ):
             wheels.fetch(self.pin, self.store)
 
     def test_a_package_that_is_not_there(self):
@@ -165,7 +186,11 @@ class TestFetch(Case):
 
     def test_a_full_disk_is_not_tried_again(self):
         said = mock.Mock(return_value="OSError: [Errno 28] No space left on device: 'x'")
-        with mock.patch("wheels.TRIES", 3), mock.patch("wheels.download", said), self.assertRaisesRegex(Failure, "disk of .* is full"):
+        with (
+            mock.patch("wheels.TRIES", 3),
+            mock.patch("wheels.download", said),
+            self.assertRaisesRegex(Failure, "disk of .* is full"),
+        ):
             wheels.fetch(self.pin, self.store)
         self.assertEqual(said.call_count, 1)
 
@@ -178,7 +203,10 @@ class TestFetch(Case):
         sdist = self.index / "careless-1.0.tar.gz"
         script = f"open({str(canary)!r}, 'w')\nfrom setuptools import setup\nsetup(name='careless', version='1.0')\n".encode()
         with tarfile.open(sdist, "w:gz") as tar:
-            for name, content in (("setup.py", script), ("PKG-INFO", b"Metadata-Version: 2.1\nName: careless\nVersion: 1.0\n")):
+            for name, content in (
+                ("setup.py", script),
+                ("PKG-INFO", b"Metadata-Version: 2.1\nName: careless\nVersion: 1.0\n"),
+            ):
                 info = tarfile.TarInfo(f"careless-1.0/{name}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -225,7 +253,11 @@ class TestLibtorch(Case):
         self.lock("wheels.lock", BASE)
         self.lock("wheels-cuda.lock", CUDA)
         self.target = self.home / "libtorch-1.0"
-        for patch in (mock.patch("wheels.HERE", self.locks), mock.patch("libtorch.BASE_SPACE", 0), mock.patch("libtorch.CUDA_SPACE", 0)):
+        for patch in (
+            mock.patch("wheels.HERE", self.locks),
+            mock.patch("libtorch.BASE_SPACE", 0),
+            mock.patch("libtorch.CUDA_SPACE", 0),
+        ):
             patch.start()
             self.addCleanup(patch.stop)
         os.environ["GOPEFT_WHEELS"] = str(self.index)  # pip takes half a second a package: one test has it
@@ -266,7 +298,9 @@ class TestLibtorch(Case):
                 child.join()
                 self.assertEqual(child.exitcode, -signal.SIGKILL)
                 found = files_below(self.target) if self.target.exists() else set()
-                self.assertIn(found - {".installed-cuda"}, (set(), INSTALLED_BASE))  # empty, that mark says that CUDA is wanted still
+                self.assertIn(
+                    found - {".installed-cuda"}, (set(), INSTALLED_BASE)
+                )  # empty, that mark says that CUDA is wanted still
                 self.install("base", "cuda")
                 self.assertEqual(files_below(self.target), INSTALLED_BASE | INSTALLED_CUDA)
                 self.assertEqual({p.name for p in self.home.iterdir()}, {".lock", "libtorch-1.0"})
@@ -313,12 +347,17 @@ class TestLibtorch(Case):
     def test_a_full_disk(self):
         usage = namedtuple("usage", "total used free")(0, 0, 10**6)
         with mock.patch("libtorch.BASE_SPACE", 10**9), mock.patch("shutil.disk_usage", return_value=usage):
-            with self.assertRaisesRegex(Failure, "not enough disk space for libtorch: 1.0 GB are needed in .*, 0.0 GB are free"):
+            with self.assertRaisesRegex(
+                Failure, "not enough disk space for libtorch: 1.0 GB are needed in .*, 0.0 GB are free"
+            ):
                 self.install("base")
         self.assertFalse(self.target.exists())
 
     def test_a_machine_without_wheels(self):
-        with mock.patch("platform.machine", return_value="riscv64"), self.assertRaisesRegex(Failure, "no libtorch wheel for riscv64"):
+        with (
+            mock.patch("platform.machine", return_value="riscv64"),
+            self.assertRaisesRegex(Failure, "no libtorch wheel for riscv64"),
+        ):
             self.install("base")
 
 

@@ -20,12 +20,18 @@ class Case(unittest.TestCase):
         self.addCleanup(tmp.cleanup)
         self.tmp = Path(tmp.name)
         self.home = self.tmp / "home"
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("GOPEFT_", "CGO_")) and k not in ("LIBTORCH", "CUDA", "CXX", "CC")}
+        self.env = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("GOPEFT_", "CGO_")) and k not in ("LIBTORCH", "CUDA", "CXX", "CC")
+        }
         self.env["GOPEFT_HOME"] = str(self.home)
 
     def run_script(self, *command, **env):
         env = dict(self.env, **{k: str(v) for k, v in env.items()})
-        return subprocess.run([str(c) for c in command], env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            [str(c) for c in command], env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL
+        )
 
     def fails(self, pattern, *command, **env):
         """The command fails with exactly one line that matches pattern."""
@@ -77,10 +83,20 @@ class TestTools(Case):
         self.fails("Go 1.19.8 is too old", SETUP / "tools.sh", "build", PATH=self.path_with(go=self.go("go1.19.8")))
 
     def test_go_that_cannot_fetch_its_toolchain(self):
-        self.fails("cannot serve for Go", SETUP / "tools.sh", "build", PATH=self.path_with(go="echo toolchain not available >&2; exit 1"))
+        self.fails(
+            "cannot serve for Go",
+            SETUP / "tools.sh",
+            "build",
+            PATH=self.path_with(go="echo toolchain not available >&2; exit 1"),
+        )
 
     def test_no_compilers(self):
-        self.fails("C compiler cc is missing: apt-get install gcc", SETUP / "tools.sh", "build", PATH=self.path_with(go=self.go()))
+        self.fails(
+            "C compiler cc is missing: apt-get install gcc",
+            SETUP / "tools.sh",
+            "build",
+            PATH=self.path_with(go=self.go()),
+        )
         path = self.path_with(go=self.go(), cc="")
         self.fails(r"C\+\+ compiler the-cxx is missing: apt-get install g\+\+", SETUP / "tools.sh", "build", PATH=path)
 
@@ -96,7 +112,7 @@ class TestTools(Case):
         self.fails("Python 3.6.15 is too old", SETUP / "tools.sh", "fetch", PATH=path)
 
     def test_no_pip(self):
-        path = self.path_with(python3='case $2 in *pip*) exit 1;; esac')
+        path = self.path_with(python3="case $2 in *pip*) exit 1;; esac")
         self.fails("pip is missing for .*: apt-get install python3-pip", SETUP / "tools.sh", "fetch", PATH=path)
 
 
@@ -124,7 +140,10 @@ class TestEnv(Case):
             with self.subTest(file):
                 own = self.own_libtorch(file, content)
                 cxx, ld = self.settings(LIBTORCH=own)
-                self.assertRegex(cxx, f"^-include {self.home}/compat/gotch-compat-v[0-9]+.h -I{own}/include -I{own}/include/torch/csrc/api/include$")
+                self.assertRegex(
+                    cxx,
+                    f"^-include {self.home}/compat/gotch-compat-v[0-9]+.h -I{own}/include -I{own}/include/torch/csrc/api/include$",
+                )
                 self.assertEqual(
                     ld, f"-L{self.home}/compat/stubs -L{own}/lib -Wl,-rpath,{own}/lib -Wl,--allow-shlib-undefined"
                 )
@@ -132,7 +151,10 @@ class TestEnv(Case):
     def test_libtorch_2_1_has_its_own_abi_and_no_header(self):
         self.compat()
         own = self.own_libtorch("build-version", "2.1.2+cpu\n", OLD_ABI)
-        self.assertEqual(self.settings(LIBTORCH=own)[0], f"-I{own}/include -I{own}/include/torch/csrc/api/include -D_GLIBCXX_USE_CXX11_ABI=0")
+        self.assertEqual(
+            self.settings(LIBTORCH=own)[0],
+            f"-I{own}/include -I{own}/include/torch/csrc/api/include -D_GLIBCXX_USE_CXX11_ABI=0",
+        )
         own = self.own_libtorch("build-version", "2.1.2+cpu\n", NEW_ABI)
         self.assertNotIn("ABI", self.settings(LIBTORCH=own)[0])
 
@@ -141,14 +163,20 @@ class TestEnv(Case):
         for version in ("2.10.0", "2.11.1", "2.12.0", "1.13.1", "2.0.1"):
             with self.subTest(version):
                 own = self.own_libtorch("build-version", f"{version}\n")
-                self.fails(rf"is libtorch {version}; tested are .*GOPEFT_FORCE_LIBTORCH=1", SCRIPTS / "env.sh", LIBTORCH=own)
+                self.fails(
+                    rf"is libtorch {version}; tested are .*GOPEFT_FORCE_LIBTORCH=1", SCRIPTS / "env.sh", LIBTORCH=own
+                )
                 self.assertIn("-include", self.settings(LIBTORCH=own, GOPEFT_FORCE_LIBTORCH=1)[0])
 
     def test_an_unknown_version(self):
-        self.fails("libtorch of unknown version", SCRIPTS / "env.sh", LIBTORCH=self.own_libtorch("version.py", "nothing"))
+        self.fails(
+            "libtorch of unknown version", SCRIPTS / "env.sh", LIBTORCH=self.own_libtorch("version.py", "nothing")
+        )
 
     def test_an_unknown_abi(self):
-        self.fails("cannot tell the C.. ABI", SCRIPTS / "env.sh", LIBTORCH=self.own_libtorch("build-version", "2.11.0", b""))
+        self.fails(
+            "cannot tell the C.. ABI", SCRIPTS / "env.sh", LIBTORCH=self.own_libtorch("build-version", "2.11.0", b"")
+        )
 
     def test_folders_that_are_no_libtorch(self):
         self.fails("no such folder", SCRIPTS / "env.sh", LIBTORCH=self.tmp / "nowhere")

@@ -151,7 +151,14 @@ def download(pin, tmp, sdist):
     requirements.write_text(f"{pin.name}=={pin.version} " + " ".join(f"--hash=sha256:{h}" for h in pin.hashes) + "\n")
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
     command += ["--no-cache-dir", "--no-deps", "--require-hashes"]
-    command += ["--progress-bar", "on" if sys.stderr.isatty() else "off", "--dest", str(tmp), "--requirement", str(requirements)]
+    command += [
+        "--progress-bar",
+        "on" if sys.stderr.isatty() else "off",
+        "--dest",
+        str(tmp),
+        "--requirement",
+        str(requirements),
+    ]
     env = dict(os.environ, TMPDIR=str(tmp), PIP_REQUIRE_VIRTUALENV="0")
     if sdist:
         # pip asks an sdist's own build backend for its metadata, even to download it: that would run the

@@ -184,12 +184,12 @@ func (c Config) shape() ([]byte, error) {
 	if c.Mode == Generate {
 		positions += c.NewTokens
 	}
-	if c.Method == "prompt" || c.Method == "prefix" {
-		o, err := peft.New(c.Method, c.Peft)
+	if c.Method != train.Features && c.Method != Base {
+		method, err := peft.New(c.Method, c.Peft)
 		if err != nil {
 			return nil, &train.UsageError{Err: err}
 		}
-		positions += o.Options().VirtualTokens
+		positions += method.Needs().VirtualTokens + method.Needs().Memories
 	}
 	i := c.usual()
 	i.Vocab, i.MaxPositions, i.Layers, i.Heads = or(c.Vocab, i.Vocab), max(i.MaxPositions, positions), or(c.Layers, i.Layers), or(c.Heads, i.Heads)

@@ -2,6 +2,8 @@ package classic
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"strings"
@@ -29,6 +31,33 @@ func TestLogisticRegressionWarnsWhenItDoesNotConverge(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "did not converge") {
 		t.Errorf("log %q", log.String())
+	}
+}
+
+func TestMinimizeStopsBetweenEvaluations(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	calls := 0
+	bowl := func(ctx context.Context, x, g []float64) (float64, error) {
+		if calls++; calls == 3 {
+			cancel()
+		}
+		g[0], g[1] = 2*x[0], 200*x[1]
+		return x[0]*x[0] + 100*x[1]*x[1], ctx.Err()
+	}
+	o := lbfgsOptions{maxIterations: 100, maxEvaluations: 50, gradient: 1e-12, history: 10}
+	if _, err := minimize(ctx, bowl, []float64{3, 4}, o); !errors.Is(err, context.Canceled) || calls != 3 {
+		t.Errorf("%d evaluations, error %v", calls, err)
+	}
+}
+
+func TestMinimizeRefusesAValueThatIsNoNumber(t *testing.T) {
+	cliff := func(_ context.Context, x, g []float64) (float64, error) {
+		g[0] = -1
+		return math.Log(1 - x[0]), nil // NaN from the first step on
+	}
+	o := lbfgsOptions{maxIterations: 100, maxEvaluations: 50, gradient: 1e-12, history: 10}
+	if _, err := minimize(t.Context(), cliff, []float64{0.5}, o); err == nil || !strings.Contains(err.Error(), "the loss became NaN") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -81,33 +81,6 @@ func wantError(t testing.TB, err error, parts ...string) {
 	}
 }
 
-// sharedFile finds a real data set, or skips the test aloud.
-func sharedFile(t testing.TB, name string) string {
-	t.Helper()
-	shared := os.Getenv("GOPEFT_SHARED")
-	if shared == "" {
-		dir, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-				break
-			}
-			if filepath.Dir(dir) == dir {
-				t.Fatal("no go.mod above the package")
-			}
-			dir = filepath.Dir(dir)
-		}
-		shared = filepath.Join(dir, "..", "shared")
-	}
-	path := filepath.Join(shared, "data", "datasets", name)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("SKIPPED: real data set %s is absent (set GOPEFT_SHARED)", name)
-	}
-	return path
-}
-
 // liveBytes is what the heap holds after a collection.
 func liveBytes() uint64 {
 	runtime.GC()

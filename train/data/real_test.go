@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gopeft/model/modeltest/realdata"
 )
 
 // The real data sets, read whole: counts are those of their sources.
@@ -25,7 +27,7 @@ func TestRealClassificationData(t *testing.T) {
 		{"trec6_train_5452.csv", Columns{Text: "text", Label: "label"}, []string{"ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"}, []int{86, 1162, 1250, 1223, 835, 896}},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			set, err := Load(t.Context(), sharedFile(t, c.file), LoadOptions{})
+			set, err := Load(t.Context(), realdata.Shared(t, "datasets/"+c.file), LoadOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +66,7 @@ func TestRealCausalData(t *testing.T) {
 		{"e2e_devset_4672.csv", `{mr}\n{ref}`, 4672, 0, "name[Alimentum], area[city centre], familyFriendly[no]\n", "There is a place"},
 	} {
 		t.Run(c.file+" "+c.template, func(t *testing.T) {
-			set, err := LoadCausal(t.Context(), sharedFile(t, c.file), CausalOptions{Template: c.template})
+			set, err := LoadCausal(t.Context(), realdata.Shared(t, "datasets/"+c.file), CausalOptions{Template: c.template})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +84,7 @@ func TestRealCausalData(t *testing.T) {
 
 // Prepare a real file twice: the same parts, nothing lost, nothing doubled.
 func TestRealPrepare(t *testing.T) {
-	in := sharedFile(t, "imdb_dev_1000.csv")
+	in := realdata.Shared(t, "datasets/imdb_dev_1000.csv")
 	var hashes [2][]string
 	for i := range hashes {
 		p, err := Prepare(t.Context(), PrepareOptions{

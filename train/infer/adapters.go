@@ -30,7 +30,7 @@ type adapters struct {
 
 // load reads the source's adapters onto m and attaches the first.
 func (a *adapters) load(s *bindings.Scope, src Source, m model.Model) error {
-	a.set, a.room = peft.NewSet(m), m.Info().MaxPositions
+	a.set, a.room = src.Methods.NewSet(m), m.Info().MaxPositions
 	list := src.Adapters
 	if src.Adapter != "" {
 		list = []NamedAdapter{nameAdapter(src.Adapter)}

@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -70,7 +72,7 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 	if err != nil {
 		return r, err
 	}
-	if ok, reason := peft.Mergeable(info.Method); !ok {
+	if ok, reason := src.Methods.Mergeable(info.Method); !ok {
 		return r, fmt.Errorf("%s cannot be merged: %s", info.Method, reason)
 	}
 	dtype, err := parseDType(o.DType)
@@ -84,9 +86,15 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 	if err != nil {
 		return r, err
 	}
-	err = fsutil.WriteDir(o.Out, func(dir string) error {
-		before, err := r.mergeInto(ctx, s, src, info, dtype, dir, texts)
-		if err != nil {
+	merged, before, err := r.merge(ctx, s, src, info, dtype, texts)
+	if err != nil {
+		return r, err
+	}
+	closeMerged := sync.OnceValue(merged.Close)
+	defer func() { _ = closeMerged() }() // where nothing could be written
+	err = writeOut(o.Out, fsutil.WriteDir, func(dir string) error {
+		// Two models at once would take twice the memory.
+		if err := errors.Join(model.SaveAs(s, dir, merged, dtype), closeMerged()); err != nil {
 			return err
 		}
 		if err := copyBeside(src.Model, dir, tok); err != nil {
@@ -113,17 +121,24 @@ func adapterOf(src Source) (peft.Info, error) {
 	case src.Adapter == "":
 		return peft.Info{}, fmt.Errorf("%s is a whole model: there is no adapter; give one with --adapter", src.Model)
 	}
-	return peft.Probe(src.Adapter)
+	return src.Methods.Probe(src.Adapter)
 }
 
-// mergeInto writes the merged model to dir in dtype and gives its outputs as they were before. r is left with the
-// tolerance for what was written.
-func (r *Folded) mergeInto(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, dir string, texts [][]int64) (out outcome, err error) {
+// merge loads the model with the adapter and folds it, and gives the outputs as they were before. r is left with the
+// tolerance for what is written in dtype. The caller closes the model.
+func (r *Folded) merge(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, texts [][]int64) (model.Model, outcome, error) {
 	m, method, err := loadWithAdapter(s, src, info, peft.LoadOptions{})
 	if err != nil {
-		return out, err
+		return nil, outcome{}, err
 	}
-	defer func() { err = errors.Join(err, m.Close()) }()
+	before, err := r.fold(ctx, s, m, method, dtype, texts)
+	if err != nil {
+		return nil, outcome{}, errors.Join(err, m.Close())
+	}
+	return m, before, nil
+}
+
+func (r *Folded) fold(ctx context.Context, s *bindings.Scope, m model.Model, method peft.Method, dtype bindings.DType, texts [][]int64) (out outcome, err error) {
 	r.Notes = method.Notes()
 	if out, err = outputs(ctx, s, m, texts); err != nil { // closing the model frees the method too
 		return out, err
@@ -147,7 +162,7 @@ func (r *Folded) mergeInto(ctx context.Context, s *bindings.Scope, src Source, i
 			r.Tolerance = share * r.Largest
 		}
 	}
-	return out, model.SaveAs(s, dir, m, dtype)
+	return out, nil
 }
 
 func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o peft.LoadOptions) (model.Model, peft.Method, error) {
@@ -155,7 +170,7 @@ func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o peft.LoadO
 	if err != nil {
 		return nil, nil, err
 	}
-	method, err := peft.LoadWith(s, src.Adapter, m, o)
+	method, err := src.Methods.LoadWith(s, src.Adapter, m, o)
 	if err != nil {
 		return nil, nil, errors.Join(err, m.Close())
 	}
@@ -206,10 +221,10 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		return r, err
 	}
 	into := func(path string) error {
-		if err := peft.ConvertWith(s, src.Adapter, path, d, m, o.Load); err != nil {
+		if err := src.Methods.Convert(s, src.Adapter, path, d, m, o.Load); err != nil {
 			return err
 		}
-		method, err := peft.Load(s, path, m)
+		method, err := src.Methods.Load(s, path, m)
 		if err != nil {
 			return fmt.Errorf("reading back what was written: %w", err)
 		}
@@ -220,10 +235,29 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		}
 		return r.compare(before, after)
 	}
-	if d == peft.DialectPeft || d == peft.DialectHub {
-		return r, fsutil.WriteDir(o.Out, into)
+	write := writeThrough
+	if !d.IsFile() {
+		write = fsutil.WriteDir
 	}
-	return r, writeThrough(o.Out, into)
+	err = writeOut(o.Out, write, into)
+	return r, err
+}
+
+// writeOut makes path with write, which names it in its errors, and build. An error of build that is of no file, such as
+// outputs that differ, is returned as it is: nothing failed in writing.
+func writeOut(path string, write func(string, func(string) error) error, build func(string) error) error {
+	var own error
+	err := write(path, func(dir string) error {
+		err := build(dir)
+		if file := syscall.Errno(0); err != nil && !errors.As(err, &file) {
+			own = err
+		}
+		return err
+	})
+	if own != nil {
+		return own
+	}
+	return err
 }
 
 // writeThrough lets write make a file elsewhere in the folder of path, and moves it there when that succeeds.

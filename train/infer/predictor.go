@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/tokenizer"
-	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/data"
@@ -57,7 +57,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	}
 	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
 	if path := src.firstAdapter(); path != "" {
-		info, err := peft.Probe(path)
+		info, err := src.Methods.Probe(path)
 		if err != nil {
 			return p, err
 		}
@@ -89,7 +89,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	if p.clf == nil && classify {
 		p.Labels = p.labels()
 		if p.set.Active() == nil && len(p.model.Fresh()) > 0 {
-			return p, fmt.Errorf("model %s has no trained classification head (%v are missing): fine-tune it first", src.Model, p.model.Fresh())
+			return p, fmt.Errorf("model %s has no trained classification head (it has no %s): fine-tune it first", src.Model, strings.Join(p.model.Fresh(), ", "))
 		}
 	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
 		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)

@@ -26,6 +26,7 @@ type Source struct {
 	Pool       string         // how that run pooled
 	MaxLength  int            // how that run cut texts
 	Run        *Trained       // of the run whose result it is; nil for what is no run's
+	Methods    peft.Catalog   // what the adapters' methods are looked for in; nil: gopeft's own
 }
 
 // Resolve tells what model and adapter name: a model folder, an adapter folder (its base is model, or what it

@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -10,23 +11,39 @@ import (
 )
 
 // PlotCurves draws loss and accuracy over the steps of a run as a PNG file.
-// The training curve is shown as logged and smoothed, the validation curve
-// with a dot per evaluation, the best one ringed; thin vertical lines mark
-// evaluations. Without any accuracy the loss stands alone.
+// The training curve is shown as logged and smoothed, with a square for the
+// mean of each epoch; the validation curve with a dot per evaluation, the best
+// one ringed; thin vertical lines mark evaluations. Without any accuracy the
+// loss stands alone.
 func PlotCurves(path, title string, rows []Row) error {
 	legend := curvesLegend{}
-	panels := []*plot.Plot{curvesPanel("loss", rows, 1, &legend,
-		func(r Row) float64 { return r.TrainLoss }, func(r Row) float64 { return r.ValLoss }, lowest)}
-
+	panels := []*plot.Plot{curvesPanel(rows, &legend, figure{
+		name: "loss", scale: 1, best: lowest,
+		train: func(r Row) float64 { return r.TrainLoss },
+		epoch: func(r Row) float64 { return r.EpochTrainLoss },
+		val:   func(r Row) float64 { return r.ValLoss },
+	})}
 	hasAccuracy := false
 	for _, r := range rows {
-		hasAccuracy = hasAccuracy || isFinite(r.TrainAcc) || isFinite(r.ValAcc)
+		hasAccuracy = hasAccuracy || isFinite(r.TrainAcc) || isFinite(r.EpochTrainAcc) || isFinite(r.ValAcc)
 	}
 	if hasAccuracy {
-		panels = append(panels, curvesPanel("accuracy (%)", rows, 100, &legend,
-			func(r Row) float64 { return r.TrainAcc }, func(r Row) float64 { return r.ValAcc }, highest))
+		panels = append(panels, curvesPanel(rows, &legend, figure{
+			name: "accuracy (%)", scale: 100, best: highest,
+			train: func(r Row) float64 { return r.TrainAcc },
+			epoch: func(r Row) float64 { return r.EpochTrainAcc },
+			val:   func(r Row) float64 { return r.ValAcc },
+		}))
 	}
 	return drawPanels(path, title, legend.entries(), panels...)
+}
+
+// figure is what a panel shows: a figure of a run over its steps.
+type figure struct {
+	name              string
+	scale             float64 // what a row's value is multiplied by
+	train, epoch, val func(Row) float64
+	best              func(plotter.XYs) int // the point to ring
 }
 
 // Styles of the curves.
@@ -40,20 +57,27 @@ func valDot() draw.GlyphStyle {
 	return draw.GlyphStyle{Color: orange, Radius: 3, Shape: draw.CircleGlyph{}}
 }
 
+func epochSquare() draw.GlyphStyle {
+	return draw.GlyphStyle{Color: blue, Radius: 2.5, Shape: draw.BoxGlyph{}}
+}
+
 func bestRing() draw.GlyphStyle {
 	return draw.GlyphStyle{Color: orange, Radius: 6, Shape: draw.RingGlyph{}}
 }
 
 // curvesLegend knows which kinds of curves the panels have.
-type curvesLegend struct{ plain, smooth, val bool }
+type curvesLegend struct{ plain, smooth, epochs, val bool }
 
 func (l curvesLegend) entries() []legendEntry {
-	train, raw, val, dot, ring := trainStyle(), rawTrainStyle(), valStyle(), valDot(), bestRing()
+	train, raw, val, dot, ring, square := trainStyle(), rawTrainStyle(), valStyle(), valDot(), bestRing(), epochSquare()
 	var out []legendEntry
 	if l.smooth {
 		out = append(out, legendEntry{"train", &raw, nil}, legendEntry{"train, smoothed", &train, nil})
 	} else if l.plain {
 		out = append(out, legendEntry{"train", &train, nil})
+	}
+	if l.epochs {
+		out = append(out, legendEntry{"train, mean of an epoch", nil, &square})
 	}
 	if l.val {
 		out = append(out, legendEntry{"validation", &val, &dot}, legendEntry{"best", nil, &ring})
@@ -62,13 +86,13 @@ func (l curvesLegend) entries() []legendEntry {
 }
 
 // curvesPanel draws one figure's training and validation curve.
-func curvesPanel(name string, rows []Row, scale float64, legend *curvesLegend, train, val func(Row) float64, best func(plotter.XYs) int) *plot.Plot {
-	p := newPlot("step", name)
+func curvesPanel(rows []Row, legend *curvesLegend, f figure) *plot.Plot {
+	p := newPlot("step", f.name)
 	p.X.Tick.Marker = countTicks{}
 
-	trainPoints, valPoints := points(rows, scale, train), points(rows, scale, val)
+	trainPoints, epochPoints, valPoints := points(rows, f.scale, f.train), points(rows, f.scale, f.epoch), points(rows, f.scale, f.val)
 	p.Add(verticals(valPoints))
-	const smoothFrom = 12 // fewer points are a line one can follow
+	const smoothFrom = 12 // a line of fewer points is clear as it is
 	switch n := len(trainPoints); {
 	case n >= smoothFrom:
 		legend.smooth = true
@@ -80,12 +104,16 @@ func curvesPanel(name string, rows []Row, scale float64, legend *curvesLegend, t
 		legend.plain = true
 		p.Add(dots(trainPoints, draw.GlyphStyle{Color: blue, Radius: 3, Shape: draw.CircleGlyph{}}))
 	}
+	if len(epochPoints) > 0 {
+		legend.epochs = true
+		p.Add(dots(epochPoints, epochSquare()))
+	}
 	if len(valPoints) > 0 {
 		legend.val = true
-		p.Add(line(valPoints, valStyle()), dots(valPoints, valDot()), dots(valPoints[best(valPoints):][:1], bestRing()))
+		p.Add(line(valPoints, valStyle()), dots(valPoints, valDot()), dots(valPoints[f.best(valPoints):][:1], bestRing()))
 	}
 
-	all := append(append(plotter.XYs{}, trainPoints...), valPoints...)
+	all := slices.Concat(trainPoints, epochPoints, valPoints)
 	p.X.Min, p.X.Max = 0, 1
 	p.Y.Min, p.Y.Max = math.Inf(1), math.Inf(-1)
 	for _, v := range all {
@@ -100,7 +128,7 @@ func curvesPanel(name string, rows []Row, scale float64, legend *curvesLegend, t
 	return p
 }
 
-// points are the rows in which a figure was measured.
+// points are the steps and values of the rows that have a figure.
 func points(rows []Row, scale float64, get func(Row) float64) plotter.XYs {
 	var out plotter.XYs
 	for _, r := range rows {
@@ -114,7 +142,8 @@ func points(rows []Row, scale float64, get func(Row) float64) plotter.XYs {
 func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // smoothed is the exponential moving mean over about a twentieth of the
-// points, without the pull to the first value.
+// points. Dividing by the sum of the weights keeps the first values from
+// counting more than the rest.
 func smoothed(points plotter.XYs) plotter.XYs {
 	decay := 1 - 1/max(3, float64(len(points))/20)
 	out := make(plotter.XYs, len(points))

@@ -45,9 +45,9 @@ func ExampleOpenMetrics() {
 	content, err := os.ReadFile(path)
 	fmt.Printf("%s%v\n", content, err)
 	// Output:
-	// step,epoch,lr,train_loss,train_acc,val_loss,val_acc,samples_per_s
-	// 10,0.5,,0.7,,,,
-	// 20,1,,0.35,,,,
+	// step,epoch,lr,train_loss,train_acc,val_loss,val_acc,samples_per_s,epoch_train_loss,epoch_train_acc
+	// 10,0.5,,0.7,,,,,,
+	// 20,1,,0.35,,,,,,
 	// <nil>
 }
 

@@ -16,26 +16,30 @@ import (
 	"gopeft/model/fsutil"
 )
 
-// FromStart as OpenMetrics's step begins a new file.
+// FromStart, given to OpenMetrics or OpenEvents as the step, says that the run is
+// not resumed.
 const FromStart = -1
 
 // Row is one line of metrics.csv. Values not measured are NaN.
 type Row struct {
-	Step        int     // optimizer steps done
-	Epoch       float64 // passes over the data done
-	LR          float64
-	TrainLoss   float64
-	TrainAcc    float64
-	ValLoss     float64
-	ValAcc      float64
-	SamplesPerS float64
-	Extra       map[string]float64 // further columns, by name
+	Step           int     // optimizer steps done
+	Epoch          float64 // passes over the data done
+	LR             float64
+	TrainLoss      float64 // mean over the steps since the last logged row
+	TrainAcc       float64
+	ValLoss        float64
+	ValAcc         float64
+	SamplesPerS    float64
+	EpochTrainLoss float64 // mean over the epoch that ends here
+	EpochTrainAcc  float64
+	Extra          map[string]float64 // further columns, by name
 }
 
 // NewRow returns a row in which nothing but step and epoch is set.
 func NewRow(step int, epoch float64) Row {
 	nan := math.NaN()
-	return Row{Step: step, Epoch: epoch, LR: nan, TrainLoss: nan, TrainAcc: nan, ValLoss: nan, ValAcc: nan, SamplesPerS: nan}
+	return Row{Step: step, Epoch: epoch, LR: nan, TrainLoss: nan, TrainAcc: nan, ValLoss: nan, ValAcc: nan, SamplesPerS: nan,
+		EpochTrainLoss: nan, EpochTrainAcc: nan}
 }
 
 // column ties a CSV column to its field.
@@ -53,7 +57,12 @@ var columns = []column{
 	{"val_loss", func(r *Row) *float64 { return &r.ValLoss }},
 	{"val_acc", func(r *Row) *float64 { return &r.ValAcc }},
 	{"samples_per_s", func(r *Row) *float64 { return &r.SamplesPerS }},
+	{"epoch_train_loss", func(r *Row) *float64 { return &r.EpochTrainLoss }},
+	{"epoch_train_acc", func(r *Row) *float64 { return &r.EpochTrainAcc }},
 }
+
+// oldColumns is how many of the columns the files of earlier releases have.
+const oldColumns = 7
 
 // Metrics appends rows to metrics.csv.
 type Metrics struct {
@@ -66,8 +75,9 @@ type Metrics struct {
 // what is there by a header. With a step it keeps the rows up to and including
 // that step and drops the rest, a line cut short by a crash too, so that a
 // resumed run continues where its checkpoint left off; a missing file is
-// begun. extra names the columns beyond the fixed ones; a resumed file must
-// have the same.
+// begun, and one of an earlier release is rewritten with today's columns.
+// extra names the columns beyond the fixed ones; a resumed file must have the
+// same.
 func OpenMetrics(path string, resumeAtStep int, extra ...string) (*Metrics, error) {
 	var kept []Row
 	if resumeAtStep != FromStart {
@@ -156,12 +166,15 @@ func appendValue(line []byte, v float64) []byte {
 }
 
 // ReadMetrics returns the rows of metrics.csv and the names of its extra
-// columns.
+// columns. Files of earlier releases had no columns for an epoch's mean: it
+// stood in train_loss and train_acc of the row with the validation loss, and
+// is read from there.
 func ReadMetrics(path string) (rows []Row, extra []string, err error) {
 	return readMetrics(path, false)
 }
 
-// readMetrics may skip a last line that a crash cut short.
+// readMetrics is ReadMetrics; with torn it leaves out a last line that a crash
+// cut short.
 func readMetrics(path string, torn bool) (rows []Row, extra []string, err error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -179,7 +192,8 @@ func readMetrics(path string, torn bool) (rows []Row, extra []string, err error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: header: %w", path, err)
 	}
-	if extra, err = checkHeader(header); err != nil {
+	fixed, extra, err := checkHeader(header)
+	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	for {
@@ -190,7 +204,7 @@ func readMetrics(path string, torn bool) (rows []Row, extra []string, err error)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", path, err)
 		}
-		row, err := parseRow(record, extra)
+		row, err := parseRow(record, fixed, extra)
 		if err != nil {
 			line, _ := r.FieldPos(0)
 			return nil, nil, fmt.Errorf("%s: line %d: %w", path, line, err)
@@ -199,31 +213,41 @@ func readMetrics(path string, torn bool) (rows []Row, extra []string, err error)
 	}
 }
 
-func checkHeader(header []string) (extra []string, err error) {
-	if len(header) < 1+len(columns) || header[0] != "step" {
-		return nil, fmt.Errorf("header %q: not a metrics file", strings.Join(header, ","))
+// checkHeader returns the fixed columns that a file has, without the step's, and
+// the names of the others.
+func checkHeader(header []string) (fixed []column, extra []string, err error) {
+	if len(header) < 1+oldColumns || header[0] != "step" {
+		return nil, nil, fmt.Errorf("header %q: not a metrics file", strings.Join(header, ","))
 	}
-	for i, c := range columns {
+	fixed = columns
+	if len(header) < 1+len(columns) || header[1+oldColumns] != columns[oldColumns].name {
+		fixed = columns[:oldColumns]
+	}
+	for i, c := range fixed {
 		if header[1+i] != c.name {
-			return nil, fmt.Errorf("column %d is %q, want %q", 2+i, header[1+i], c.name)
+			return nil, nil, fmt.Errorf("column %d is %q, want %q", 2+i, header[1+i], c.name)
 		}
 	}
-	return slices.Clone(header[1+len(columns):]), nil
+	return fixed, slices.Clone(header[1+len(fixed):]), nil
 }
 
-func parseRow(record, extra []string) (Row, error) {
+func parseRow(record []string, fixed []column, extra []string) (Row, error) {
 	step, err := strconv.Atoi(record[0])
 	if err != nil || step < 0 {
 		return Row{}, fmt.Errorf("column step: %q is no step", record[0])
 	}
 	row := NewRow(step, math.NaN())
-	for i, c := range columns {
+	for i, c := range fixed {
 		if *c.field(&row), err = parseValue(record[1+i]); err != nil {
 			return Row{}, fmt.Errorf("column %s: %w", c.name, err)
 		}
 	}
+	if len(fixed) == oldColumns && !math.IsNaN(row.ValLoss) {
+		row.EpochTrainLoss, row.EpochTrainAcc = row.TrainLoss, row.TrainAcc
+		row.TrainLoss, row.TrainAcc = math.NaN(), math.NaN()
+	}
 	for i, name := range extra {
-		v, err := parseValue(record[1+len(columns)+i])
+		v, err := parseValue(record[1+len(fixed)+i])
 		if err != nil {
 			return Row{}, fmt.Errorf("column %s: %w", name, err)
 		}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -26,7 +27,10 @@ func trainRow(step int, loss float64) Row {
 	return r
 }
 
-const header = "step,epoch,lr,train_loss,train_acc,val_loss,val_acc,samples_per_s"
+const (
+	oldHeader = "step,epoch,lr,train_loss,train_acc,val_loss,val_acc,samples_per_s"
+	header    = oldHeader + ",epoch_train_loss,epoch_train_acc"
+)
 
 func TestMetricsRowsAreInTheFileAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
@@ -38,14 +42,14 @@ func TestMetricsRowsAreInTheFileAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	val := NewRow(100, 1)
-	val.ValLoss, val.ValAcc = 0.25, 0.875
+	val.ValLoss, val.ValAcc, val.EpochTrainLoss, val.EpochTrainAcc = 0.25, 0.875, 0.5, 0.75
 	val.Extra = map[string]float64{"scale": 65536}
 	if err := m.Write(val); err != nil {
 		t.Fatal(err)
 	}
 	want := header + ",grad_norm,scale\n" +
-		"10,0.1,2e-05,0.6931472,0.5,,,31.25,,\n" +
-		"100,1,,,,0.25,0.875,,,65536\n"
+		"10,0.1,2e-05,0.6931472,0.5,,,31.25,,,,\n" +
+		"100,1,,,,0.25,0.875,,0.5,0.75,,65536\n"
 	if diff := cmp.Diff(want, read(t, path)); diff != "" {
 		t.Errorf("file (-want +got):\n%s", diff)
 	}
@@ -139,12 +143,14 @@ func TestAMalformedMetricsFileIsAnErrorThatNamesTheLine(t *testing.T) {
 	tests := []struct{ name, content, want string }{
 		{"empty", "", "header"},
 		{"another table", "a,b\n1,2\n", "not a metrics file"},
-		{"another column", strings.Replace(header, "lr", "rate", 1) + "\n", `column 3 is "rate", want "lr"`},
-		{"step no number", header + "\nx,,,,,,,\n", `line 2: column step: "x"`},
-		{"negative step", header + "\n-1,,,,,,,\n", `line 2: column step: "-1"`},
-		{"value no number", header + "\n1,,,,,,,\n2,1,,no,,,,\n", `line 3: column train_loss: "no"`},
-		{"extra no number", header + ",x\n1,,,,,,,,?\n", `line 2: column x: "?"`},
-		{"too few fields", header + "\n1,2\n", "wrong number of fields"},
+		{"another column", strings.Replace(oldHeader, "lr", "rate", 1) + "\n", `column 3 is "rate", want "lr"`},
+		{"step no number", oldHeader + "\nx,,,,,,,\n", `line 2: column step: "x"`},
+		{"negative step", oldHeader + "\n-1,,,,,,,\n", `line 2: column step: "-1"`},
+		{"value no number", oldHeader + "\n1,,,,,,,\n2,1,,no,,,,\n", `line 3: column train_loss: "no"`},
+		{"extra no number", oldHeader + ",x\n1,,,,,,,,?\n", `line 2: column x: "?"`},
+		{"half of the epoch's columns", header[:len(header)-len("acc")] + "x\n", `column 10 is "epoch_train_x", want "epoch_train_acc"`},
+		{"an epoch's mean no number", header + "\n1,,,,,,,,?,\n", `line 2: column epoch_train_loss: "?"`},
+		{"too few fields", oldHeader + "\n1,2\n", "wrong number of fields"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -155,6 +161,48 @@ func TestAMalformedMetricsFileIsAnErrorThatNamesTheLine(t *testing.T) {
 			_, _, err := ReadMetrics(path)
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("error %v, want one with the path and %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A file of an earlier release has an epoch's mean among the means between two logged rows.
+func TestAFileOfAnEarlierReleaseIsReadAndGoneOnWith(t *testing.T) {
+	for _, test := range []struct{ name, old, want string }{
+		{"with validation", oldHeader + "\n2,0.5,0.1,4,0.5,,,9\n4,1,0.1,3,0.6,,,9\n4,1,0.1,3.5,0.55,2,0.7,9\n6,1.5,0.1,1,1,,,9\n",
+			header + "\n2,0.5,0.1,4,0.5,,,9,,\n4,1,0.1,3,0.6,,,9,,\n4,1,0.1,,,2,0.7,9,3.5,0.55\n"},
+		{"without", oldHeader + "\n2,0.5,0.1,4,0.5,,,9\n", header + "\n2,0.5,0.1,4,0.5,,,9,,\n"},
+		{"with a column of its own", oldHeader + ",x\n2,0.5,0.1,4,0.5,1,1,9,8\n", header + ",x\n2,0.5,0.1,,,1,1,9,4,0.5,8\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "metrics.csv")
+			if err := os.WriteFile(path, []byte(test.old), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			before, extra, err := ReadMetrics(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := OpenMetrics(path, 4, extra...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := NewRow(8, 2)
+			next.EpochTrainLoss = 0.25
+			if err := errors.Join(m.Write(next), m.Close()); err != nil {
+				t.Fatal(err)
+			}
+			want := test.want + "8,2,,,,,,,0.25," + strings.Repeat(",", len(extra)) + "\n"
+			if diff := cmp.Diff(want, read(t, path)); diff != "" {
+				t.Errorf("file (-want +got):\n%s", diff)
+			}
+			after, _, err := ReadMetrics(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept := strings.Count(test.want, "\n") - 1
+			if diff := cmp.Diff(before[:kept], after[:len(after)-1], cmpopts.EquateNaNs()); diff != "" {
+				t.Errorf("rows (-before +after):\n%s", diff)
 			}
 		})
 	}

@@ -27,6 +27,7 @@ func runRows(n int) []Row {
 			v := NewRow(10*i, float64(i)/10)
 			v.ValLoss = math.Exp(-float64(i)/20) + 0.1
 			v.ValAcc = 1 - v.ValLoss/2
+			v.EpochTrainLoss, v.EpochTrainAcc = v.ValLoss+0.2, v.ValAcc-0.1
 			rows = append(rows, v)
 		}
 	}
@@ -67,10 +68,14 @@ func TestPlotCurves(t *testing.T) {
 	nan := math.NaN()
 	noAccuracy := runRows(30)
 	for i := range noAccuracy {
-		noAccuracy[i].TrainAcc, noAccuracy[i].ValAcc = nan, nan
+		noAccuracy[i].TrainAcc, noAccuracy[i].EpochTrainAcc, noAccuracy[i].ValAcc = nan, nan, nan
 	}
 	broken := runRows(12)
 	broken[3].TrainLoss, broken[4].TrainLoss = math.Inf(1), nan
+	onlyEpochs := []Row{NewRow(3, 1), NewRow(6, 2), NewRow(9, 3)}
+	for i := range onlyEpochs {
+		onlyEpochs[i].EpochTrainLoss, onlyEpochs[i].EpochTrainAcc = 1/float64(i+1), float64(i)/3
+	}
 	tests := []struct {
 		name       string
 		rows       []Row
@@ -82,6 +87,7 @@ func TestPlotCurves(t *testing.T) {
 		{"a few rows", runRows(4), 2, true, false},
 		{"one row", runRows(1), 2, true, false},
 		{"no accuracy", noAccuracy, 1, true, true},
+		{"epochs shorter than a logged window", onlyEpochs, 2, true, false},
 		{"infinite loss", broken, 2, true, true},
 		{"nothing logged", nil, 1, false, false},
 	}
@@ -102,6 +108,19 @@ func TestPlotCurves(t *testing.T) {
 				t.Errorf("validation curve drawn: %v", got)
 			}
 		})
+	}
+}
+
+func TestTheMeanOfAnEpochIsNoPointOfTheTrainCurve(t *testing.T) {
+	rows := runRows(20)
+	curve := points(rows, 1, func(r Row) float64 { return r.TrainLoss })
+	if len(curve) != 20 {
+		t.Errorf("%d points, want one per logged row", len(curve))
+	}
+	for i := 1; i < len(curve); i++ {
+		if curve[i].X <= curve[i-1].X {
+			t.Errorf("two points at step %v", curve[i].X)
+		}
 	}
 }
 

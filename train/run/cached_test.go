@@ -100,7 +100,7 @@ func learned(t *testing.T, dir string) []float64 {
 	}
 	var out []float64
 	for _, r := range rows {
-		for _, v := range []float64{r.TrainLoss, r.TrainAcc, r.ValLoss, r.ValAcc} {
+		for _, v := range []float64{r.TrainLoss, r.TrainAcc, r.EpochTrainLoss, r.EpochTrainAcc, r.ValLoss, r.ValAcc} {
 			if !math.IsNaN(v) {
 				out = append(out, v)
 			}

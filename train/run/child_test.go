@@ -13,7 +13,6 @@ import (
 	"gopeft/bindings"
 	"gopeft/bindings/bindingstest"
 	"gopeft/model"
-	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/run"
 )
@@ -26,6 +25,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	cfg, err := run.ReadConfig(path, run.Defaults())
+	cfg.Methods = withToy()
 	if err == nil {
 		err = asChild(os.Getenv("GOPEFT_TEST_AS"), cfg)
 	}
@@ -82,7 +82,7 @@ func estimate(cfg run.Config) (m run.Memory, err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, base.Close()) }()
-		method, err := peft.New(cfg.Model.Method, cfg.Peft)
+		method, err := cfg.Methods.New(cfg.Model.Method, cfg.Peft)
 		if err != nil {
 			return err
 		}

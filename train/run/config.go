@@ -22,6 +22,9 @@ type Config struct {
 	Output  OutputSettings        `yaml:",inline" group:"output"`
 	Peft    peft.Options          `yaml:",inline" group:"methods"`
 
+	// Methods are what Model.Method is looked for in; nil: gopeft's own.
+	Methods peft.Catalog `yaml:"-"`
+
 	// Automatic lists, in the settings that a run has written, which were not asked for but are what the run chose.
 	Automatic []string `yaml:"automatic,omitempty"`
 }
@@ -45,7 +48,7 @@ type OutputSettings struct {
 	Checkpoints int    `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
 	NoTrainEval bool   `yaml:"no-train-eval" usage:"do not score the training data at the end"`
 	TensorBoard bool   `yaml:"tensorboard" usage:"write TensorBoard events too"`
-	Out         string `yaml:"out" usage:"folder of the run"`
+	Out         string `yaml:"out" usage:"folder of the run (default: runs/METHOD, of a comparison runs/compare)"`
 }
 
 // Defaults is the configuration of a run that sets nothing.
@@ -106,7 +109,7 @@ func (c *Config) each(fn func(key string, v reflect.Value)) {
 
 // Check reports the first setting that cannot be right.
 func (c *Config) Check() error {
-	if err := c.Model.check(); err != nil {
+	if err := c.Model.check(methods(c.Methods)); err != nil {
 		return err
 	}
 	m := c.Model
@@ -131,14 +134,14 @@ func (c *Config) checkData() error {
 	return nil
 }
 
-func (m ModelSettings) check() error {
+func (m ModelSettings) check(methods []string) error {
 	switch {
 	case m.Path == "":
 		return train.Usage("--model is missing: give a model folder, or a name on the hub")
 	case m.Method == "":
-		return train.Usage("--method is missing: one of %s", strings.Join(Methods(), ", "))
-	case !slices.Contains(Methods(), m.Method):
-		return train.Usage("--method %q is not known: one of %s", m.Method, strings.Join(Methods(), ", "))
+		return train.Usage("--method is missing: one of %s", strings.Join(methods, ", "))
+	case !slices.Contains(methods, m.Method):
+		return train.Usage("--method %q is not known: one of %s", m.Method, strings.Join(methods, ", "))
 	case m.Task != "classify" && m.Task != "causal":
 		return train.Usage("--task %q is not known (classify, causal)", m.Task)
 	case m.Classifier != "logreg" && m.Classifier != "forest":
@@ -156,4 +159,6 @@ func (m ModelSettings) check() error {
 func (o OutputSettings) check() error { return train.CheckCount("checkpoint-every", o.Checkpoints, 0) }
 
 // Methods lists what --method takes.
-func Methods() []string { return append([]string{train.Features}, peft.Methods()...) }
+func Methods() []string { return methods(nil) }
+
+func methods(c peft.Catalog) []string { return append([]string{train.Features}, c.Names()...) }

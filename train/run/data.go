@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"gopeft/model"
-	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/data"
 )
@@ -89,7 +88,7 @@ func (c Config) splits(ctx context.Context) (*data.Splits, error) {
 	}
 	base := facts.Labels
 	if c.Model.AdapterInit != "" {
-		info, err := peft.Probe(c.Model.AdapterInit)
+		info, err := c.Methods.Probe(c.Model.AdapterInit)
 		if err != nil {
 			return nil, err
 		}
@@ -179,20 +178,20 @@ func (r *run) maxLength() (int, error) {
 		return 0, err
 	}
 	room := facts.Room
-	if r.cfg.Model.Method == "prompt" { // virtual tokens take positions
+	if r.cfg.Model.Method != train.Features { // virtual tokens take positions
 		settings := r.cfg.Peft
 		if dir := r.cfg.Model.AdapterInit; dir != "" {
-			info, err := peft.Probe(dir)
+			info, err := r.cfg.Methods.Probe(dir)
 			if err != nil {
 				return 0, err
 			}
 			settings = info.Options
 		}
-		o, err := peft.New("prompt", settings)
+		method, err := r.cfg.Methods.New(r.cfg.Model.Method, settings)
 		if err != nil {
 			return 0, &train.UsageError{Err: err}
 		}
-		room -= o.Options().VirtualTokens
+		room -= method.Needs().VirtualTokens
 	}
 	return train.ClampLength(r.cfg.Data.MaxLength, room)
 }

@@ -115,7 +115,7 @@ func readLosses(t *testing.T, dir string) []float64 {
 	}
 	var losses []float64
 	for _, r := range rows {
-		for _, v := range []float64{r.TrainLoss, r.ValLoss} {
+		for _, v := range []float64{r.TrainLoss, r.EpochTrainLoss, r.ValLoss} {
 			if !math.IsNaN(v) {
 				losses = append(losses, v)
 			}

@@ -23,7 +23,7 @@ type Memory struct {
 
 // String says it in one line.
 func (m Memory) String() string {
-	return fmt.Sprintf("%.0f MiB (%s): weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, runtime %.0f",
+	return fmt.Sprintf("%.0f MiB (most in %s): weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, runtime %.0f",
 		m.Total, m.Phase, m.Weights, m.Gradients, m.Optimizer, m.Activations, m.Runtime)
 }
 
@@ -148,8 +148,7 @@ func (e *estimator) weights() float64 {
 			}
 		}
 	}
-	// Checkpoints of full and last hold the whole model, which reads it.
-	whole := e.method.Name() == "full" || e.method.Name() == "last"
+	whole := e.method.Needs().WholeModel // its checkpoints read all of the model
 	sum := 0.0
 	for _, p := range e.model.Params().All() {
 		n := float64(p.T.Bytes())
@@ -276,10 +275,10 @@ func (e *estimator) keptPerToken(b *model.Block) float64 {
 	sum += e.word * ffn * (e.intoFFN() + behind) // before the activation, and behind it
 	sum += e.word * d * 2 * float64(len(b.AfterAttn)+len(b.AfterFFN))
 	sum += e.word * q * 2 * float64(len(b.Branch))
-	scaled := map[string]float64{"dora": 2, "ia3": 1, "llama-adapter-v2": 1}[e.method.Name()] // factors in a product keep each other
+	outputs := e.method.Needs().KeptOutputs
 	for slot := range b.Wrap {
 		if module, ok := b.Module(slot); ok {
-			sum += e.word * scaled * float64(module.Dense.Out())
+			sum += e.word * outputs * float64(module.Dense.Out())
 		}
 	}
 	return sum

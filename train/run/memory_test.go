@@ -53,7 +53,7 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		method    string
 		amp       string
 		recompute bool
-	}{{"full", "none", false}, {"full", "none", true}, {"lora", "none", false}, {"lora", "none", true}, {"last", "none", false}} {
+	}{{"full", "none", false}, {"full", "none", true}, {"lora", "none", false}, {"lora", "none", true}, {"last", "none", false}, {"channel-scale", "none", false}} {
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2

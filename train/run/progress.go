@@ -42,12 +42,13 @@ func (r *run) record(row report.Row) error {
 		return nil
 	}
 	return r.events.Write(row.Step, time.Now(), report.Scalar{Tag: "train/loss", Value: row.TrainLoss}, report.Scalar{Tag: "train/acc", Value: row.TrainAcc},
+		report.Scalar{Tag: "train/epoch_loss", Value: row.EpochTrainLoss}, report.Scalar{Tag: "train/epoch_acc", Value: row.EpochTrainAcc},
 		report.Scalar{Tag: "val/loss", Value: row.ValLoss}, report.Scalar{Tag: "val/acc", Value: row.ValAcc}, report.Scalar{Tag: "lr", Value: row.LR})
 }
 
 func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepReport) error {
 	row := report.NewRow(rep.Step, rep.Epochs)
-	row.LR, row.TrainLoss, row.TrainAcc, row.SamplesPerS = rep.LR, rep.Loss, rep.Acc, r.rate(rep)
+	row.LR, row.EpochTrainLoss, row.EpochTrainAcc, row.SamplesPerS = rep.LR, rep.Loss, rep.Acc, r.rate(rep)
 	r.prog.Position = rep.Position
 	stop := false
 	if r.data.val != nil {
@@ -77,12 +78,13 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepRepo
 	return nil
 }
 
+// describeRow says how an epoch went.
 func describeRow(row report.Row) string {
-	parts := []string{fmt.Sprintf("train loss %.4f", row.TrainLoss)}
+	parts := []string{fmt.Sprintf("train loss %.4f", row.EpochTrainLoss)}
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"train acc", row.TrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
+	}{{"train acc", row.EpochTrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
 		if !math.IsNaN(v.value) {
 			parts = append(parts, fmt.Sprintf("%s %.4f", v.name, v.value))
 		}

@@ -78,7 +78,7 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 // attach puts the method on the model: a new one, or that of --adapter-init.
 func (r *run) attach(s *bindings.Scope) (err error) {
 	if dir := r.cfg.Model.AdapterInit; dir != "" {
-		if r.method, err = peft.LoadWith(s, dir, r.model, peft.LoadOptions{PeftCompat: r.cfg.Peft.PeftCompat}); err != nil {
+		if r.method, err = r.cfg.Methods.LoadWith(s, dir, r.model, peft.LoadOptions{PeftCompat: r.cfg.Peft.PeftCompat}); err != nil {
 			return err
 		}
 		for _, note := range r.method.Notes() {
@@ -99,7 +99,7 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 			return fmt.Errorf("--init-text: %w", err)
 		}
 	}
-	if r.method, err = peft.New(r.cfg.Model.Method, o); err != nil {
+	if r.method, err = r.cfg.Methods.New(r.cfg.Model.Method, o); err != nil {
 		return &train.UsageError{Err: err}
 	}
 	return r.method.Attach(s, r.model)
@@ -162,8 +162,8 @@ func (r *run) describe(p train.Precision) {
 	}
 }
 
-// keepsStored reports whether what frozen weights are cast from is still to be read: to save the model, or by DoRA.
+// keepsStored reports whether what frozen weights are cast from is still to be read: to save the model, or by the method.
 // On the CPU it lies in the checkpoint's file at no cost.
 func (r *run) keepsStored() bool {
-	return !r.on.Device.IsCUDA() || r.cfg.Model.Method == "full" || r.cfg.Model.Method == "last" || r.method.Options().DoRA
+	return !r.on.Device.IsCUDA() || r.method.Needs().StoredWeights
 }

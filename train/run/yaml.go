@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -54,7 +55,7 @@ func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
 		key, value := own.Content[i], own.Content[i+1]
 		switch kind, known := kinds[key.Value]; {
 		case !known:
-			return base, fmt.Errorf("line %d: there is no setting %q", key.Line, key.Value)
+			return base, fmt.Errorf("line %d: %w", key.Line, unknown(key.Value, append(slices.Collect(maps.Keys(kinds)), others...)))
 		case (kind == reflect.Int || kind == reflect.Int64 || kind == reflect.Uint64) && value.Tag != "!!int":
 			return base, fmt.Errorf("line %d: %s is %q, want a whole number", value.Line, key.Value, value.Value)
 		}
@@ -63,6 +64,15 @@ func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
 		return base, errors.New(strings.Join(strings.Fields(err.Error()), " "))
 	}
 	return base, nil
+}
+
+// unknown is the error of a key that is none of those known.
+func unknown(key string, known []string) error {
+	slices.Sort(known) // of two that are as near, always the same
+	if nearest := Nearest(key, known); nearest != "" {
+		return fmt.Errorf("there is no setting %q; did you mean %q?", key, nearest)
+	}
+	return fmt.Errorf("there is no setting %q", key)
 }
 
 // RemoveKeys takes keys out of a YAML mapping.

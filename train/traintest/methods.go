@@ -11,7 +11,7 @@ type MethodCase struct {
 
 // MethodCases are all methods.
 func MethodCases() []MethodCase {
-	o := peft.Options{VirtualTokens: 3, Bottleneck: 4, AdapterLength: 4, Rank: 4}
+	o := peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 3}, BottleneckOptions: peft.BottleneckOptions{Bottleneck: 4}, LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLength: 4}, LoRAOptions: peft.LoRAOptions{Rank: 4}}
 	var out []MethodCase
 	for _, name := range peft.Methods() {
 		out = append(out, MethodCase{name, name, o})

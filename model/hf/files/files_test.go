@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gopeft/model/modeltest/realdata"
 )
 
 // copyTo gives a folder with copies of test files under other names.
@@ -176,35 +178,8 @@ func TestAlignedTellsWhereDataBegin(t *testing.T) {
 	}
 }
 
-// sharedData finds the folder of real models beside the repository.
-func sharedData(t *testing.T) string {
-	t.Helper()
-	folder := os.Getenv("GOPEFT_SHARED")
-	if folder == "" {
-		root, err := filepath.Abs(".")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			if root == filepath.Dir(root) {
-				t.Fatal("go.mod is nowhere above the test")
-			}
-			root = filepath.Dir(root)
-		}
-		folder = filepath.Join(root, "..", "shared")
-	}
-	folder = filepath.Join(folder, "data")
-	if _, err := os.Stat(folder); err != nil {
-		t.Skipf("the shared models are not here: %v (set GOPEFT_SHARED)", err)
-	}
-	return folder
-}
-
 func TestRealModelsAreReadAndWrittenAgainByteForByte(t *testing.T) {
-	models := filepath.Join(sharedData(t), "models")
+	models := realdata.Shared(t, "models")
 	for _, c := range []struct {
 		name     string
 		elements int64

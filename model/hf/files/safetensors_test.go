@@ -193,7 +193,37 @@ func TestRefusesMalformedSafetensors(t *testing.T) {
 			path := writeTemp(t, "bad.safetensors", c.file)
 			_, err := OpenSafetensors(path)
 			wantError(t, err, append(c.want, path)...)
+			_, err = DecodeSafetensors(c.file)
+			wantError(t, err, c.want...)
 		})
+	}
+}
+
+func TestDecodesSafetensorsInMemory(t *testing.T) {
+	content, err := os.ReadFile("testdata/every_type.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := DecodeSafetensors(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(describeEntries(mustOpen(t, "testdata/every_type.safetensors")), describeEntries(a)); diff != "" {
+		t.Error(diff)
+	}
+	for _, e := range a.Entries() {
+		if e.Mapped() {
+			t.Errorf("%s is a view of a file", e.Name)
+		}
+		if err := e.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	if e, _ := a.Lookup("scalar"); !bytes.Equal(e.Data, []byte{0, 0, 0x20, 0x40}) {
+		t.Errorf("scalar holds % x", e.Data)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

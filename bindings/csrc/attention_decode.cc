@@ -1,0 +1,121 @@
+// Attention for a few queries, as in decoding: keys and values are read as they lie, since packing them would cost more
+// than the products.
+#include "attention.h"
+#include "fused.h"
+
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+
+namespace gp {
+namespace {
+
+// Rows of a head are `stride` apart.
+template <class X>
+struct Rows {
+  const X* p;
+  int64_t stride;
+};
+
+template <class X>
+Rows<X> rows_of(const X* p, const Tensor& t, int64_t bi, int64_t hi) {
+  return {p + offset(t, bi, hi), t.stride(2)};
+}
+
+// Bias of one query, or null.
+struct Bias {
+  const float* p;
+  int64_t stride;  // over keys
+  float of(int64_t key) const { return p ? p[key * stride] : 0.f; }
+};
+
+Bias bias_of(const Attention& a, int64_t bi, int64_t hi, int64_t i) {
+  if (!a.bias.defined()) return {nullptr, 0};
+  const float* p = a.bias.const_data_ptr<float>();
+  p += offset(a.bias, a.bias.size(0) == 1 ? 0 : bi, a.bias.size(1) == 1 ? 0 : hi);
+  return {p + (a.bias.size(3) == 1 ? 0 : i), a.bias.stride(2)};
+}
+
+// scores writes q·k + bias of n keys and returns the largest.
+template <class K>
+float scores(const float* q, Rows<K> keys, Bias bias, int64_t n, int64_t d, float* s) {
+  float most = -std::numeric_limits<float>::infinity();
+  for (int64_t key = 0; key < n; key++) {
+    const K* row = keys.p + key * keys.stride;
+    __m512 dot = _mm512_setzero_ps();
+    for (int64_t j = 0; j < d; j += 16)
+      dot = _mm512_fmadd_ps(load16(row + j, first16(d - j)), _mm512_loadu_ps(q + j), dot);
+    s[key] = _mm512_reduce_add_ps(dot) + bias.of(key);
+    most = std::max(most, s[key]);
+  }
+  return most;
+}
+
+// exponentials turns n scores into e^(s-most) and returns their sum.
+float exponentials(float* s, int64_t n, float most) {
+  float total = 0;
+  for (int64_t key = 0; key < n; key += 16) {
+    const __mmask16 m = first16(n - key);
+    const __m512 e =
+        _mm512_maskz_mov_ps(m, exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + key), _mm512_set1_ps(most))));
+    total += _mm512_reduce_add_ps(e);
+    _mm512_mask_storeu_ps(s + key, m, e);
+  }
+  return total;
+}
+
+// weigh adds s[key] times each of n values to sum.
+template <class V>
+void weigh(const float* s, Rows<V> values, int64_t n, int64_t d, float* sum) {
+  for (int64_t key = 0; key < n; key++) {
+    const V* row = values.p + key * values.stride;
+    for (int64_t j = 0; j < d; j += 16) {
+      const __m512 v = load16(row + j, first16(d - j));
+      _mm512_storeu_ps(sum + j, _mm512_fmadd_ps(v, _mm512_set1_ps(s[key]), _mm512_loadu_ps(sum + j)));
+    }
+  }
+}
+
+struct DecodeRoom {
+  float *s, *q, *sum;  // the scores of one query, the query times the scale, its result before the division
+};
+
+template <class Q, class K, class V, class O>
+void one_query(const Attention& a, const Q* query, Rows<K> keys, Rows<V> values, Bias bias, int64_t seen, O* to,
+               const DecodeRoom& r) {
+  const int64_t d = a.d;
+  for (int64_t j = 0; j < d; j += 16) {
+    const __m512 q = load16(query + j, first16(d - j));
+    _mm512_storeu_ps(r.q + j, _mm512_mul_ps(q, _mm512_set1_ps(static_cast<float>(a.scale))));
+    _mm512_storeu_ps(r.sum + j, _mm512_setzero_ps());
+  }
+  const float most = scores(r.q, keys, bias, seen, d, r.s);
+  const float total = exponentials(r.s, seen, most);
+  weigh(r.s, values, seen, d, r.sum);
+  for (int64_t j = 0; j < d; j += 16)
+    store16(to + j, first16(d - j), _mm512_mul_ps(_mm512_loadu_ps(r.sum + j), _mm512_set1_ps(1 / total)));
+}
+
+}  // namespace
+
+at::Tensor attention_decode(const Attention& a, at::ScalarType type) {
+  Tensor out = at::empty({a.b, a.sq, a.h, a.d}, at::TensorOptions().dtype(type)).transpose(1, 2);
+  const int64_t group = a.h / a.hkv;
+  typed(
+      [&](const auto* pq, const auto* pk, const auto* pv, auto* po) {
+        each(a.b * a.h, [&](int64_t job) {
+          const int64_t bi = job / a.h, hi = job % a.h, kv = hi / group, wide = round_up(a.d, 16);
+          Memory mem;
+          mem.start(scratch(3, (a.sk + 2 * wide) * 4 + 256));
+          const DecodeRoom r{mem.floats(a.sk), mem.floats(wide), mem.floats(wide)};
+          for (int64_t i = 0; i < a.sq; i++) {
+            const int64_t seen = a.causal ? std::max<int64_t>(1, std::min(a.sk, i + 1 + a.sk - a.sq)) : a.sk;
+            one_query(a, pq + offset(a.q, bi, hi) + i * a.q.stride(2), rows_of(pk, a.k, bi, kv),
+                      rows_of(pv, a.v, bi, kv), bias_of(a, bi, hi, i), seen,
+                      po + offset(out, bi, hi) + i * out.stride(2), r);
+          }
+        });
+      },
+      a.q, a.k, a.v, out);
+  return out;
+}
+
+}  // namespace gp

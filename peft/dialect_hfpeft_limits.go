@@ -1,0 +1,94 @@
+package peft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf"
+)
+
+// foreign says why the peft library could not use the method or would compute something else, if so.
+func (a *method) foreign(m model.Model) error {
+	if !slices.Contains(a.definition.Dialects, DialectPeft) {
+		return errors.New("peft has no such method")
+	}
+	switch a.Name() {
+	case "prefix":
+		if !m.Info().Decoder {
+			return errors.New("peft has no prefix tuning for DistilBERT")
+		}
+	case "prompt":
+		reads, token := "the first virtual token", "[CLS]"
+		if m.Info().Decoder {
+			reads, token = "the last position, padding or not", "the last token of the text"
+		}
+		if len(m.Labels()) > 0 && !a.o.PeftCompat {
+			return fmt.Errorf("peft classifies from %s, this adapter from %s (train with peft-compat for peft)", reads, token)
+		}
+	case "llama-adapter":
+		return a.foreignAdaption(m)
+	case "lora", "dora", "ia3":
+		if a.Name() != "ia3" && a.hfBias(m) != "none" {
+			return nil
+		}
+		adapted, err := structureOf(m).Targets(a.o.Targets...)
+		if err != nil {
+			return err
+		}
+		for _, t := range adapted {
+			if slices.ContainsFunc(a.beside(m), func(name string) bool { return strings.HasPrefix(name, t.Name+".") }) {
+				return fmt.Errorf("peft either adapts a module or trains its own weights, and here %s has both", t.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// modelType is a model's model_type as transformers knows it, e.g. "mistral" of the LLaMA family.
+func modelType(m model.Model) string {
+	if t, _ := m.Config()["model_type"].(string); t != "" {
+		return t
+	}
+	return m.Info().Family
+}
+
+// foreignAdaption says why peft's adaption prompts do not compute the LLaMA-Adapter, apart from its gates.
+func (a *method) foreignAdaption(m model.Model) error {
+	i, kind := m.Info(), modelType(m)
+	if kind != "llama" && kind != "mistral" {
+		return fmt.Errorf("peft has no adaption prompts for %s", kind)
+	}
+	if i.Heads*i.HeadDim != i.Hidden {
+		return fmt.Errorf("peft's adaption prompts need heads of %d/%d, these are of %d", i.Hidden, i.Heads, i.HeadDim)
+	}
+	for _, b := range m.Hooks().Blocks {
+		if o, ok := b.Module(model.O); ok && o.Dense.B != nil {
+			return errors.New("peft's adaption prompts add the bias of the output map twice")
+		}
+	}
+	if names := a.beside(m); len(names) > 0 {
+		return fmt.Errorf("peft keeps no other trained weights beside adaption prompts (%s)", hf.List(names))
+	}
+	return nil
+}
+
+// layerGates gives every gate as the one number per layer that peft has, acting without tanh.
+func (a *method) layerGates(s *bindings.Scope) ([]bindings.Tensor, error) {
+	gates, err := a.gates(s, false)
+	if err != nil {
+		return nil, err
+	}
+	for i, g := range gates {
+		flat := s.Reshape(g, -1)
+		first := s.Narrow(flat, 0, 0, 1)
+		if spread := s.MaxAll(s.Abs(s.Sub(flat, first))).Item(); spread != 0 {
+			return nil, fmt.Errorf("the gates of a layer's heads differ (by %.3g), but peft has one gate per layer", spread)
+		}
+		gates[i] = s.Clone(first)
+	}
+	return gates, nil
+}

@@ -1,0 +1,143 @@
+package peft
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model"
+	"gopeft/model/hf/files"
+)
+
+// promptLearning reports the methods whose heads peft saves under another prefix.
+func promptLearning(method string) bool { return method == "prompt" || method == "prefix" }
+
+// hfKeys are the names a parameter of the model may have in a peft file.
+func hfKeys(method, name string) []string {
+	if promptLearning(method) {
+		return []string{"base_model." + name, "base_model.model." + name}
+	}
+	keys := []string{"base_model.model." + name, "base_model." + name}
+	// An adapter trained on the encoder or decoder alone.
+	if _, rest, ok := strings.Cut(name, "."); ok && (strings.HasPrefix(name, "distilbert.") || strings.HasPrefix(name, "model.")) {
+		keys = append(keys, "base_model.model."+rest)
+	}
+	return keys
+}
+
+func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, added []NewParam, c hfConfig, archive files.Archive) (storedValues, error) {
+	var names []string
+	var wants []want
+	g := newStoredValues()
+	path := archiveName(f.Path, archive)
+	projected := f.Method == "prefix" && !hasSpec(added, promptName)
+	for _, n := range added {
+		keys := []string{n.Name}
+		if !promptLearning(f.Method) {
+			keys = hfKeys(f.Method, n.Name)
+			if strings.HasSuffix(n.Name, ".lora_magnitude_vector") {
+				keys = append(keys, keys[0]+".weight")
+			}
+		}
+		if projected {
+			continue
+		}
+		names = append(names, n.Name)
+		wants = append(wants, want{keys, n.Shape, false})
+	}
+	if projected {
+		width := 2 * m.Info().Layers * m.Info().KVHeads * m.Info().HeadDim
+		names = append(names, promptName)
+		wants = append(wants, want{[]string{promptName}, []int64{int64(f.Options.VirtualTokens), int64(width)}, false})
+	}
+	own := len(names)
+	// A causal or feature-extraction adapter has no head; peft leaves it out of adaption prompts too.
+	headless := f.NumLabels == 0 && (c.Task == nil || *c.Task != taskClassify || f.Method == "llama-adapter")
+	if len(m.Labels()) > 0 && !headless {
+		n, w := f.headWants(m, false, func(name string) []string { return hfKeys(f.Method, name) })
+		names, wants = append(names, n...), append(wants, w...)
+	}
+	for _, p := range m.Params().All() {
+		if !isHead(m, p.Name) && a.trains(m, p) {
+			names = append(names, p.Name)
+			wants = append(wants, c.trained(f.Method, p))
+		}
+	}
+	ts, err := pick(s, path, archive, wants, c.headCopy)
+	if err != nil {
+		return g, err
+	}
+	if len(m.Labels()) == 0 && !headless {
+		return g, fmt.Errorf("%s: task_type is %s, but no classification head (classifier.weight or score.weight) is in the file", path, taskClassify)
+	}
+	absent := 0
+	for i, name := range names {
+		if i < own {
+			g.own[name] = ts[i]
+			continue
+		}
+		g.model[name] = ts[i]
+		if !ts[i].Defined() {
+			absent++
+		}
+	}
+	if absent > 0 { // lora_only in peft 0.11, which looks for them under a wrong name
+		f.notes = append(f.notes, fmt.Sprintf("%s: bias is %q, but %d biases are not in the file: the base model's are used", f.Path, c.Bias, absent))
+	}
+	if projected {
+		return g, f.readProjection(s, added, g)
+	}
+	return g, nil
+}
+
+// alsoSaved are the names in modules_to_save but for heads, which peft lists whether or not the model has them.
+func (c *hfConfig) alsoSaved(m model.Model) []string {
+	var out []string
+	for _, name := range c.ModulesToSave {
+		if name != "score" && name != "classifier" && !slices.Contains(m.HeadNames(), name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// trained asks for a parameter of the model that was trained beside the adapter. Biases that were trained for
+// the sake of bias may be those of a map inside LoRA's, or absent.
+func (c *hfConfig) trained(method string, p *model.Param) want {
+	w := want{hfKeys(method, p.Name), p.T.Shape(), false}
+	if module, ok := strings.CutSuffix(p.Name, ".bias"); ok && (c.Bias == biasAll || c.Bias == biasLoRA) {
+		w.keys = append(w.keys, hfKeys(method, module+".base_layer.bias")...)
+		w.optional = true
+	}
+	return w
+}
+
+// headCopy reports keys of a head's biases that peft saves beside the head itself: the base's and its own once more.
+func (c *hfConfig) headCopy(key string) bool {
+	return c.Bias == biasAll && (strings.HasSuffix(key, ".original_module.bias") || strings.HasSuffix(key, ".modules_to_save.bias"))
+}
+
+func hasSpec(added []NewParam, name string) bool {
+	return slices.ContainsFunc(added, func(n NewParam) bool { return n.Name == name })
+}
+
+func archiveName(dir string, a files.Archive) string {
+	if es := a.Entries(); len(es) > 0 {
+		return es[0].File
+	}
+	return dir
+}
+
+// readProjection reads the network that a prefix was trained through.
+func (f *adapterFiles) readProjection(s *bindings.Scope, added []NewParam, g storedValues) error {
+	path := filepath.Join(f.Path, hfProjection)
+	a, err := files.OpenSafetensors(path)
+	if err != nil {
+		return err
+	}
+	f.close = append(f.close, a)
+	delete(g.own, promptName)
+	return splitProjection(s, path, a, added, g, "transform.2", func(name string) []string { return []string{name} })
+}
