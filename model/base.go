@@ -60,6 +60,13 @@ func (b *base) declareMap(name string, m Map) *Dense {
 	return d
 }
 
+// addBlock adds the n-th block, without its maps, to the hooks.
+func (b *base) addBlock(i Info, n int) *Block {
+	block := i.block(n)
+	b.hooks.Blocks = append(b.hooks.Blocks, block)
+	return block
+}
+
 // declareModule declares the weights of a block's next map.
 func (b *base) declareModule(block *Block, m Map) {
 	block.Modules = append(block.Modules, Module{m, b.declareMap(block.Name+"."+m.Name, m)})
@@ -129,9 +136,12 @@ func (b *base) Close() error {
 	return nil
 }
 
-// fill gives every parameter its tensor: from the checkpoint when it has weights, else initialised. What
-// r.Wants asks for beyond the parameters is returned, owned by s.
-func (b *base) fill(s *bindings.Scope, c *hf.Checkpoint, r hf.Request, initRange float64) ([]bindings.Tensor, error) {
+// fill gives every parameter its tensor: the checkpoint's, whose names are read by names, or where it has none a new one.
+// With freshHead the head's are new in any case. The checkpoint's tensors for more are returned, owned by s; they are none
+// where it has no weights.
+func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bool, initRange float64, more ...hf.Want) ([]bindings.Tensor, error) {
+	r := names
+	r.Wants, r.DType, r.Device, r.Copy = append(b.wants(freshHead), more...), c.DType, c.Device, c.Copy
 	ts := make([]bindings.Tensor, len(r.Wants))
 	if c.Shapes {
 		var err error
@@ -150,7 +160,7 @@ func (b *base) fill(s *bindings.Scope, c *hf.Checkpoint, r hf.Request, initRange
 			return nil, err
 		}
 		if b.path = c.Path; !r.Copy {
-			b.source = c
+			b.source = c.Checkpoint
 		} else if err := c.Close(); err != nil {
 			return nil, fmt.Errorf("model %s: %w", c.Path, err)
 		}

@@ -1,6 +1,50 @@
 package model
 
-import "gopeft/bindings"
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"gopeft/bindings"
+	"gopeft/model/hf"
+)
+
+// distilBERTFamily is DistilBERT, and BERT as far as a DistilBERT computes it: without token types and pooler.
+func distilBERTFamily() family {
+	return family{
+		name:   "distilbert",
+		types:  []string{"distilbert", "bert"},
+		usual:  Info{Vocab: 30522, Hidden: 768, Layers: 6, Heads: 12, KVHeads: 12, HeadDim: 64, FFN: 3072, MaxPositions: 512},
+		traits: Traits{Blocks: distilPrefix + "transformer.layer", Attention: "attention", Classifier: "classifier"},
+		maps: func(i Info) []Map {
+			d := i.Hidden
+			return []Map{
+				{Slot: Q, Name: "attention.q_lin", In: d, Out: d, Bias: true},
+				{Slot: K, Name: "attention.k_lin", In: d, Out: d, Bias: true, Shiftless: true},
+				{Slot: V, Name: "attention.v_lin", In: d, Out: d, Bias: true},
+				{Slot: O, Name: "attention.out_lin", In: d, Out: d, Bias: true},
+				{Slot: Up, Name: "ffn.lin1", In: d, Out: i.FFN, Bias: true},
+				{Slot: Down, Name: "ffn.lin2", In: i.FFN, Out: d, Bias: true},
+			}
+		},
+		size: func(config []byte) (positions, vocab int, err error) {
+			c := struct {
+				MaxPositions int `json:"max_position_embeddings"`
+				Vocab        int `json:"vocab_size"`
+			}{512, 30522}
+			if err := json.Unmarshal(config, &c); err != nil {
+				return 0, 0, err
+			}
+			return c.MaxPositions, c.Vocab, checkDims(dim{"max_position_embeddings", c.MaxPositions}, dim{"vocab_size", c.Vocab})
+		},
+		load: loadDistilBERT,
+		config: func(i Info, labels int) map[string]any {
+			return map[string]any{"model_type": "distilbert", "vocab_size": i.Vocab, "max_position_embeddings": i.MaxPositions, "n_layers": i.Layers,
+				"n_heads": i.Heads, "dim": i.Hidden, "hidden_dim": i.FFN, "num_labels": labels}
+		},
+	}
+}
 
 // DistilBERTConfig is the part of a DistilBERT (or BERT) config.json that shapes the model.
 type DistilBERTConfig struct {
@@ -20,6 +64,185 @@ type DistilBERTConfig struct {
 	SinusoidalPositions bool
 }
 
+// distilBERTConfig reads a DistilBERT's config.json with transformers' defaults.
+func distilBERTConfig(config []byte) (DistilBERTConfig, error) {
+	c := struct {
+		Vocab             int     `json:"vocab_size"`
+		MaxPositions      int     `json:"max_position_embeddings"`
+		Layers            int     `json:"n_layers"`
+		Heads             int     `json:"n_heads"`
+		Dim               int     `json:"dim"`
+		FFN               int     `json:"hidden_dim"`
+		Activation        string  `json:"activation"`
+		Dropout           float64 `json:"dropout"`
+		AttentionDropout  float64 `json:"attention_dropout"`
+		ClassifierDropout float64 `json:"seq_classif_dropout"`
+		PadToken          int     `json:"pad_token_id"`
+		LayerNormEps      float64 `json:"layer_norm_eps"` // not transformers': of a BERT that was saved as a DistilBERT
+		InitRange         float64 `json:"initializer_range"`
+		Sinusoidal        bool    `json:"sinusoidal_pos_embds"`
+	}{30522, 512, 6, 12, 768, 3072, "gelu", 0.1, 0.1, 0.2, 0, 1e-12, 0.02, false}
+	err := json.Unmarshal(config, &c)
+	return DistilBERTConfig{c.Vocab, c.MaxPositions, c.Layers, c.Heads, c.Dim, c.FFN, c.Activation, c.Dropout, c.AttentionDropout,
+		c.ClassifierDropout, c.PadToken, c.LayerNormEps, c.InitRange, c.Sinusoidal}, err
+}
+
+// bertConfig reads a BERT's config.json with transformers' defaults, and how many token types the model has.
+func bertConfig(config []byte) (_ DistilBERTConfig, types int, err error) {
+	c := struct {
+		Vocab            int      `json:"vocab_size"`
+		MaxPositions     int      `json:"max_position_embeddings"`
+		Layers           int      `json:"num_hidden_layers"`
+		Heads            int      `json:"num_attention_heads"`
+		Dim              int      `json:"hidden_size"`
+		FFN              int      `json:"intermediate_size"`
+		Activation       string   `json:"hidden_act"`
+		Dropout          float64  `json:"hidden_dropout_prob"`
+		AttentionDropout float64  `json:"attention_probs_dropout_prob"`
+		Classifier       *float64 `json:"classifier_dropout"`
+		PadToken         int      `json:"pad_token_id"`
+		LayerNormEps     float64  `json:"layer_norm_eps"`
+		InitRange        float64  `json:"initializer_range"`
+		TokenTypes       int      `json:"type_vocab_size"`
+		Positions        string   `json:"position_embedding_type"`
+	}{30522, 512, 12, 12, 768, 3072, "gelu", 0.1, 0.1, nil, 0, 1e-12, 0.02, 2, "absolute"}
+	if err = json.Unmarshal(config, &c); err == nil && c.Positions != "absolute" {
+		err = fmt.Errorf("position_embedding_type %q is not supported (absolute)", c.Positions)
+	}
+	if err == nil {
+		err = checkDims(dim{"type_vocab_size", c.TokenTypes})
+	}
+	if c.Classifier == nil {
+		c.Classifier = &c.Dropout
+	}
+	return DistilBERTConfig{c.Vocab, c.MaxPositions, c.Layers, c.Heads, c.Dim, c.FFN, c.Activation, c.Dropout, c.AttentionDropout,
+		*c.Classifier, c.PadToken, c.LayerNormEps, c.InitRange, false}, c.TokenTypes, err
+}
+
+// complete puts o's dropout in place of the config's and says what no model can be built of.
+func (c *DistilBERTConfig) complete(o Options) error {
+	if err := checkDims(dim{"vocab_size", c.Vocab}, dim{"max_position_embeddings", c.MaxPositions}, dim{"the number of layers", c.Layers},
+		dim{"the number of heads", c.Heads}, dim{"the hidden size", c.Dim}, dim{"the feed-forward size", c.FFN}); err != nil {
+		return err
+	}
+	if c.Dim%c.Heads != 0 {
+		return fmt.Errorf("the hidden size %d is not a multiple of the %d heads", c.Dim, c.Heads)
+	}
+	if c.Activation != "gelu" && c.Activation != "relu" {
+		return fmt.Errorf("activation %q is not supported (gelu, relu)", c.Activation)
+	}
+	if o.Dropout != nil {
+		c.Dropout, c.AttentionDropout, c.ClassifierDropout = *o.Dropout, *o.Dropout, *o.Dropout
+	}
+	for _, p := range []float64{c.Dropout, c.AttentionDropout, c.ClassifierDropout} {
+		if p < 0 || p >= 1 || math.IsNaN(p) {
+			return fmt.Errorf("a dropout rate is %v, want 0 to below 1", p)
+		}
+	}
+	return nil
+}
+
+// json is the config.json of a model that transformers loads as DistilBERT.
+func (c DistilBERTConfig) json() map[string]any {
+	m := map[string]any{
+		"model_type": "distilbert", "architectures": []string{"DistilBertModel"},
+		"vocab_size": c.Vocab, "max_position_embeddings": c.MaxPositions, "n_layers": c.Layers, "n_heads": c.Heads, "dim": c.Dim,
+		"hidden_dim": c.FFN, "activation": c.Activation, "dropout": c.Dropout, "attention_dropout": c.AttentionDropout,
+		"seq_classif_dropout": c.ClassifierDropout, "pad_token_id": c.PadToken, "initializer_range": c.InitRange,
+		"sinusoidal_pos_embds": c.SinusoidalPositions, "tie_weights_": true, "torch_dtype": "float32",
+	}
+	if c.LayerNormEps != 1e-12 {
+		m["layer_norm_eps"] = c.LayerNormEps // transformers computes with 1e-12 whatever this says
+	}
+	return m
+}
+
+const distilPrefix = "distilbert."
+
+// distilBERTNames reads a checkpoint's names, with or without the prefix.
+func distilBERTNames() hf.Request {
+	return hf.Request{
+		Rename: func(name string) string {
+			if strings.HasPrefix(name, "embeddings.") || strings.HasPrefix(name, "transformer.") {
+				return distilPrefix + name
+			}
+			return name
+		},
+		// The masked-language-model head, and a buffer that old versions saved.
+		Ignore: func(name string) bool {
+			return strings.HasPrefix(name, "vocab_") || name == distilPrefix+"embeddings.position_ids"
+		},
+	}
+}
+
+// bertNames reads a BERT's names. The pooler and the heads on it are left out.
+func bertNames() hf.Request {
+	rename := strings.NewReplacer(
+		"encoder.layer.", "transformer.layer.", ".attention.self.query.", ".attention.q_lin.", ".attention.self.key.", ".attention.k_lin.",
+		".attention.self.value.", ".attention.v_lin.", ".attention.output.dense.", ".attention.out_lin.",
+		".attention.output.LayerNorm.", ".sa_layer_norm.", ".intermediate.dense.", ".ffn.lin1.", ".output.dense.", ".ffn.lin2.",
+		".output.LayerNorm.", ".output_layer_norm.")
+	norms := strings.NewReplacer(".gamma", ".weight", ".beta", ".bias") // as converted from TensorFlow
+	return hf.Request{
+		Rename: func(name string) string {
+			name = strings.TrimPrefix(name, "bert.")
+			if !strings.HasPrefix(name, "embeddings.") && !strings.HasPrefix(name, "encoder.") {
+				return "bert_" + name // nothing of DistilBERT's is called so
+			}
+			return distilPrefix + norms.Replace(rename.Replace(name))
+		},
+		Ignore: func(name string) bool {
+			return strings.HasPrefix(name, "bert_") || name == distilPrefix+"embeddings.position_ids"
+		},
+	}
+}
+
+// loadDistilBERT builds the model of a DistilBERT's or a BERT's checkpoint. The first of a BERT's token types joins the
+// positions.
+func loadDistilBERT(s *bindings.Scope, c *opened) (Model, error) {
+	where := func(err error) error { return fmt.Errorf("%s: %w", c.where, err) }
+	cfg, err := distilBERTConfig(c.Config)
+	names, types, bert := distilBERTNames(), 0, hf.ModelType(c.Config) == "bert"
+	if bert {
+		names = bertNames()
+		cfg, types, err = bertConfig(c.Config)
+	}
+	if err != nil {
+		return nil, where(err)
+	}
+	if err := cfg.complete(c.Options); err != nil {
+		return nil, where(err)
+	}
+	labels, freshHead, err := headLabels(c.Config, c.Options)
+	if err != nil {
+		return nil, where(err)
+	}
+	m := newDistilBERT(cfg, labels)
+	if m.config = cfg.json(); len(labels) > 0 {
+		m.config["architectures"] = []string{"DistilBertForSequenceClassification"}
+		m.setLabels(labels)
+	}
+	if !c.Classify { // a head in the file has no use
+		ignore := names.Ignore
+		names.Ignore = func(name string) bool {
+			return ignore(name) || strings.HasPrefix(name, "pre_classifier.") || strings.HasPrefix(name, "classifier.")
+		}
+	}
+	var more []hf.Want
+	if bert {
+		m.loadedFrom = "bert"
+		more = []hf.Want{{Name: distilPrefix + "embeddings.token_type_embeddings.weight", Shape: []int64{int64(types), int64(cfg.Dim)}}}
+	}
+	return m, s.Run(func(s *bindings.Scope) error {
+		rest, err := m.fill(s, c, names, freshHead, cfg.InitRange, more...)
+		if err == nil && bert && rest[0].Defined() {
+			m.places.file = nil // what is written is not in the file
+			s.AddInPlace(m.places.T, s.Select(rest[0], 0, 0), 1)
+		}
+		return err
+	})
+}
+
 // DistilBERT is the encoder of Sanh et al. 2019 (post-norm blocks, learned positions, no token types) with
 // an optional sequence-classification head: pre_classifier → ReLU → dropout → classifier on [CLS].
 type DistilBERT struct {
@@ -33,24 +256,10 @@ type DistilBERT struct {
 	out    *Dense
 }
 
-type layerNorm struct {
-	w, b *Param
-	eps  float64
-}
-
-func (n layerNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
-	return s.LayerNorm(x, n.w.Value(), n.b.Value(), n.eps)
-}
-
 type distilBlock struct {
 	*Block
 	attnNorm, ffnNorm layerNorm
 }
-
-const (
-	distilFamily = "distilbert"
-	distilPrefix = "distilbert."
-)
 
 // newDistilBERT declares the model's parameters; their tensors come from a checkpoint or from init.
 func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
@@ -65,16 +274,15 @@ func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 	m.places = m.declare(distilPrefix+"embeddings.position_embeddings.weight", normal, int64(cfg.MaxPositions), d)
 	m.norm = norm(distilPrefix + "embeddings.LayerNorm")
 	for i := range cfg.Layers {
-		b := &distilBlock{Block: info.block(i)}
+		b := &distilBlock{Block: m.addBlock(info, i)}
 		for _, mp := range info.Maps() {
 			m.declareModule(b.Block, mp)
-			if mp.Slot == O {
+			if mp.Slot == O { // the norms stand where the model defines them, which decides the parameters' order
 				b.attnNorm = norm(b.Name + ".sa_layer_norm")
 			}
 		}
 		b.ffnNorm = norm(b.Name + ".output_layer_norm")
 		m.blocks = append(m.blocks, b)
-		m.hooks.Blocks = append(m.hooks.Blocks, b.Block)
 	}
 	if len(labels) > 0 {
 		m.pre = m.declareMap("pre_classifier", Map{In: cfg.Dim, Out: cfg.Dim, Bias: true})
@@ -87,54 +295,24 @@ func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 // Info implements Model.
 func (m *DistilBERT) Info() Info {
 	c := m.cfg
-	i := Info{Family: distilFamily, Vocab: c.Vocab, Hidden: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.Heads,
-		HeadDim: c.Dim / c.Heads, FFN: c.FFN, MaxPositions: c.MaxPositions, LoadedFrom: m.loadedFrom}
-	i.distilFacts()
-	return i
-}
-
-// distilFacts fills in what every DistilBERT of i's sizes has.
-func (i *Info) distilFacts() {
-	i.Blocks, i.Attention = distilPrefix+"transformer.layer", "attention"
-}
-
-func (i Info) distilMaps() []Map {
-	d := i.Hidden
-	return []Map{
-		{Slot: Q, Name: "attention.q_lin", In: d, Out: d, Bias: true},
-		{Slot: K, Name: "attention.k_lin", In: d, Out: d, Bias: true, Shiftless: true},
-		{Slot: V, Name: "attention.v_lin", In: d, Out: d, Bias: true},
-		{Slot: O, Name: "attention.out_lin", In: d, Out: d, Bias: true},
-		{Slot: Up, Name: "ffn.lin1", In: d, Out: i.FFN, Bias: true},
-		{Slot: Down, Name: "ffn.lin2", In: i.FFN, Out: d, Bias: true},
-	}
+	return Info{Family: "distilbert", Vocab: c.Vocab, Hidden: c.Dim, Layers: c.Layers, Heads: c.Heads, KVHeads: c.Heads,
+		HeadDim: c.Dim / c.Heads, FFN: c.FFN, MaxPositions: c.MaxPositions, LoadedFrom: m.loadedFrom}.Complete()
 }
 
 // Forward implements Model.
 func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 	m.hooks.Train = in.Train
 	h := m.embed(s, in)
-	virtual := 0
-	if p := m.hooks.Prompt; p != nil {
-		virtual = p.Len()
-	}
+	virtual := m.hooks.PromptLen()
 	pad := &padding{scope: s, mask: extendMask(s, in.Mask, virtual)}
-	if in.States != nil {
-		*in.States = append(*in.States, h)
-	}
-	for i, b := range m.blocks {
+	h = through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor {
 		read := everywhere
 		if in.Pooled && in.States == nil && i == len(m.blocks)-1 {
 			read, virtual = m.pooledAt(virtual, h.Size(1)), 0
 		}
-		next := m.step(s, b, h, pad, in, read)
-		if in.States == nil {
-			s.Free(h)
-		}
-		if h = next; in.States != nil {
-			*in.States = append(*in.States, h)
-		}
-	}
+		return m.step(s, m.blocks[i], h, pad, in, read)
+	})
+	keepState(in, h)
 	return Output{Hidden: h, Virtual: virtual}
 }
 
@@ -166,82 +344,45 @@ func (m *DistilBERT) embed(s *bindings.Scope, in Input) bindings.Tensor {
 	})
 }
 
-func dropout(s *bindings.Scope, x bindings.Tensor, p float64, train bool) bindings.Tensor {
-	if !train {
-		return x
-	}
-	return s.Dropout(x, p)
-}
-
-func rate(p float64, train bool) float64 {
-	if train {
-		return p
-	}
-	return 0
-}
-
 // step is one block, its activations kept or, when in asks so, recomputed in the backward pass.
 func (m *DistilBERT) step(s *bindings.Scope, b *distilBlock, h bindings.Tensor, pad *padding, in Input, read int) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		memory := memories(s, b.Memory)
 		bias := pad.bias(memoryLen(memory), computeDType(s, h))
 		return checkpointed(s, in, append([]bindings.Tensor{h, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
-			return m.block(s, b, ts[0], ts[1], ts[2:], in, read)
+			a := attention{bias: ts[1], memory: ts[2:], dropout: rate(m.cfg.AttentionDropout, in.Train)}
+			return m.block(s, b, ts[0], a, rate(m.cfg.Dropout, in.Train), read)
 		})
 	})
 }
 
 // block computes all positions, or only the one at read: [B, 1, hidden].
-func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, all, bias bindings.Tensor, memory []bindings.Tensor, in Input, read int) bindings.Tensor {
+func (m *DistilBERT) block(s *bindings.Scope, b *distilBlock, all bindings.Tensor, a attention, dropout float64, read int) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		x := all
 		if read != everywhere {
 			x = s.Narrow(all, 1, int64(read), 1)
 		}
-		joinAttn := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.attnNorm.forward(s, s.Add(h, x)) }
-		a := transform(s, b.AfterAttn, m.attend(s, b, x, all, bias, memory, in), joinAttn)
-		x = s.AddLayerNorm(a, x, b.attnNorm.w.Value(), b.attnNorm.b.Value(), b.attnNorm.eps, 0)
+		attended := s.In(func(s *bindings.Scope) bindings.Tensor {
+			q := mappedHeads(s, b.Block, Q, x, m.cfg.Heads)
+			k := mappedHeads(s, b.Block, K, all, m.cfg.Heads)
+			return a.apply(s, b.Block, q, k, mappedHeads(s, b.Block, V, all, m.cfg.Heads))
+		})
+		join := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.attnNorm.forward(s, s.Add(h, x)) }
+		y := b.attnNorm.afterAdd(s, transform(s, b.AfterAttn, attended, join), x, 0)
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
-			up, down := b.Linear(Up).Forward(s, x), b.Linear(Down)
+			up, down := b.Linear(Up).Forward(s, y), b.Linear(Down)
 			if m.cfg.Activation == "relu" {
 				return down.Forward(s, s.ReLU(up))
 			}
-			if own, bare := down.(*Dense); bare {
-				return s.GELULinear(up, own.W.Value(), own.B.Value())
-			}
-			return down.Forward(s, s.GELUOver(up))
+			return gelu(s, down, up)
 		})
-		p := rate(m.cfg.Dropout, in.Train)
 		if len(b.AfterFFN) > 0 { // transforms come after the sublayer's own dropout
-			join := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.ffnNorm.forward(s, s.Add(h, x)) }
-			f, p = transform(s, b.AfterFFN, s.Dropout(f, p), join), 0
+			join := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return b.ffnNorm.forward(s, s.Add(h, y)) }
+			f, dropout = transform(s, b.AfterFFN, s.Dropout(f, dropout), join), 0
 		}
-		return s.AddLayerNorm(f, x, b.ffnNorm.w.Value(), b.ffnNorm.b.Value(), b.ffnNorm.eps, p)
+		return b.ffnNorm.afterAdd(s, f, y, dropout)
 	})
-}
-
-// attend is multi-head attention of x's positions over all, with the block's memories and branches.
-func (m *DistilBERT) attend(s *bindings.Scope, b *distilBlock, x, all, bias bindings.Tensor, memory []bindings.Tensor, in Input) bindings.Tensor {
-	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		n := m.cfg.Heads
-		q := heads(s, b.Linear(Q).Forward(s, x), n)
-		k := heads(s, b.Linear(K).Forward(s, all), n)
-		v := heads(s, b.Linear(V).Forward(s, all), n)
-		k, v = remember(s, memory, k, v)
-		o := s.Attention(q, k, v, biasFor(s, bias, q), 0, rate(m.cfg.AttentionDropout, in.Train))
-		for _, branch := range b.Branch {
-			o = s.Add(o, branch.Attend(s, q, func(p bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
-				return ownHeads(s, b.Block, K, p, n), ownHeads(s, b.Block, V, p, n)
-			}))
-		}
-		return b.Linear(O).Forward(s, joinHeads(s, o))
-	})
-}
-
-// ownHeads applies the block's own map of a slot, unwrapped, and splits heads.
-func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) bindings.Tensor {
-	own, _ := b.Module(slot)
-	return heads(s, own.Dense.Forward(s, x), n)
 }
 
 // Classify implements Model: it reads the first real token, [CLS].

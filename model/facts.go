@@ -27,25 +27,22 @@ func ReadFacts(path string) (Facts, error) {
 		return Facts{}, err
 	}
 	where := func(err error) error { return fmt.Errorf("%s: config: %w", path, err) }
-	c := struct {
-		MaxPositions int      `json:"max_position_embeddings"`
-		Vocab        int      `json:"vocab_size"`
-		Pad          *int64   `json:"pad_token_id"`
-		Classes      []string `json:"architectures"`
-	}{MaxPositions: 512, Vocab: 30522} // transformers' defaults for DistilBERT and BERT
+	var c struct {
+		Pad     *int64   `json:"pad_token_id"`
+		Classes []string `json:"architectures"`
+	}
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return Facts{}, where(err)
 	}
-	if isDecoder(hf.ModelType(raw)) {
-		l, err := llamaConfig(raw)
-		if err != nil {
-			return Facts{}, where(err)
-		}
-		c.MaxPositions, c.Vocab = l.Rope.reach(l.MaxPositions), l.Vocab
-	} else if err := checkDims(dim{"max_position_embeddings", c.MaxPositions}, dim{"vocab_size", c.Vocab}); err != nil {
+	loader, err := familyOfType(hf.ModelType(raw))
+	if err != nil { // a tokenizer may lie beside a config.json that no family loads: its sizes are read as the first family's
+		loader = families()[0]
+	}
+	positions, vocab, err := loader.size(raw)
+	if err != nil {
 		return Facts{}, where(err)
 	}
-	f := Facts{Room: c.MaxPositions, Vocab: c.Vocab}
+	f := Facts{Room: positions, Vocab: vocab}
 	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool { return strings.HasSuffix(name, "ForCausalLM") })
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad
@@ -66,7 +63,7 @@ func readConfig(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer g.Close()
-	raw, err := ggufConfig(g)
+	_, raw, err := readGGUF(g)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -5,7 +5,8 @@ import "gopeft/bindings"
 // Slot names a linear map of a block, the same for every architecture.
 type Slot string
 
-// The slots. DistilBERT has Q, K, V, O, Up and Down (lin1, lin2); LLaMA has Gate besides.
+// The slots: attention's queries, keys, values and output, and the feed-forward's maps into and out of its activation.
+// Gate is there where the activation is gated.
 const (
 	Q    Slot = "q"
 	K    Slot = "k"
@@ -62,7 +63,7 @@ type Points struct {
 	Wrap      map[Slot]Linear // replaces the block's own map; whoever wraps calls what it wraps
 }
 
-// Module is a linear map of a block with its weights.
+// Module is a linear map of a block and its weights.
 type Module struct {
 	Map
 	Dense *Dense // nil in an outline

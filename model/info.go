@@ -8,7 +8,7 @@ import (
 
 // Info is the shape of a model and what its family says of its make, the same for every architecture.
 type Info struct {
-	Family       string // "distilbert" or "llama"
+	Family       string // the architecture's name
 	Vocab        int
 	Hidden       int
 	Layers       int
@@ -20,16 +20,19 @@ type Info struct {
 	// LoadedFrom is the model_type of the checkpoint, where that is another architecture's: "bert" of a DistilBERT.
 	LoadedFrom string
 
-	// What follows is the same for all models of a family. Complete fills it in.
+	Traits
+	biased string // slots whose map has a bias, where the family leaves that to the model
+}
 
-	Decoder   bool   // reads left to right: a classifier reads the last real token, not the first
-	Rotary    bool   // positions turn queries and keys, so that memories counted as positions shift those of the text
-	PreNorm   bool   // a block normalises what a sublayer reads, not the sum that it leaves
-	Blocks    string // what the names of the blocks' parameters begin with: block 3 is Blocks + ".3"
-	Attention string // name of the attention module within a block, e.g. "self_attn"
-	LMHead    string // name of the language-model head's module, also where it shares the embedding table; "" without one
-
-	biased string // slots whose map has a bias though not every model of the family's has
+// Traits are what all models of a family have in common.
+type Traits struct {
+	Decoder    bool   // reads left to right: a classifier reads the last real token, not the first
+	Rotary     bool   // positions turn queries and keys, so that memories counted as positions shift those of the text
+	PreNorm    bool   // a block normalises what a sublayer reads, not the sum that it leaves
+	Blocks     string // what the names of the blocks' parameters begin with: block 3 is Blocks + ".3"
+	Attention  string // name of the attention module within a block, e.g. "attention"
+	Classifier string // name of the last module of the classification head
+	LMHead     string // name of the language-model head's module, also where it shares the embedding table; "" without one
 }
 
 // Map describes a linear map of a block.
@@ -43,28 +46,15 @@ type Map struct {
 	Shiftless bool
 }
 
-// Complete fills in what i's family says of all its models, for an Info that is written by hand.
+// Complete fills in the family's traits, for an Info that is written by hand.
 func (i Info) Complete() Info {
-	switch i.Family {
-	case distilFamily:
-		i.distilFacts()
-	case llamaFamily:
-		i.llamaFacts()
-	}
+	i.Traits = familyNamed(i.Family).traits
 	return i
 }
 
 // Maps are the linear maps of one block, in the order they are applied. In an Info written by hand, maps that a config
 // may give a bias have none.
-func (i Info) Maps() []Map {
-	switch i.Family {
-	case distilFamily:
-		return i.distilMaps()
-	case llamaFamily:
-		return i.llamaMaps()
-	}
-	return nil
-}
+func (i Info) Maps() []Map { return familyNamed(i.Family).maps(i) }
 
 // hasBias reports whether the slot's map has a bias where the family leaves that to the model.
 func (i Info) hasBias(slot Slot) bool { return slices.Contains(strings.Fields(i.biased), string(slot)) }
@@ -79,10 +69,11 @@ func (i *Info) setBias(slots ...Slot) {
 // Outline gives the blocks of a model of this shape as its hooks do, with the same names, but without weights.
 func (i Info) Outline() []*Block {
 	i = i.Complete()
+	maps := i.Maps()
 	blocks := make([]*Block, i.Layers)
 	for n := range blocks {
 		blocks[n] = i.block(n)
-		for _, m := range i.Maps() {
+		for _, m := range maps {
 			blocks[n].Modules = append(blocks[n].Modules, Module{Map: m})
 		}
 	}

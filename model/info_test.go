@@ -84,7 +84,7 @@ func TestParametersKnowNormsAndInertBiases(t *testing.T) {
 }
 
 func TestAddBiases(t *testing.T) {
-	config := `{"model_type":"llama","vocab_size":5,"max_position_embeddings":8,"num_hidden_layers":2,"num_attention_heads":2,"hidden_size":8,"intermediate_size":12}`
+	config := `{"model_type":"llama","vocab_size":5,"max_position_embeddings":8,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"hidden_size":8,"intermediate_size":12}`
 	for _, kind := range []string{"llama", "mistral", "qwen2"} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m, err := model.New(s, []byte(strings.Replace(config, "llama", kind, 1)), model.Options{})
@@ -125,4 +125,37 @@ func TestAddBiases(t *testing.T) {
 			return again.Close()
 		})
 	}
+}
+
+func TestArchitecturesGiveTheirConfigs(t *testing.T) {
+	for _, i := range model.Architectures() {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			i.Vocab, i.Hidden, i.Layers, i.Heads, i.KVHeads, i.HeadDim, i.FFN, i.MaxPositions = 7, 8, 2, 4, 4, 2, 12, 16
+			config, err := i.ConfigJSON(3)
+			if err != nil {
+				return err
+			}
+			m, err := model.New(s, config, model.Options{Classify: true})
+			if err != nil {
+				return err
+			}
+			if heads := m.HeadNames(); m.Info() != i || len(m.Labels()) != 3 || heads[len(heads)-1] != i.Classifier {
+				t.Errorf("%s gives %+v with labels %v, want %+v", config, m.Info(), m.Labels(), i)
+			}
+			return m.Close()
+		})
+	}
+	if _, err := (model.Info{Family: "gpt2"}).ConfigJSON(0); err == nil || !strings.Contains(err.Error(), `"gpt2"`) {
+		t.Errorf("the config of an unknown architecture: %v", err)
+	}
+}
+
+func TestUnknownModelTypesAreRefusedNamingTheKnown(t *testing.T) {
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		_, err := model.New(s, []byte(`{"model_type": "gpt2"}`), model.Options{})
+		if want := `model config: model_type "gpt2" is not supported (distilbert, bert, llama, mistral, qwen2)`; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		return nil
+	})
 }

@@ -12,102 +12,74 @@ func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	return s.Linear(x, d.W.Value(), d.B.Value())
 }
 
+// ForwardGELU applies the map to gelu(x), which the backward pass computes again.
+func (d *Dense) ForwardGELU(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	return s.GELULinear(x, d.W.Value(), d.B.Value())
+}
+
+// ForwardSwiGLU applies the map to silu(gate)·up, which the backward pass computes again.
+func (d *Dense) ForwardSwiGLU(s *bindings.Scope, gate, up bindings.Tensor) bindings.Tensor {
+	return s.SwiGLULinear(gate, up, d.W.Value(), d.B.Value())
+}
+
 // Out is the width of what the map gives.
 func (d *Dense) Out() int64 { return d.W.T.Size(0) }
 
-// padding turns a batch's padding mask into additive attention biases, each made once per forward pass.
-type padding struct {
-	scope *bindings.Scope // of the forward pass
-	mask  bindings.Tensor // [B, S], or none
-	made  []madeBias
-}
-
-type madeBias struct {
-	extra int64
-	dtype bindings.DType
-	bias  bindings.Tensor
-}
-
-// bias is [B, 1, 1, extra+S] in dtype d: 0 where a key may be attended to, masked elsewhere; the extra keys
-// in front always may. It is none when nothing is padded.
-func (p *padding) bias(extra int64, d bindings.DType) bindings.Tensor {
-	if !p.mask.Defined() {
-		return bindings.Tensor{}
+// gelu applies down, a block's own map or a wrapper on it, to gelu(x). It may write over x.
+func gelu(s *bindings.Scope, down Linear, x bindings.Tensor) bindings.Tensor {
+	if own, bare := down.(*Dense); bare {
+		return own.ForwardGELU(s, x)
 	}
-	for _, m := range p.made {
-		if m.extra == extra && m.dtype == d {
-			return m.bias
-		}
+	return down.Forward(s, s.GELUOver(x))
+}
+
+// swiGLU applies down, a block's own map or a wrapper on it, to silu(gate)·up. It may write over gate and frees up.
+func swiGLU(s *bindings.Scope, down Linear, gate, up bindings.Tensor) bindings.Tensor {
+	if own, bare := down.(*Dense); bare {
+		return own.ForwardSwiGLU(s, gate, up)
 	}
-	b := p.scope.In(func(s *bindings.Scope) bindings.Tensor {
-		mask := extendMask(s, p.mask, int(extra))
-		shape := []int64{mask.Size(0), 1, 1, mask.Size(1)}
-		forbidden := s.CompareScalar(s.Reshape(mask, shape...), bindings.Equal, 0)
-		return s.MaskedFill(s.Zeros(shape, d, mask.Device()), forbidden, bindings.Masked(d))
-	})
-	p.made = append(p.made, madeBias{extra, d, b})
-	return b
+	x := s.SwiGLUOver(gate, up)
+	s.Free(up)
+	return down.Forward(s, x)
 }
 
-// biasFor is bias in q's dtype, none if it is none.
-func biasFor(s *bindings.Scope, bias, q bindings.Tensor) bindings.Tensor {
-	if !bias.Defined() {
-		return bias
+// layerNorm is layer normalisation (Ba et al. 2016) over the last dimension.
+type layerNorm struct {
+	w, b *Param
+	eps  float64
+}
+
+func (n layerNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	return s.LayerNorm(x, n.w.Value(), n.b.Value(), n.eps)
+}
+
+// afterAdd normalises x plus h, which is dropped out at rate p first.
+func (n layerNorm) afterAdd(s *bindings.Scope, h, x bindings.Tensor, p float64) bindings.Tensor {
+	return s.AddLayerNorm(h, x, n.w.Value(), n.b.Value(), n.eps, p)
+}
+
+// rmsNorm is root mean square normalisation (Zhang and Sennrich 2019) over the last dimension.
+type rmsNorm struct {
+	w   *Param
+	eps float64
+}
+
+func (n rmsNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	return s.RMSNorm(x, n.w.Value(), n.eps)
+}
+
+func dropout(s *bindings.Scope, x bindings.Tensor, p float64, train bool) bindings.Tensor {
+	if !train {
+		return x
 	}
-	return s.To(bias, q.DType())
+	return s.Dropout(x, p)
 }
 
-// heads splits [B, S, n·D] into [B, n, S, D].
-func heads(s *bindings.Scope, x bindings.Tensor, n int) bindings.Tensor {
-	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		b, l := x.Size(0), x.Size(1)
-		return s.Transpose(s.Reshape(x, b, l, int64(n), -1), 1, 2)
-	})
-}
-
-// joinHeads is the inverse of heads.
-func joinHeads(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
-	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		b, l := x.Size(0), x.Size(2)
-		return s.Reshape(s.Transpose(x, 1, 2), b, l, -1)
-	})
-}
-
-// memories asks a block's memories for their keys and values: k, v, k, v, …
-func memories(s *bindings.Scope, ms []Memory) []bindings.Tensor {
-	var kv []bindings.Tensor
-	for _, m := range ms {
-		k, v := m.KV(s)
-		kv = append(kv, k, v)
-	}
-	return kv
-}
-
-// memoryLen is the number of positions that memories returned.
-func memoryLen(kv []bindings.Tensor) int64 {
-	n := int64(0)
-	for i := 0; i < len(kv); i += 2 {
-		n += kv[i].Size(2)
-	}
-	return n
-}
-
-// remember puts a block's memories before its own keys and values.
-func remember(s *bindings.Scope, kv []bindings.Tensor, k, v bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
-	for i := 0; i < len(kv); i += 2 {
-		k = s.Cat(2, batchOf(s, kv[i], k), k)
-		v = s.Cat(2, batchOf(s, kv[i+1], v), v)
-	}
-	return k, v
-}
-
-// batchOf repeats p [1, …] over like's batch, in like's dtype.
-func batchOf(s *bindings.Scope, p, like bindings.Tensor) bindings.Tensor {
-	p = s.To(p, like.DType())
-	if p.Size(0) == like.Size(0) {
+func rate(p float64, train bool) float64 {
+	if train {
 		return p
 	}
-	return s.Expand(p, like.Size(0), -1, -1, -1)
+	return 0
 }
 
 // transform applies a point's transforms in order; join is as in Transform.
@@ -138,6 +110,43 @@ func extendMask(s *bindings.Scope, mask bindings.Tensor, n int) bindings.Tensor 
 		ones := s.Full([]int64{mask.Size(0), int64(n)}, 1, mask.DType(), mask.Device())
 		return s.Cat(1, ones, mask)
 	})
+}
+
+// through runs h through n blocks. What goes into each is kept where in asks for states, and freed where not.
+func through(s *bindings.Scope, in Input, h bindings.Tensor, n int, block func(i int, h bindings.Tensor) bindings.Tensor) bindings.Tensor {
+	for i := range n {
+		keepState(in, h)
+		next := block(i, h)
+		if in.States == nil {
+			s.Free(h)
+		}
+		h = next
+	}
+	return h
+}
+
+// keepState adds h to the states that in asks for, if any.
+func keepState(in Input, h bindings.Tensor) {
+	if in.States != nil {
+		*in.States = append(*in.States, h)
+	}
+}
+
+// lastState is the hidden state [B, hidden] that a decoder's classifier reads: of every row's last real token, whichever
+// side is padded, unless pool says another. Without a mask that is the last position.
+func lastState(s *bindings.Scope, pool Pool, mask bindings.Tensor, out Output) bindings.Tensor {
+	h := out.Hidden
+	if pool == FirstPosition {
+		return s.Select(h, 1, 0)
+	}
+	if !mask.Defined() || pool == LastPosition {
+		return s.Select(h, 1, h.Size(1)-1)
+	}
+	places := s.Arange(1, mask.Size(1)+1, bindings.Int64, h.Device())
+	last := s.ArgMax(s.Mul(places, s.To(mask, bindings.Int64)), 1)
+	index := s.To(s.AddScalar(s.Reshape(last, -1, 1, 1), float64(out.Virtual)), bindings.Int64)
+	index = s.Expand(index, -1, 1, h.Size(2))
+	return s.Squeeze(s.Gather(h, 1, index), 1)
 }
 
 // checkpointed is fn(inputs), computed again in the backward pass instead of kept when in asks for that. inputs

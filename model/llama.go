@@ -1,34 +1,194 @@
 package model
 
-import "gopeft/bindings"
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
 
-// LLaMAConfig is the part of a config.json that shapes a LLaMA, Mistral or Qwen2 decoder.
-type LLaMAConfig struct {
-	Vocab        int
-	MaxPositions int
-	Layers       int
-	Heads        int
-	KVHeads      int
-	HeadDim      int
-	Hidden       int
-	FFN          int
-	NormEps      float64
-	Rope         Rope
-	Windows      []int // per layer, how many positions a token sees, itself included; 0: all
-	Tied         bool  // the language-model head is the embedding table
-	QKVBias      bool
-	OutBias      bool
-	MLPBias      bool
+	"gopeft/bindings"
+	"gopeft/model/hf"
+	"gopeft/model/hf/files"
+)
 
-	AttentionDropout float64
-	InitRange        float64
+// llamaFamily is LLaMA with Mistral, which adds a sliding window, and Qwen2, which adds biases on queries, keys and values.
+func llamaFamily() family {
+	return family{
+		name:  "llama",
+		types: []string{"llama", "mistral", "qwen2"},
+		usual: Info{Vocab: 32000, Hidden: 768, Layers: 12, Heads: 12, KVHeads: 12, HeadDim: 64, FFN: 2048, MaxPositions: 2048},
+		traits: Traits{Decoder: true, Rotary: true, PreNorm: true, Blocks: llamaPrefix + "layers", Attention: "self_attn",
+			Classifier: "score", LMHead: "lm_head"},
+		maps: func(i Info) []Map {
+			d, q, kv, ffn := i.Hidden, i.Heads*i.HeadDim, i.KVHeads*i.HeadDim, i.FFN
+			return []Map{
+				{Slot: Q, Name: "self_attn.q_proj", In: d, Out: q, Bias: i.hasBias(Q)},
+				{Slot: K, Name: "self_attn.k_proj", In: d, Out: kv, Bias: i.hasBias(K)},
+				{Slot: V, Name: "self_attn.v_proj", In: d, Out: kv, Bias: i.hasBias(V)},
+				{Slot: O, Name: "self_attn.o_proj", In: q, Out: d, Bias: i.hasBias(O)},
+				{Slot: Gate, Name: "mlp.gate_proj", In: d, Out: ffn, Bias: i.hasBias(Gate)},
+				{Slot: Up, Name: "mlp.up_proj", In: d, Out: ffn, Bias: i.hasBias(Up)},
+				{Slot: Down, Name: "mlp.down_proj", In: ffn, Out: d, Bias: i.hasBias(Down)},
+			}
+		},
+		size: func(config []byte) (positions, vocab int, err error) {
+			c, err := llamaConfig(config)
+			return c.Rope.reach(c.MaxPositions), c.Vocab, err
+		},
+		load: loadLLaMA,
+		config: func(i Info, labels int) map[string]any {
+			c := map[string]any{"model_type": "llama", "vocab_size": i.Vocab, "max_position_embeddings": i.MaxPositions, "num_hidden_layers": i.Layers,
+				"num_attention_heads": i.Heads, "num_key_value_heads": i.KVHeads, "hidden_size": i.Hidden, "intermediate_size": i.FFN,
+				"tie_word_embeddings": false}
+			if i.HeadDim > 0 {
+				c["head_dim"] = i.HeadDim
+			}
+			if labels > 0 {
+				c["num_labels"] = labels
+			}
+			return c
+		},
+		gguf:       []string{"llama", "qwen2"},
+		ggufConfig: llamaGGUFConfig,
+	}
+}
+
+// llamaConfig reads a config.json with transformers' defaults.
+func llamaConfig(raw []byte) (decoderConfig, error) {
+	j := decoderJSON{Vocab: 32000, Hidden: 4096, FFN: 11008, Layers: 32, Heads: 32, MaxPositions: 2048, NormEps: 1e-6, Theta: 10000,
+		InitRange: 0.02, Activation: "silu", PartialRotary: 1}
+	window := 0
+	switch hf.ModelType(raw) {
+	case "mistral":
+		eight := 8
+		window = 4096
+		j.FFN, j.KVHeads, j.MaxPositions = 14336, &eight, 131072
+	case "qwen2":
+		window = 4096
+		j.Vocab, j.FFN, j.MaxPositions, j.WindowFrom = 151936, 22016, 32768, 28
+	}
+	j.Window = &window
+	if err := json.Unmarshal(raw, &j); err != nil {
+		return decoderConfig{}, err
+	}
+	c, err := j.config()
+	if err != nil {
+		return c, err
+	}
+	if j.Activation != "silu" && j.Activation != "swish" {
+		return c, fmt.Errorf("hidden_act %q is not supported (silu)", j.Activation)
+	}
+	switch j.ModelType {
+	case "mistral":
+		c.Windows, err = j.windows(func(int) bool { return true })
+	case "qwen2":
+		c.QKVBias = true
+		c.Windows, err = j.windows(func(layer int) bool { return j.UseWindow && layer >= j.WindowFrom })
+	default:
+		c.QKVBias, c.OutBias, c.MLPBias = j.AttentionBias, j.AttentionBias, j.MLPBias
+		c.Windows = make([]int, c.Layers)
+	}
+	return c, err
+}
+
+// llamaGGUFConfig writes a GGUF file's metadata as the config.json they were made from.
+func llamaGGUFConfig(g *files.GGUF, architecture string) ([]byte, error) {
+	c, err := ggufDecoder(g, architecture)
+	if err != nil {
+		return nil, err
+	}
+	has := func(tensor string) bool { _, ok := g.Lookup(tensor); return ok }
+	c["model_type"], c["hidden_act"] = architecture, "silu"
+	qkv := has("blk.0.attn_q.bias")
+	c["attention_bias"], c["mlp_bias"] = qkv, has("blk.0.ffn_up.bias")
+	if architecture == "llama" && qkv && !has("blk.0.attn_output.bias") {
+		c["model_type"] = "qwen2" // a LLaMA with biases on queries, keys and values alone is what that type means
+	}
+	return json.Marshal(c)
+}
+
+const llamaPrefix = "model."
+
+// llamaNames reads a checkpoint's names, with or without the prefix, or a GGUF file's.
+func llamaNames(c *opened, i Info) hf.Request {
+	if c.gguf != nil {
+		_, architecture, _ := familyOfGGUF(c.gguf) // which llamaGGUFConfig has read
+		return ggufRequest(i, map[string]string{
+			"token_embd": llamaPrefix + "embed_tokens", "output_norm": llamaPrefix + "norm", "output": "lm_head",
+			"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+		}, architecture == "llama")
+	}
+	return hf.Request{
+		Rename: func(name string) string {
+			for _, own := range []string{"layers.", "embed_tokens.", "norm."} {
+				if strings.HasPrefix(name, own) {
+					return llamaPrefix + name
+				}
+			}
+			return name
+		},
+		Ignore: func(name string) bool { return strings.HasSuffix(name, ".rotary_emb.inv_freq") },
+	}
+}
+
+// loadLLaMA builds a decoder from a checkpoint. One without a head for its task has none of it.
+func loadLLaMA(s *bindings.Scope, c *opened) (Model, error) {
+	where := func(err error) error { return fmt.Errorf("%s: %w", c.where, err) }
+	cfg, err := llamaConfig(c.Config)
+	if err != nil {
+		return nil, where(err)
+	}
+	if c.Dropout != nil {
+		if cfg.AttentionDropout = *c.Dropout; !(*c.Dropout >= 0 && *c.Dropout < 1) {
+			return nil, fmt.Errorf("dropout is %v, want 0 to below 1", *c.Dropout)
+		}
+	}
+	labels, freshHead, err := headLabels(c.Config, c.Options)
+	if err != nil {
+		return nil, where(err)
+	}
+	names := llamaNames(c, (&LLaMA{cfg: cfg}).Info())
+	withHead := c.Weights == nil || slices.ContainsFunc(c.Weights.Entries(), func(e files.Entry) bool {
+		return names.Rename(e.Name) == "lm_head.weight"
+	})
+	m := newLLaMA(cfg, labels, withHead)
+	if m.config, err = configMap(c.Config); err != nil {
+		return nil, where(err)
+	}
+	m.finishConfig(c.DType)
+	ignore := names.Ignore
+	names.Ignore = func(name string) bool {
+		// Heads of another task, an alias of the embedding table, and tables that old versions saved.
+		return ignore(name) || (m.score == nil && strings.HasPrefix(name, "score.")) || ((m.score != nil || cfg.Tied) && name == "lm_head.weight")
+	}
+	_, err = m.fill(s, c, names, freshHead, cfg.InitRange)
+	return m, err
+}
+
+// finishConfig makes the loaded config one of the model as it is now, with weights of dtype d.
+func (m *LLaMA) finishConfig(d bindings.DType) {
+	class := map[any]string{"mistral": "Mistral", "qwen2": "Qwen2"}[m.config["model_type"]]
+	if class == "" {
+		class = "Llama"
+	}
+	task := "ForCausalLM"
+	switch {
+	case m.score != nil:
+		task = "ForSequenceClassification"
+		m.setLabels(m.labels)
+	case m.head == nil:
+		task = "Model"
+	}
+	m.config["architectures"] = []string{class + task}
+	delete(m.config, "dtype")
+	m.config["torch_dtype"] = torchDType(d)
 }
 
 // LLaMA is the decoder of Touvron et al. 2023 (pre-norm blocks with RMSNorm, rotary positions, grouped-query
 // attention, SwiGLU) with a language-model head or a sequence-classification head ("score", on the last real
 // token). Mistral's sliding window and Qwen2's biases are settings of it.
 type LLaMA struct {
-	cfg    LLaMAConfig
+	cfg    decoderConfig
 	base   // weights, hooks, labels: shared with the other families
 	words  *Param
 	blocks []*llamaBlock
@@ -37,59 +197,34 @@ type LLaMA struct {
 	score  *Dense // nil without a classification head
 }
 
-// CausalLM is a model that predicts the next token.
-type CausalLM interface {
-	Model
-	// LMWeight is the language-model head [vocab, hidden]; none when the checkpoint has none.
-	LMWeight() bindings.Tensor
-	// Logits maps hidden states [..., hidden] to scores over the vocabulary [..., vocab].
-	Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor
-}
-
-type rmsNorm struct {
-	w   *Param
-	eps float64
-}
-
-func (n rmsNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
-	return s.RMSNorm(x, n.w.Value(), n.eps)
-}
-
 type llamaBlock struct {
 	*Block
 	index             int
 	attnNorm, ffnNorm rmsNorm
 }
 
-const (
-	llamaFamily = "llama"
-	llamaPrefix = "model."
-)
-
 // newLLaMA declares the model's parameters; their tensors come from a checkpoint or from init. Without
 // withHead, and without labels, the model has no head at all and gives hidden states only.
-func newLLaMA(cfg LLaMAConfig, labels []string, withHead bool) *LLaMA {
+func newLLaMA(cfg decoderConfig, labels []string, withHead bool) *LLaMA {
 	m := &LLaMA{cfg: cfg}
 	m.labels = labels
-	d := int64(cfg.Hidden)
+	info, d := m.Info(), int64(cfg.Hidden)
 	norm := func(name string) rmsNorm { return rmsNorm{m.declareNorm(name+".weight", one, d), cfg.NormEps} }
-	info := m.Info()
 	m.words = m.declare(llamaPrefix+"embed_tokens.weight", normal, int64(cfg.Vocab), d)
 	m.hooks.Words = m.words
 	for i := range cfg.Layers {
-		b := &llamaBlock{Block: info.block(i), index: i}
+		b := &llamaBlock{Block: m.addBlock(info, i), index: i}
 		for _, mp := range info.Maps() {
 			m.declareModule(b.Block, mp)
 		}
 		b.attnNorm = norm(b.Name + ".input_layernorm")
 		b.ffnNorm = norm(b.Name + ".post_attention_layernorm")
 		m.blocks = append(m.blocks, b)
-		m.hooks.Blocks = append(m.hooks.Blocks, b.Block)
 	}
 	m.norm = norm(llamaPrefix + "norm")
 	switch {
 	case len(labels) > 0:
-		m.score = &Dense{W: m.declare("score.weight", normal, int64(len(labels)), d)}
+		m.score = m.declareMap("score", Map{In: cfg.Hidden, Out: len(labels)})
 		m.headNames = []string{"score"}
 	case cfg.Tied:
 		m.head = m.words
@@ -102,9 +237,8 @@ func newLLaMA(cfg LLaMAConfig, labels []string, withHead bool) *LLaMA {
 // Info implements Model.
 func (m *LLaMA) Info() Info {
 	c := m.cfg
-	i := Info{Family: llamaFamily, Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
-		HeadDim: c.HeadDim, FFN: c.FFN, MaxPositions: c.Rope.reach(c.MaxPositions)}
-	i.llamaFacts()
+	i := Info{Family: "llama", Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
+		HeadDim: c.HeadDim, FFN: c.FFN, MaxPositions: c.Rope.reach(c.MaxPositions)}.Complete()
 	if c.QKVBias {
 		i.setBias(Q, K, V)
 	}
@@ -130,24 +264,8 @@ func (m *LLaMA) AddBiases() error {
 	return nil
 }
 
-// llamaFacts fills in what every LLaMA of i's sizes has.
-func (i *Info) llamaFacts() {
-	i.Decoder, i.Rotary, i.PreNorm = true, true, true
-	i.Blocks, i.Attention, i.LMHead = llamaPrefix+"layers", "self_attn", "lm_head"
-}
-
-func (i Info) llamaMaps() []Map {
-	d, q, kv, ffn := i.Hidden, i.Heads*i.HeadDim, i.KVHeads*i.HeadDim, i.FFN
-	return []Map{
-		{Slot: Q, Name: "self_attn.q_proj", In: d, Out: q, Bias: i.hasBias(Q)},
-		{Slot: K, Name: "self_attn.k_proj", In: d, Out: kv, Bias: i.hasBias(K)},
-		{Slot: V, Name: "self_attn.v_proj", In: d, Out: kv, Bias: i.hasBias(V)},
-		{Slot: O, Name: "self_attn.o_proj", In: q, Out: d, Bias: i.hasBias(O)},
-		{Slot: Gate, Name: "mlp.gate_proj", In: d, Out: ffn, Bias: i.hasBias(Gate)},
-		{Slot: Up, Name: "mlp.up_proj", In: d, Out: ffn, Bias: i.hasBias(Up)},
-		{Slot: Down, Name: "mlp.down_proj", In: ffn, Out: d, Bias: i.hasBias(Down)},
-	}
-}
+// rope is how positions turn queries and keys.
+func (m *LLaMA) rope() Rope { return m.cfg.Rope }
 
 // LMWeight implements CausalLM.
 func (m *LLaMA) LMWeight() bindings.Tensor { return m.head.Value() }
@@ -172,31 +290,16 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 	}
 	virtual := 0
 	if prompt != nil {
-		virtual = prompt.Len()
+		virtual = m.hooks.PromptLen()
 	}
 	h := withPrompt(s, prompt, s.Embedding(m.words.Value(), in.IDs))
-	l := newLayout(s, m.cfg, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
-	states := func(h bindings.Tensor) {
-		if in.States != nil {
-			*in.States = append(*in.States, h)
-		}
-	}
-	states(h)
-	for i, b := range m.blocks {
-		next := m.step(s, b, h, l, in)
-		if in.States == nil {
-			s.Free(h)
-		}
-		h = next
-		if i < len(m.blocks)-1 {
-			states(h)
-		}
-	}
+	l := newLayout(s, m.cfg.Rope, m.cfg.HeadDim, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
+	h = through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor { return m.step(s, m.blocks[i], h, l, in) })
 	if in.Cache != nil {
 		in.Cache.advance(l)
 	}
 	h = m.norm.forward(s, h)
-	states(h) // as transformers has it, the last state follows the final norm
+	keepState(in, h) // as transformers has it, the last state follows the final norm
 	return Output{Hidden: h, Virtual: virtual}
 }
 
@@ -209,99 +312,43 @@ func (m *LLaMA) step(s *bindings.Scope, b *llamaBlock, h bindings.Tensor, l *lay
 		}
 		bias, causal := l.bias(in.Cache.extra(b.index, memory), m.cfg.Windows[b.index])
 		return checkpointed(s, in, append([]bindings.Tensor{h, l.cos, l.sin, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
-			return m.block(s, b, ts[0], llamaAttention{cos: ts[1], sin: ts[2], bias: ts[3], causal: causal, memory: ts[4:]}, in)
+			a := attention{bias: ts[3], causal: causal, memory: ts[4:], cache: in.Cache, index: b.index, dropout: rate(m.cfg.AttentionDropout, in.Train)}
+			return m.block(s, b, ts[0], ts[1], ts[2], a)
 		})
 	})
 }
 
-// llamaAttention is what one block's attention reads besides its input.
-type llamaAttention struct {
-	cos, sin, bias bindings.Tensor
-	causal         bool              // every key is seen up to the query's own place: bias is none
-	memory         []bindings.Tensor // keys and values of the block's memories in turn
-}
-
-func (m *LLaMA) block(s *bindings.Scope, b *llamaBlock, x bindings.Tensor, a llamaAttention, in Input) bindings.Tensor {
+func (m *LLaMA) block(s *bindings.Scope, b *llamaBlock, x, cos, sin bindings.Tensor, a attention) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		join := func(s *bindings.Scope, h bindings.Tensor) bindings.Tensor { return s.Add(x, h) }
-		x = s.Add(x, transform(s, b.AfterAttn, m.attend(s, b, b.attnNorm.forward(s, x), a, in), join))
+		x = s.Add(x, transform(s, b.AfterAttn, m.attend(s, b, b.attnNorm.forward(s, x), cos, sin, a), join))
 		f := s.In(func(s *bindings.Scope) bindings.Tensor {
 			h := b.ffnNorm.forward(s, x)
 			gate, up := b.Linear(Gate).Forward(s, h), b.Linear(Up).Forward(s, h)
-			down := b.Linear(Down)
-			if own, bare := down.(*Dense); bare {
-				return s.SwiGLULinear(gate, up, own.W.Value(), own.B.Value())
-			}
-			act := s.SwiGLUOver(gate, up)
-			s.Free(up)
-			return down.Forward(s, act)
+			return swiGLU(s, b.Linear(Down), gate, up)
 		})
 		return s.Add(x, transform(s, b.AfterFFN, f, join))
 	})
 }
 
-// attend is rotary grouped-query attention with the block's memories and branches.
-func (m *LLaMA) attend(s *bindings.Scope, b *llamaBlock, x bindings.Tensor, a llamaAttention, in Input) bindings.Tensor {
+// attend is rotary grouped-query attention.
+func (m *LLaMA) attend(s *bindings.Scope, b *llamaBlock, x, cos, sin bindings.Tensor, a attention) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		n := m.cfg.KVHeads
-		q := heads(s, b.Linear(Q).Forward(s, x), m.cfg.Heads)
-		k := heads(s, b.Linear(K).Forward(s, x), n)
-		v := heads(s, b.Linear(V).Forward(s, x), n)
-		cos, sin := s.To(a.cos, q.DType()), s.To(a.sin, q.DType())
-		q, k = s.Rotate(q, cos, sin), s.Rotate(k, cos, sin)
-		if in.Cache != nil {
-			k, v = in.Cache.add(s, b.index, a.memory, k, v)
-		} else {
-			k, v = remember(s, a.memory, k, v)
-		}
-		p := rate(m.cfg.AttentionDropout, in.Train)
-		var o bindings.Tensor
-		switch {
-		case a.causal:
-			o = s.CausalAttention(q, k, v, 0, p)
-		case q.Size(2) == 1 && q.Size(1) != k.Size(1):
-			// One query per row: the heads that share a K/V head become its rows, and K and V stay as they are.
-			rows := s.Reshape(q, q.Size(0), int64(n), -1, q.Size(3))
-			o = s.Reshape(s.Attention(rows, k, v, biasFor(s, a.bias, q), 0, p), q.Shape()...)
-		default:
-			o = s.Attention(q, k, v, biasFor(s, a.bias, q), 0, p)
-		}
-		for i, branch := range b.Branch {
-			project := func(p bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
-				return ownHeads(s, b.Block, K, p, n), ownHeads(s, b.Block, V, p, n)
-			}
-			if in.Cache != nil {
-				project = in.Cache.projected(s, b.index, i, project)
-			}
-			o = s.Add(o, branch.Attend(s, q, project))
-		}
-		return b.Linear(O).Forward(s, joinHeads(s, o))
+		q := mappedHeads(s, b.Block, Q, x, m.cfg.Heads)
+		k := mappedHeads(s, b.Block, K, x, m.cfg.KVHeads)
+		v := mappedHeads(s, b.Block, V, x, m.cfg.KVHeads)
+		cos, sin := s.To(cos, q.DType()), s.To(sin, q.DType())
+		return a.apply(s, b.Block, s.Rotate(q, cos, sin), s.Rotate(k, cos, sin), v)
 	})
 }
 
-// Classify implements Model: it reads every row's last real token, whichever side is padded. Without a mask
-// that is the last position.
+// Classify implements Model: it reads every row's last real token. Without a mask that is the last position.
 func (m *LLaMA) Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		last := m.pool(s, in, out)
+		last := lastState(s, m.hooks.Pool, in.Mask, out)
 		if c := m.hooks.Classifier; c != nil {
 			return c.Forward(s, last)
 		}
 		return m.score.Forward(s, s.To(last, m.score.W.Value().DType())) // a method may keep its head in fp32 over a half base
 	})
-}
-
-func (m *LLaMA) pool(s *bindings.Scope, in Input, out Output) bindings.Tensor {
-	h := out.Hidden
-	if m.hooks.Pool == FirstPosition {
-		return s.Select(h, 1, 0)
-	}
-	if !in.Mask.Defined() || m.hooks.Pool == LastPosition {
-		return s.Select(h, 1, h.Size(1)-1)
-	}
-	places := s.Arange(1, in.Mask.Size(1)+1, bindings.Int64, h.Device())
-	last := s.ArgMax(s.Mul(places, s.To(in.Mask, bindings.Int64)), 1)
-	index := s.To(s.AddScalar(s.Reshape(last, -1, 1, 1), float64(out.Virtual)), bindings.Int64)
-	index = s.Expand(index, -1, 1, h.Size(2))
-	return s.Squeeze(s.Gather(h, 1, index), 1)
 }

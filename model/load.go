@@ -47,25 +47,42 @@ func New(s *bindings.Scope, config []byte, o Options) (Model, error) {
 	return build(s, &hf.Checkpoint{Path: "config", Config: config}, o)
 }
 
-func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
-	if _, ok := c.Weights.(*files.GGUF); ok {
-		return loadLLaMA(s, c, o)
-	}
-	switch t := hf.ModelType(c.Config); t {
-	case "distilbert":
-		return loadDistilBERT(s, c, o)
-	case "bert":
-		return loadBERT(s, c, o)
-	default:
-		if isDecoder(t) {
-			return loadLLaMA(s, c, o)
-		}
-		return nil, fmt.Errorf("model %s: model_type %q is not supported (distilbert, bert, llama, mistral, qwen2)", c.Path, t)
-	}
+// opened is a checkpoint that a family is to load, and what is to be made of it.
+type opened struct {
+	*hf.Checkpoint
+	Options
+	where string      // the file that Config comes from, for messages
+	gguf  *files.GGUF // nil: a folder
 }
 
-// isDecoder reports whether a model_type is of the LLaMA family.
-func isDecoder(t string) bool { return t == "llama" || t == "mistral" || t == "qwen2" }
+// build has a family load the checkpoint. A GGUF file's metadata stand for its config.json.
+func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
+	x := &opened{Checkpoint: c, Options: o, where: c.Path + "/config.json"}
+	if g, ok := c.Weights.(*files.GGUF); ok {
+		x.where, x.gguf = c.Path, g
+		f, config, err := readGGUF(g)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Path, err)
+		}
+		c.Config = config
+		return f.load(s, x)
+	}
+	f, err := familyOfType(hf.ModelType(c.Config))
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", c.Path, err)
+	}
+	return f.load(s, x)
+}
+
+// readGGUF finds the family that loads a GGUF file, and the config.json that the file was made from.
+func readGGUF(g *files.GGUF) (family, []byte, error) {
+	f, architecture, err := familyOfGGUF(g)
+	if err != nil {
+		return f, nil, err
+	}
+	config, err := f.ggufConfig(g, architecture)
+	return f, config, err
+}
 
 // headLabels decides a classification head's labels and whether the checkpoint's head cannot serve.
 func headLabels(raw []byte, o Options) (labels []string, fresh bool, err error) {
@@ -145,8 +162,19 @@ func Save(s *bindings.Scope, folder string, m Model) error {
 // SaveAs is Save with every weight cast to d, one at a time as it is written.
 func SaveAs(s *bindings.Scope, folder string, m Model, d bindings.DType) error {
 	config := maps.Clone(m.Config())
-	config["torch_dtype"] = map[bindings.DType]string{bindings.Float: "float32", bindings.Half: "float16", bindings.BFloat16: "bfloat16"}[d]
+	config["torch_dtype"] = torchDType(d)
 	return saveAs(s, folder, m, d, config)
+}
+
+// torchDType is how a config.json calls a floating-point dtype; 0 stands for fp32.
+func torchDType(d bindings.DType) string {
+	switch d {
+	case bindings.Half:
+		return "float16"
+	case bindings.BFloat16:
+		return "bfloat16"
+	}
+	return "float32"
 }
 
 func saveAs(s *bindings.Scope, folder string, m Model, d bindings.DType, config map[string]any) error {

@@ -9,13 +9,12 @@ type Input struct {
 	IDs       bindings.Tensor // [B, S] int64
 	Mask      bindings.Tensor // [B, S] int64, 1 for real tokens; none when nothing is padded
 	Positions bindings.Tensor // [B, S] int64; none: counted from the mask
-	Segments  bindings.Tensor // [B, S] int64, LLaMA only: tokens attend within their segment; none: one per row
+	Segments  bindings.Tensor // [B, S] int64, decoders only: tokens attend within their segment; none: one per row
 	Train     bool            // dropout on
-	Cache     *Cache          // LLaMA only: earlier tokens, to which this batch is appended; nil: none
-	// Whole is, of a text that a cache is fed in pieces, how many positions its longest row takes when all of it is
-	// there, the method's included: rotary embeddings that stretch with the text need it from the first piece on.
-	// 0: the batch is no piece.
-	Whole int
+	Cache     *Cache          // decoders only: earlier tokens, to which this batch is appended; nil: none
+	// FullLength is, where a cache is fed a text piece by piece, how many positions the longest row takes in the end, the
+	// method's included: rotary embeddings that stretch with the text need it from the first piece on. 0: no piece.
+	FullLength int
 	// Pooled says that only Classify follows: a model may leave out of the last block what it does not read.
 	Pooled bool
 	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.
@@ -57,4 +56,13 @@ type Model interface {
 	Scope() *bindings.Scope
 	// Close frees the weights.
 	Close() error
+}
+
+// CausalLM is a model that predicts the next token.
+type CausalLM interface {
+	Model
+	// LMWeight is the language-model head [vocab, hidden]; none when the checkpoint has none.
+	LMWeight() bindings.Tensor
+	// Logits maps hidden states [..., hidden] to scores over the vocabulary [..., vocab].
+	Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor
 }

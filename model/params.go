@@ -18,9 +18,9 @@ type Param struct {
 	// that is Shiftless, but for a block that a method gives memories.
 	Inert bool
 
-	low  bindings.Tensor // frozen copy in the compute dtype
-	file func() error    // gives T's pages back to the file it lies in; nil: it does not, or may have been written to
-	held int64           // bytes of memory that a tensor takes which Replace put aside
+	low  bindings.Tensor // frozen copy of T in the dtype that is computed in, or none
+	file func() error    // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
+	held int64           // bytes of memory that the tensor takes which Replace put aside
 }
 
 // Value is the tensor to compute with.
@@ -47,14 +47,14 @@ func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	}
 }
 
-// Settle is Replace for good: the former tensor is the caller's to free.
-func (p *Param) Settle(t bindings.Tensor) {
+// Assign is Replace for good: the former tensor is the caller's to free.
+func (p *Param) Assign(t bindings.Tensor) {
 	p.Replace(t)
 	p.held = 0
 }
 
-// release gives back the pages of a tensor that lies in its checkpoint's file and is not computed with for now. The
-// file has what they held, and that they stay, should the system refuse, costs memory only.
+// release drops the pages of a tensor that lies in its checkpoint's file while it is not computed with: they are read
+// from the file again when touched. Should the system refuse, that costs memory only.
 func (p *Param) release() {
 	if p.file != nil {
 		_ = p.file()
@@ -199,8 +199,8 @@ func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
 	}
 }
 
-// DropStored frees the stored tensor, owned by s, of a parameter that Cast gave a copy, which takes its place: for a
-// model that is never saved.
+// DropStored puts the copy that Cast made in the place of the stored tensor, which is owned by s and freed: for a model
+// that is never saved.
 func (p *Param) DropStored(s *bindings.Scope) {
 	if p.low.Defined() {
 		s.Free(p.T)

@@ -33,7 +33,8 @@ func isOutput(m model.Model, name string) bool {
 
 // headRows is the number of labels if an entry is a classification head's weight.
 func headRows(e files.Entry) (int, bool) {
-	for _, name := range []string{"classifier.weight", "score.weight"} {
+	for _, i := range model.Architectures() {
+		name := i.Classifier + ".weight"
 		if (e.Name == name || strings.HasSuffix(e.Name, "."+name)) && len(e.Shape) == 2 && e.Shape[1] > 0 {
 			return int(e.Shape[0]), true
 		}

@@ -73,7 +73,7 @@ func setWeight(s *bindings.Scope, m model.Model, p *model.Param, t bindings.Tens
 		d = t.DType() // a head may have another number of labels, and stays in fp32
 	}
 	former := p.T
-	p.Settle(s.MoveTo(m.Scope(), s.Clone(s.Detach(s.ToDevice(t, d, former.Device())))))
+	p.Assign(s.MoveTo(m.Scope(), s.Clone(s.Detach(s.ToDevice(t, d, former.Device())))))
 	m.Scope().Free(former)
 }
 

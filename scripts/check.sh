@@ -55,6 +55,8 @@ layers() { scripts/check-layers.sh; }
 
 words() { scripts/check-words.sh; }
 
+names() { scripts/check-names.sh; }
+
 sizes() { scripts/check-sizes.sh; }
 
 shell() {
@@ -78,7 +80,7 @@ staticcheck() {
 race() { scripts/env.sh go test -race -p "${TEST_PROCESSES:-2}" -timeout 30m ./...; }
 
 checks=("$@")
-[[ $# -gt 0 ]] || checks=(format words layers sizes shell cpp-format python-format generated setup-scripts vet staticcheck race)
+[[ $# -gt 0 ]] || checks=(format words layers names sizes shell cpp-format python-format generated setup-scripts vet staticcheck race)
 for check in "${checks[@]}"; do
     [[ $(type -t "$check") == function ]] || die "no check called $check"
     echo "check: $check" >&2

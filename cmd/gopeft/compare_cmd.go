@@ -93,8 +93,8 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	return cmp, nil
 }
 
-// trainElsewhere runs one configuration as `gopeft train` in a process of its own, so that its peak memory
-// is its own and a crash ends nothing else.
+// trainElsewhere runs one configuration as `gopeft train` in a process of its own, so that the peak of memory is that of
+// one method, and a crash does not end the comparison.
 func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMode) (report.Summary, error) {
 	return func(ctx context.Context, cfg run.Config, mode run.OutMode) (report.Summary, error) {
 		var sum report.Summary
@@ -106,8 +106,8 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		if err != nil {
 			return sum, err
 		}
-		// The settings go to the run by its standard input, and the reason of a failure comes back through a pipe: however
-		// either process ends, no file is left.
+		// The run reads its settings from standard input and sends the reason of a failure through a pipe. With files in
+		// place of the two, a process that is killed would leave them behind.
 		why, to, err := os.Pipe()
 		if err != nil {
 			return sum, err
@@ -128,11 +128,12 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		var out bytes.Buffer
 		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Stdin, cmd.ExtraFiles = bytes.NewReader(settings), []*os.File{to}
-		cmd.Stdout, cmd.Stderr = &out, c.App.ErrWriter // a terminal stays one, for the progress bar
-		// Told to stop, it writes its checkpoint and ends by itself.
+		cmd.Stdout, cmd.Stderr = &out, c.App.ErrWriter // on a terminal the run shows its progress bar
+		// On an interrupt the run writes a checkpoint and ends by itself.
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
-		// In a group of its own a terminal's Ctrl-C does not reach it a second time, which would end it at once. It
-		// is told to stop when this process is killed, too; Linux takes the end of the thread for that.
+		// A second interrupt would end the run at once. In a process group of its own it gets the one from cmd.Cancel, and
+		// not the terminal's Ctrl-C too. It is also told to stop when this process is killed: Linux sends Pdeathsig when
+		// the thread that started it ends, so that thread is kept.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}

@@ -59,8 +59,8 @@ func doctor(c *cli.Context) error {
 	if path := filepath.Join(h.LibtorchDir, "libtorch_cuda.so"); exists(path) {
 		h.CUDALibrary = path
 	}
-	h.gpus(c) // before the first tensor is made
-	// A tensor: the libraries that are loaded also work.
+	h.gpus(c) // CUDA has to be loaded before the first tensor is made
+	// An addition shows that the libraries work, beyond being loaded.
 	if err := bindings.Do(c.Context, func(s *bindings.Scope) error {
 		if got := s.Sum(s.Full([]int64{2, 2}, 1, bindings.Float, bindings.CPU)).Item(); got != 4 {
 			return fmt.Errorf("libtorch adds four ones to %v", got)
@@ -107,7 +107,7 @@ func (h *health) print(c *cli.Context) {
 	fmt.Fprintf(w, "CPU        %d cores, kernels for %s, bf16 arithmetic: %t\n", h.Cores, h.CPU, h.BF16)
 	fmt.Fprintf(w, "driver     %s\n", or(h.Driver, "none"))
 	fmt.Fprintf(w, "CUDA       %s\n", or(h.CUDALibrary, "not installed"))
-	fmt.Fprintf(w, "GPUs       %d  %s\n", h.GPUs, h.GPUError)
+	fmt.Fprintf(w, "GPUs       %s\n", strings.TrimSpace(fmt.Sprint(h.GPUs, "  ", h.GPUError)))
 	fmt.Fprintf(w, "cache      %s\n", h.Cache)
 	for _, m := range h.Missing {
 		fmt.Fprintf(w, "missing    %s\n", m)

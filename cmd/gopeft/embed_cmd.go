@@ -32,6 +32,9 @@ func embedCommand() *cli.Command {
 
 func embed(c *cli.Context) error {
 	out, pool := c.String("out"), c.String("pool")
+	if out == "" {
+		return &train.UsageError{Err: errors.New("--out is missing: give a file that ends in .npy or .safetensors")}
+	}
 	if !strings.HasSuffix(out, ".npy") && !strings.HasSuffix(out, ".safetensors") {
 		return &train.UsageError{Err: fmt.Errorf("--out %q: give a file that ends in .npy or .safetensors", out)}
 	}
@@ -64,7 +67,7 @@ func embed(c *cli.Context) error {
 			return err
 		}
 		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
 		x.Cols = e.Model().Info().Hidden
 		for part := range e.Stream(c.Context, rows, stretch, e.MaxLength) {
 			if part.Err != nil {
@@ -114,7 +117,7 @@ type embedded struct {
 // writeNPY writes a matrix in NumPy's format, version 1.0, fp32 in C order.
 func writeNPY(w io.Writer, x classic.Matrix) error {
 	header := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", x.Rows, x.Cols)
-	// Magic, version and length take 10 bytes; the header ends in a newline at a multiple of 64.
+	// The header follows 10 bytes of magic, version and length, and is padded so that the data begin at a multiple of 64.
 	header += strings.Repeat(" ", (64-(10+len(header)+1)%64)%64) + "\n"
 	if _, err := io.WriteString(w, "\x93NUMPY\x01\x00"); err != nil {
 		return err

@@ -36,7 +36,7 @@ type scoredText struct {
 	Match  *bool   `json:"match,omitempty"`
 }
 
-// evalCausal scores a language model: how likely it finds the answers, and on request how often its own match.
+// evalCausal scores a language model by the loss on the answers and, with --match, by how often its own answers match.
 func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 	if c.IsSet("label-column") {
 		return &train.UsageError{Err: errors.New("--label-column goes with --task classify")}
@@ -49,7 +49,7 @@ func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 	o := data.CausalOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, Template: c.String("template"),
 		TextColumn: c.String("text-column"), SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit")}
 	withPrompt, length := !c.Bool("mask-prompt"), c.Int("max-length")
-	if r := src.Run; r != nil { // as it was trained
+	if r := src.Run; r != nil { // what is not given is as in training
 		if o.Template == "" {
 			o.Template = r.Data.Template
 		}
@@ -124,7 +124,7 @@ type textEval struct {
 	took    time.Duration // of scoring
 }
 
-// run scores the file in stretches, in constant memory but for a number or two per row.
+// run scores the file a stretch at a time. Of a row it keeps nothing but its score.
 func (e *textEval) run(s *bindings.Scope, g *infer.Generator) error {
 	for end := false; !end; {
 		var xs []data.CausalExample
@@ -164,6 +164,7 @@ func (e *textEval) run(s *bindings.Scope, g *infer.Generator) error {
 	return nil
 }
 
+// stretch scores some rows and writes a line for each.
 func (e *textEval) stretch(s *bindings.Scope, g *infer.Generator, xs []data.CausalExample, seqs []data.Sequence) error {
 	begun := time.Now()
 	scores, err := g.Score(e.c.Context, s, seqs, infer.ScoreOptions{Batch: e.c.Int("batch-size"), MaxTokens: e.c.Int("max-tokens"),
@@ -190,7 +191,7 @@ func (e *textEval) stretch(s *bindings.Scope, g *infer.Generator, xs []data.Caus
 	return nil
 }
 
-// answer lets the model answer and compares.
+// answer lets the model answer the questions of xs and notes in lines which answers match.
 func (e *textEval) answer(s *bindings.Scope, g *infer.Generator, xs []data.CausalExample, lines []scoredText) error {
 	questions := make([]data.CausalExample, len(xs))
 	wanted := make([]string, len(xs))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -44,7 +45,7 @@ type evaluated struct {
 	MacroF1   float64        `json:"macro_f1"`
 	Loss      float64        `json:"loss"`
 	Labels    []string       `json:"labels"`
-	Confusion [][]int        `json:"confusion,omitempty"` // [label][prediction], not of very many labels
+	Confusion [][]int        `json:"confusion,omitempty"` // [label][prediction]; none where there are very many labels
 	Scores    metrics.Scores `json:"scores"`
 }
 
@@ -94,7 +95,7 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 			return err
 		}
 		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
 		confusion = metrics.NewConfusion(len(p.Labels))
 		e := json.NewEncoder(perRow)
 		loss := 0.0
@@ -143,9 +144,23 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 	for i, l := range result.Labels {
 		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f", l, confusion.Class(i).F1)
 		if result.Confusion != nil {
-			fmt.Fprintf(c.App.Writer, "  predicted as %v", result.Confusion[i])
+			fmt.Fprintf(c.App.Writer, "  predicted as %s", countsOf(result.Labels, result.Confusion[i]))
 		}
 		fmt.Fprintln(c.App.Writer)
 	}
 	return nil
+}
+
+// countsOf lists how often each label was predicted: "negative 14, positive 10". Labels that never were are left out.
+func countsOf(labels []string, counts []int) string {
+	var parts []string
+	for i, n := range counts {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", labels[i], n))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
 }

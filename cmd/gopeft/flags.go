@@ -24,7 +24,7 @@ func configFlag() cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "read settings from a YAML file; flags win over it"}
 }
 
-// flagsFromFile sets the flags that were not given from --config's file, whose keys are flags' names.
+// flagsFromFile sets flags from --config's file, whose keys are the flags' names. A flag that was given stays as it is.
 func flagsFromFile(c *cli.Context) error {
 	path := c.String("config")
 	if path == "" {
@@ -136,7 +136,7 @@ func flagOf(key, usage string, v reflect.Value) cli.Flag {
 	panic("gopeft: setting " + key + " has a kind without a flag")
 }
 
-// readConfig is the settings of a command: defaults, then --config's file, then the flags given.
+// readConfig returns the settings of a run: the defaults, changed by --config's file, changed by the flags given.
 func readConfig(c *cli.Context) (run.Config, error) {
 	cfg := run.Defaults()
 	if path := c.String("config"); path != "" {
@@ -148,13 +148,13 @@ func readConfig(c *cli.Context) (run.Config, error) {
 	return flagsOver(c, cfg)
 }
 
-// flagsOver puts the flags that were given over cfg.
+// flagsOver returns cfg with the flags that were given.
 func flagsOver(c *cli.Context, cfg run.Config) (run.Config, error) {
 	err := setFromFlags(c, reflect.ValueOf(&cfg).Elem())
 	return cfg, err
 }
 
-// setFromFlags puts the flags that were given into the settings of an addressable struct.
+// setFromFlags sets the fields of an addressable struct of settings from the flags that were given.
 func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	var failed error
 	run.Fields(settings, func(_, key, _ string, v reflect.Value) {

@@ -2,13 +2,11 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -66,7 +64,7 @@ func generateCommand() *cli.Command {
 func resolve(c *cli.Context) (infer.Source, error) {
 	var adapters []string
 	if c.IsSet("adapter") {
-		if adapters = c.StringSlice("adapter"); adapters == nil { // of a command that takes one
+		if adapters = c.StringSlice("adapter"); adapters == nil { // in this command the flag takes a single value
 			adapters = []string{c.String("adapter")}
 		}
 	}
@@ -123,7 +121,7 @@ func generateTo(c *cli.Context, w io.Writer) error {
 	})
 }
 
-// generateOptions puts the flags given over what the model says of itself.
+// generateOptions returns the options of the model's generation_config.json, changed by the flags given.
 func generateOptions(c *cli.Context, g *infer.Generator, u train.UI) (generate.Options, error) {
 	o := g.Defaults
 	if g.Unusable != nil {
@@ -162,83 +160,7 @@ func generateOptions(c *cli.Context, g *infer.Generator, u train.UI) (generate.O
 	return o, nil
 }
 
-// unescape reads \n, \t and \\ as templates do.
-func unescape(texts []string) []string {
-	var out []string
-	for _, text := range texts {
-		out = append(out, strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\t`, "\t").Replace(text))
-	}
-	return out
-}
-
-// openPrompts reads --prompts, or --prompt as a file of one row.
-func openPrompts(c *cli.Context) (*data.CausalReader, error) {
-	o := data.CausalOptions{PromptOnly: true, Read: data.ReadOptions{Format: data.Format(c.String("format"))},
-		TextColumn: c.String("text-column"), Limit: c.Int("limit"), Extra: []string{"adapter"}}
-	column := "text"
-	switch template := c.String("template"); template {
-	case "":
-		if o.TextColumn != "" {
-			o.Style, column = data.PlainStyle, o.TextColumn
-		}
-	case "alpaca":
-		o.Style, column = data.AlpacaStyle, "instruction"
-	default:
-		o.Template = template
-		prompt, _, err := data.SplitTemplate(template)
-		if err != nil {
-			return nil, &train.UsageError{Err: fmt.Errorf("--template: %w", err)}
-		}
-		if names := prompt.Columns(); c.IsSet("prompt") && len(names) != 1 {
-			return nil, &train.UsageError{Err: fmt.Errorf("--template has %d columns before the answer, --prompt fills one: use --prompts", len(names))}
-		} else if len(names) > 0 {
-			column = names[0]
-		}
-	}
-	if path := c.String("prompts"); path == "-" {
-		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
-		if err != nil {
-			return nil, err
-		}
-		return data.NewCausalReader(rows, "standard input", o)
-	} else if path != "" {
-		return data.OpenCausal(path, o)
-	}
-	if c.String("prompt") == "" {
-		return nil, &train.UsageError{Err: errors.New("--prompt is empty; a begin token such as '<s>' starts from nothing")}
-	}
-	row, err := json.Marshal(map[string]string{column: c.String("prompt")})
-	if err != nil {
-		return nil, err
-	}
-	o.Read.Format = data.JSONL
-	rows, err := data.NewReader(io.NopCloser(bytes.NewReader(row)), "--prompt", o.Read)
-	if err != nil {
-		return nil, err
-	}
-	if o.Style == "" && o.Template == "" {
-		o.Style = data.PlainStyle
-	}
-	return data.NewCausalReader(rows, "--prompt", o)
-}
-
-// chatOf makes a chat of a prompt, or puts the system message before a row's chat.
-func chatOf(c *cli.Context, x data.CausalExample) data.CausalExample {
-	if !c.Bool("chat") || x.IDs != nil {
-		return x
-	}
-	messages := x.Messages
-	if messages == nil {
-		messages = []data.Message{{Role: "user", Content: x.Prompt}}
-	}
-	if system := c.String("system"); system != "" && messages[0].Role != "system" {
-		messages = append([]data.Message{{Role: "system", Content: system}}, messages...)
-	}
-	x.Messages = messages
-	return x
-}
-
-// generateOne writes a continuation as it comes.
+// generateOne continues --prompt and writes the text token by token.
 func generateOne(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	if g.Several() {
 		return &train.UsageError{Err: errors.New("with several adapters give --prompts: its rows choose by their adapter column")}
@@ -306,7 +228,7 @@ func speed(prompt, n int, first, all time.Duration, reason generate.Reason) stri
 // generated is one line of output.
 type generated struct {
 	Prompt       *string         `json:"prompt,omitempty"`
-	Text         *string         `json:"text,omitempty"` // none without a tokenizer
+	Text         *string         `json:"text,omitempty"` // nil if the model has no tokenizer
 	TokenIDs     []int64         `json:"token_ids"`
 	PromptTokens int             `json:"prompt_tokens"`
 	Reason       generate.Reason `json:"reason"`
@@ -327,7 +249,8 @@ func lineOf(c *cli.Context, g *infer.Generator, x data.CausalExample, ids []int6
 	return line
 }
 
-// generateMany continues a file's prompts some batches at a time, in constant memory however long the file is.
+// generateMany continues the prompts of a file and writes a line of JSON for each. It holds eight batches of prompts at a
+// time, so that the file may be of any length.
 func generateMany(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	out := bufio.NewWriter(w)
 	e := json.NewEncoder(out)

@@ -12,7 +12,7 @@ import (
 	"gopeft/peft"
 )
 
-// Groups of flags, which help shows under headings of their own. Settings of a run bring theirs, the methods' included.
+// Groups of flags. Help shows each under a heading. The settings of a run name theirs in their struct tags.
 const (
 	groupModel    = "model"
 	groupMeasure  = "measurement"
@@ -27,7 +27,8 @@ const (
 	groupGeneral  = "general" // of flags without a group
 )
 
-// groupOrder is the order in which help shows these groups; others follow in that of their flags, the general one last.
+// groupOrder is the order in which help shows groups. Groups that are not listed follow in the order of their flags, and
+// the general group comes last.
 var groupOrder = [...]string{groupModel, groupMeasure, groupData, groupPrompts, groupDecoding, groupMachine, groupTraining, groupCheck, groupOutput}
 
 // inGroup puts flags into a group.
@@ -38,8 +39,8 @@ func inGroup(group string, flags ...cli.Flag) []cli.Flag {
 	return flags
 }
 
-// helpText is what `gopeft COMMAND --help` prints. The library's own has the groups in the order of the alphabet, and the
-// flags of each too.
+// helpText is what `gopeft COMMAND --help` prints. The cli library's own text sorts groups and flags by the alphabet, and
+// prints defaults of 0.
 func helpText(c *cli.Command) string {
 	flags := map[string][]cli.Flag{}
 	groups := slices.Clone(groupOrder[:])
@@ -87,7 +88,7 @@ func helpText(c *cli.Command) string {
 // helpWidth is how long a line of help may be.
 const helpWidth = 120
 
-// heading is a group's name, which begins in upper case unless it is that of methods.
+// heading is a group's name with a capital letter; one that is made of methods' names is left as it is.
 func heading(group string) string {
 	if first, _, _ := strings.Cut(group, " "); slices.Contains(peft.Methods(), first) {
 		return group
@@ -103,8 +104,8 @@ func synopsis(f cli.Flag) string {
 	return "--" + f.Names()[0]
 }
 
-// describe is what a flag does, with its default where it has one. Zero, and what is below, stand for nothing, or for what
-// the usage says.
+// describe is what a flag does, with its default. Defaults of 0 or below are left out: they mean "not set", and where
+// another value is used instead, the usage text names it.
 func describe(f cli.Flag) string {
 	doc, ok := f.(cli.DocGenerationFlag)
 	if !ok {

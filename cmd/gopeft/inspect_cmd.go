@@ -65,7 +65,7 @@ type inspected struct {
 	Params    []inspectedParam `json:"parameters,omitempty"`
 }
 
-// inspectedGroup is the parameters of a block, or of what lies before or behind the blocks.
+// inspectedGroup counts the parameters of a block, of the embeddings or of the head.
 type inspectedGroup struct {
 	Name      string `json:"name"`
 	Trainable int64  `json:"trainable"`
@@ -118,13 +118,13 @@ func inspect(c *cli.Context) error {
 type inspection struct {
 	c      *cli.Context
 	src    infer.Source
-	cfg    run.Config // of the training that is estimated
+	cfg    run.Config // of the run whose memory is estimated
 	load   model.Options
 	params []inspectedParam
 	result inspected
 }
 
-// newInspection decides what is asked for: the task, and whether a method is involved.
+// newInspection finds out from the flags, the adapter and the run which task and method are meant.
 func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 	cfg := run.Defaults()
 	if src.Run != nil {
@@ -180,7 +180,7 @@ func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 	return x, nil
 }
 
-// methodFlagGiven is a flag that was given of those that choose a method or set it up, "" if none was.
+// methodFlagGiven returns the name of a given flag that chooses a method or is a setting of one; "" if there is none.
 func methodFlagGiven(c *cli.Context) string {
 	if c.IsSet("method") {
 		return "method"
@@ -210,7 +210,7 @@ func (x *inspection) run(s *bindings.Scope) error {
 	}
 	trains := x.cfg.Model.Method != "" && x.cfg.Model.Method != train.Features
 	if !trains && !x.c.Bool("load") {
-		return nil // names and shapes say it all
+		return nil // names and shapes are known without loading
 	}
 	m, err := model.Load(s, x.src.Model, x.load)
 	if err != nil {
@@ -261,7 +261,7 @@ func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, erro
 // trained notes what the method trains, and what training it takes.
 func (x *inspection) trained(m model.Model, method peft.Method, group func(string) string) error {
 	dev := bindings.CPU
-	if x.cfg.Machine.AMP == "fp16" { // which a run on a GPU has
+	if x.cfg.Machine.AMP == "fp16" { // only a GPU computes in fp16
 		dev = bindings.CUDA(0)
 	}
 	precision, err := train.ChoosePrecision(x.cfg.Machine.AMP, dev)
@@ -293,8 +293,9 @@ func (x *inspection) trained(m model.Model, method peft.Method, group func(strin
 	return nil
 }
 
-// groupsOf tells a model's parameters, and those that methods name after them, by block; what comes before the blocks
-// is the embeddings, what comes behind them the head. "" is none of them.
+// groupsOf returns a function that gives a parameter's group: its block, "embeddings" if it stands before the blocks, or
+// "head" if it stands behind them. A method's parameters are named after those that they change, and have their group;
+// "" is a name that belongs to no part of the model.
 func groupsOf(d model.Description) func(name string) string {
 	place := map[string]string{}
 	where := "embeddings"

@@ -1,4 +1,17 @@
 // Command gopeft fine-tunes, compares and runs transformer models with parameter-efficient methods.
+//
+// Each command has a file of its own, COMMAND_cmd.go, which declares its flags, checks them and prints its result; the
+// work is done in train/run, train/infer and below. Results go to standard output, as one JSON object with --json; notes,
+// progress and errors go to standard error. A usage error exits with 2, another failure with 1, an interrupted run with
+// 130.
+//
+// The package's own words:
+//
+//   - setting: a field of run.Config, bench.Config or the like, which is a flag and a YAML key of the same name;
+//   - group: flags that help shows under one heading;
+//   - note: a line on standard error that says what was chosen or found; --quiet leaves it out;
+//   - stretch: the rows that are read, tokenized and computed at a time, so that a file may be of any length;
+//   - to fold: to compute an adapter into the weights of its base model, as merge does.
 package main
 
 import (
@@ -35,7 +48,7 @@ func main() {
 	os.Exit(program(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// program is the whole program but for the process around it.
+// program runs the command that args name and returns its exit code. Tests call it in place of main.
 func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	trace := slices.Contains(args, "--debug")
 	defer func() {
@@ -66,7 +79,7 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	for _, command := range app.Commands {
 		command.OnUsageError = app.OnUsageError
 		command.HideHelpCommand = true
-		own := command.Name == "train" || command.Name == "compare" // which read their settings, of their kinds, themselves
+		own := command.Name == "train" || command.Name == "compare" // these two read --config themselves
 		if !own {
 			command.Flags = append(command.Flags, configFlag())
 		}
@@ -108,7 +121,7 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	}
 }
 
-// output is standard output; it keeps the first error, which not every print looks at.
+// output passes writes on and keeps the first error, because not every caller of Fprint looks at it.
 type output struct {
 	to     io.Writer
 	failed error
@@ -132,8 +145,8 @@ func commands() []*cli.Command {
 	}
 }
 
-// refuseArguments rejects what is left over behind a command's flags: the flag parser stops at the first
-// argument and would silently ignore every flag after it.
+// refuseArguments rejects arguments after a command's flags. The flag parser stops at the first argument and would
+// silently ignore every flag after it.
 func refuseArguments(command *cli.Command, c *cli.Context) error {
 	if command.ArgsUsage == "" && c.Args().Present() {
 		return &train.UsageError{Err: fmt.Errorf("%s: unexpected argument %q; settings are given as flags, `gopeft %s --help` lists them", command.Name, c.Args().First(), command.Name)}
@@ -141,7 +154,7 @@ func refuseArguments(command *cli.Command, c *cli.Context) error {
 	return nil
 }
 
-// checkCounts refuses numbers that no command has a use for.
+// checkCounts refuses numbers that make no sense in any command.
 func checkCounts(c *cli.Context) error {
 	for _, n := range []struct {
 		flag  string

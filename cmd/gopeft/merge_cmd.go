@@ -71,6 +71,9 @@ func convertCommand() *cli.Command {
 		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			to := c.String("to")
+			if to == "" {
+				return train.Usage("--to is missing: one of %s", strings.Join(dialects(), ", "))
+			}
 			if !slices.Contains(dialects(), to) {
 				return &train.UsageError{Err: fmt.Errorf("--to %q is not known: one of %s", to, strings.Join(dialects(), ", "))}
 			}
@@ -90,7 +93,7 @@ func convertCommand() *cli.Command {
 func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, infer.FoldOptions) (infer.Folded, error)) error {
 	o := infer.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), Tolerance: c.Float64("tolerance")}
 	if o.Out == "" {
-		return &train.UsageError{Err: errors.New("--out is missing: give what to write")}
+		return &train.UsageError{Err: errors.New("--out is missing: give a folder to write")}
 	}
 	if c.IsSet("tolerance") && !(o.Tolerance > 0) {
 		return &train.UsageError{Err: fmt.Errorf("--tolerance is %v, want more than 0", o.Tolerance)}
@@ -128,7 +131,7 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	return err
 }
 
-// freeOut checks that out may be written: it is new, or may be replaced and is none of the inputs.
+// freeOut makes sure that out may be written: nothing is there, or --overwrite was given and it holds none of the inputs.
 func freeOut(out string, overwrite bool, inputs ...string) error {
 	target, err := filepath.Abs(out)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"gopeft/model/fsutil"
 )
 
-// writeFile replaces the file at path by what work writes. Only where writing fails does the error name the file: work
-// may have been at something else, such as loading a model.
+// writeFile replaces the file at path by what work writes. An error of work itself, such as a model that cannot be loaded,
+// is returned as it is; only an error of writing names the file.
 func writeFile(path string, work func(io.Writer) error) error {
 	var failed error
 	out := &output{}

@@ -146,7 +146,7 @@ func predict(c *cli.Context, w io.Writer) error {
 			return err
 		}
 		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // settled by the first row
+		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
 		e := json.NewEncoder(out)
 		e.SetEscapeHTML(false)
 		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {

@@ -40,9 +40,9 @@ func tokenize(c *cli.Context) error {
 	}
 	length := c.Int("max-length")
 	if length == 0 {
-		length = src.MaxLength // as its run cut texts
+		length = src.MaxLength // as in training
 	}
-	if facts, err := model.ReadFacts(src.Model); err == nil && (length == 0 || length > facts.Room) { // a tokenizer may be alone in its folder
+	if facts, err := model.ReadFacts(src.Model); err == nil && (length == 0 || length > facts.Room) { // a folder may hold a tokenizer alone
 		length = facts.Room
 	}
 	rows, err := openExamples(c, src.Run, nil)

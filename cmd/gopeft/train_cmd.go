@@ -35,7 +35,7 @@ func trainOne(c *cli.Context) error {
 		return err
 	}
 	cfg, err := readConfig(c)
-	if mode == run.Resume && !c.IsSet("config") && c.IsSet("out") { // of the run itself
+	if mode == run.Resume && !c.IsSet("config") && c.IsSet("out") { // the run's own settings
 		cfg, err = resumedConfig(c)
 	}
 	if err != nil {
@@ -55,11 +55,11 @@ func trainOne(c *cli.Context) error {
 	return err
 }
 
-// resumedConfig is the settings that the run in --out was started with, under the flags given.
+// resumedConfig returns the settings that the run in --out was started with, changed by the flags given.
 func resumedConfig(c *cli.Context) (run.Config, error) {
 	cfg, err := run.ReadConfig(filepath.Join(c.String("out"), "config.yaml"), run.Defaults())
 	if errors.Is(err, fs.ErrNotExist) {
-		return readConfig(c) // the run says what is missing
+		return readConfig(c) // run.Run then says that there is nothing to resume
 	}
 	if err != nil {
 		return cfg, err

@@ -16,8 +16,8 @@ import (
 	"gopeft/train"
 )
 
-// newUI is where a command says what it does: a progress bar with the time left on a terminal, plain lines
-// elsewhere, nothing with --quiet.
+// newUI returns what shows notes and progress on standard error: a progress bar on a terminal, plain lines elsewhere,
+// nothing with --quiet.
 func newUI(c *cli.Context) train.UI {
 	if c.Bool("quiet") {
 		return train.Quiet{}
@@ -33,7 +33,7 @@ type ui struct {
 	bar      *progressbar.ProgressBar
 	phase    string
 	begun    time.Time
-	from     int // where the phase stood then: a resumed one, or one taken up again, begins in the middle
+	from     int // how much was done when the phase began here; above 0 in a resumed run
 	said     time.Time
 }
 
@@ -69,7 +69,7 @@ func (u *ui) Progress(phase string, done, total int, detail string) {
 	}
 }
 
-// oneLine is an error as one line, without the repetition that joined errors bring.
+// oneLine is an error's text as one line; joined errors have a line each.
 func oneLine(err error) string {
 	var lines []string
 	for _, l := range strings.Split(err.Error(), "\n") {

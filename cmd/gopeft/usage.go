@@ -11,8 +11,8 @@ import (
 	"gopeft/train/run"
 )
 
-// usageError makes one clear line of what the flag parser says of a command's flags. It has no errors to tell apart but by
-// their texts.
+// usageError rewrites what the flag parser says of a command's flags as one clear line. The parser's errors differ in their
+// texts alone.
 func usageError(c *cli.Command, err error) error {
 	text := err.Error()
 	name, unknown := strings.CutPrefix(text, "flag provided but not defined: -")
@@ -26,7 +26,7 @@ func usageError(c *cli.Command, err error) error {
 		"boolean value", "value", ": parse error", ": want "+wanted(text)).Replace(text))}
 }
 
-// wanted is what the parser took a value for that it could not read.
+// wanted says which values a flag takes, by the parser's complaint about one that it does not.
 func wanted(text string) string {
 	if strings.HasPrefix(text, "invalid boolean value") {
 		return "true or false"

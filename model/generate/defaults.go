@@ -12,8 +12,8 @@ import (
 	"gopeft/model/hf/files"
 )
 
-// ErrSampling marks an error in what a generation_config.json says about drawing. Scoring a model, and looking for
-// its end tokens, need nothing of it.
+// ErrSampling marks an error in what a generation_config.json says about drawing tokens. Who only scores a model, or
+// looks for its end tokens, can go on in spite of it.
 var ErrSampling = errors.New("settings for drawing tokens")
 
 // Defaults reads what the model at path (a folder or a GGUF file) says about generating from it: the tokens

@@ -8,4 +8,12 @@
 //
 // A prompt's continuation depends on the prompt, the options and the seed alone, not on what else is in the
 // batch. Text comes from a Decoder, such as package tokenizer's streams.
+//
+// The package's own words:
+//
+//   - Prompt: the token ids that are given; continuation: those that the model adds; row: both, while they grow.
+//   - Place: a prompt's number in the whole list, which its draws depend on.
+//   - Piece: part of long prompts' tokens, computed at once because all would take too much memory.
+//   - Draw: to choose a token at random by its probability.
+//   - Held: text that is not given out yet, because a stop string may begin in it.
 package generate

@@ -243,7 +243,7 @@ func (r *run) step(s *bindings.Scope, rows []*row, in model.Input, cache *model.
 	if n := in.IDs.Size(1); cache != nil && n > 1 {
 		width := pieceOf(in.IDs.Size(0), n, in.Mask.Defined())
 		if width < n {
-			in.Whole = r.fixed + longest(rows)
+			in.FullLength = r.fixed + longest(rows)
 		}
 		from := int64(0)
 		for ; n-from > width; from += width {

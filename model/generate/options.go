@@ -24,7 +24,7 @@ type Options struct {
 	Context int                          // positions at most; 0: the model's
 	Decode  func(prompt []int64) Decoder // makes a decoder for a prompt's continuation; nil: ids only
 	NoCache bool                         // compute all tokens anew at every step
-	// SkipLong gives a prompt that leaves no room for an answer none, for reason Context, where else it fails the run.
+	// SkipLong ends a prompt that leaves no room for an answer at once, with reason Context, instead of failing the run.
 	SkipLong bool
 }
 

@@ -27,22 +27,21 @@ type Request struct {
 	Rename func(string) string
 	// Ignore reports file names (after Rename) that are known to have no use.
 	Ignore func(string) bool
-	// Interleaved gives the heads of a tensor (by its wanted name) whose rows the file holds with the two halves of
-	// each head's rows interleaved, as GGUF does for LLaMA's queries and keys; 0 for rows in order. nil: none.
+	// Interleaved says how many heads a tensor (by its wanted name) has whose rows the file holds with the two halves of
+	// each head interleaved, as GGUF files do for some queries and keys; 0 for rows in order. nil: all are in order.
 	Interleaved func(name string) (heads int64)
 	DType       bindings.DType // of the result; fp32 unless set
 	Device      bindings.Device
 	Copy        bool // no tensor shares the file's mapping: it may be closed
-	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with what gives its pages
-	// back: they are read from the file again when touched, so it may be called only while they are as they were.
+	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with the function that drops its
+	// pages. They are read from the file again when touched, so what was written to them would be lost.
 	Mapped func(want int, release func() error)
 }
 
 // Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none.
-// All missing, unexpected and mis-shaped keys are listed in one error. Tensors are read in file order. One
-// stored in the wanted dtype on the CPU shares the file's mapping (copy-on-write) unless r.Copy says otherwise; others
-// are converted some rows at a time, so that memory never holds more than the result and those rows, or one quantised
-// tensor, as the file stores it.
+// All missing, unexpected and mis-shaped keys are listed in one error. Tensors are read in file order. Unless r.Copy is
+// set, one that is stored as it is wanted, on the CPU, shares the file's mapping (copy-on-write). Others are converted
+// some rows at a time, so that memory holds little more than the result.
 func (c *Checkpoint) Load(s *bindings.Scope, r Request) ([]bindings.Tensor, error) {
 	if r.DType == 0 {
 		r.DType = bindings.Float
@@ -196,7 +195,7 @@ func notFloat(e files.Entry) error {
 	return fmt.Errorf("%s: tensor %s holds %v, want floating-point weights", e.File, e.Name, e.DType)
 }
 
-// converted copies an entry into a tensor of dtype d, some rows at a time, whose pages are given back at once.
+// converted copies an entry into a tensor of dtype d, some rows at a time, and releases each as soon as it is copied.
 func converted(s *bindings.Scope, e files.Entry, d bindings.DType, dev bindings.Device) (bindings.Tensor, error) {
 	const piece = 4 << 20 // bytes
 	var err error

@@ -110,8 +110,9 @@ func badPrefix(b []byte) int {
 }
 
 // The decoders here stand in for those of the sugarme package that do not do: its ByteLevel makes NUL of a character
-// outside its alphabet and cuts characters apart between tokens, its ByteFallback and Strip panic on tokens like <0xZZ>
-// and on short ones. All implement its interface: DecodeChain rewrites tokens, Decode joins them.
+// outside its alphabet and leaves bad UTF-8 in the text, its ByteFallback and Strip panic on tokens like <0xZZ> and on
+// short ones, and its Replace compiles a regular expression for every token. All implement its interface: DecodeChain
+// rewrites tokens, Decode joins them.
 type (
 	byteLevelDecoder    struct{}
 	byteFallbackDecoder struct{}

@@ -29,8 +29,8 @@
 // The Unicode properties are the library's, frozen in unicode_tables.go. The template with its
 // pieces, the decoder interface, and the decoders WordPiece, Metaspace, Fuse and Sequence are those of
 // github.com/sugarme/tokenizer. The rest of it is not used: its normalizers, pre-tokenizers, models
-// and search for added tokens give other ids, and its decoders ByteLevel, ByteFallback and Strip
-// other text, or a panic, on some tokens.
+// and search for added tokens give other ids, its decoders ByteLevel, ByteFallback and Strip other
+// text, or a panic, on some tokens, and its Replace is slow.
 //
 // # Terms
 //

@@ -36,7 +36,8 @@ func (p *postProcessor) pair(t *Tokenizer, a, b sequence, addSpecial bool) Encod
 	return join(t, p.template.Pair, p.template.SpecialTokens, []sequence{a, b}, addSpecial)
 }
 
-// join applies a template, whose special tokens are all known.
+// join applies a template, whose special tokens are all known. The package that the template is from could do it too, but
+// only on encodings of its own type, into which and out of which every token would be copied.
 func join(t *Tokenizer, template processor.Template, special *processor.Tokens, in []sequence, addSpecial bool) Encoding {
 	n := 0
 	for _, s := range in {

@@ -121,7 +121,8 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	if b.on, err = cfg.machine().Begin(s); err != nil {
 		return err
 	}
-	o := model.Options{Device: b.on.Device, Classify: cfg.Arch == "distilbert" && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
+	usual := cfg.usual()
+	o := model.Options{Device: b.on.Device, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
 	}

@@ -1,12 +1,12 @@
 package bench
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 
+	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train"
 )
@@ -133,22 +133,43 @@ func (c *Config) check() error {
 	switch {
 	case c.Model != "" && c.Arch != "":
 		return fail("--model and --arch exclude each other")
-	case c.Model == "" && c.Arch != "distilbert" && c.Arch != "llama":
-		return fail("give --arch distilbert, --arch llama or --model")
+	case c.Model == "" && c.usual().Family == "":
+		return fail("give %s or --model", architectures(func(model.Info) bool { return true }))
 	case c.Dropout >= 1 || math.IsNaN(c.Dropout):
 		return fail("--dropout is %v, want 0 to below 1", c.Dropout)
 	case c.Mode == Train && c.Method == Base:
 		return fail("--method base trains nothing")
 	case c.Mode == Train && c.DType != "fp32":
 		return fail("--dtype %s is of generate and infer: train in mixed precision with --amp", c.DType)
-	case c.Mode == Generate && c.Arch == "distilbert":
-		return fail("--mode generate needs a language model: --arch llama, or --model")
+	case c.Mode == Generate && c.Model == "" && !c.usual().Decoder:
+		return fail("--mode generate needs a language model: %s, or --model", architectures(func(i model.Info) bool { return i.Decoder }))
 	case c.Mode == Generate && c.Lengths != "":
 		return fail("--lengths is of train and infer")
 	case c.Mode == Infer && c.Lengths != "" && c.Pad != PadBucket:
 		return fail("--pad %s is of training: inference always batches by length", c.Pad)
 	}
 	return nil
+}
+
+// usual is the model that Arch stands for, before sizes are given; one that is unknown has no Family.
+func (c Config) usual() model.Info {
+	for _, i := range model.Architectures() {
+		if i.Family == c.Arch {
+			return i
+		}
+	}
+	return model.Info{}
+}
+
+// architectures are the values of --arch that are wanted.
+func architectures(wanted func(model.Info) bool) string {
+	var flags []string
+	for _, i := range model.Architectures() {
+		if wanted(i) {
+			flags = append(flags, "--arch "+i.Family)
+		}
+	}
+	return strings.Join(flags, ", ")
 }
 
 // shape is the config.json of the model with random weights.
@@ -170,18 +191,14 @@ func (c Config) shape() ([]byte, error) {
 		}
 		positions += method.Needs().VirtualTokens + method.Needs().Memories
 	}
-	heads := or(c.Heads, 12)
-	if c.Arch == "distilbert" {
-		return json.Marshal(map[string]any{
-			"model_type": "distilbert", "vocab_size": or(c.Vocab, 30522), "max_position_embeddings": max(512, positions), "n_layers": or(c.Layers, 6),
-			"n_heads": heads, "dim": or(c.Hidden, 768), "hidden_dim": or(c.FFN, 3072), "num_labels": c.Labels,
-		})
+	i := c.usual()
+	i.Vocab, i.MaxPositions, i.Layers, i.Heads = or(c.Vocab, i.Vocab), max(i.MaxPositions, positions), or(c.Layers, i.Layers), or(c.Heads, i.Heads)
+	i.KVHeads, i.Hidden, i.HeadDim, i.FFN = or(c.KVHeads, i.Heads), or(c.Hidden, i.Hidden), 0, or(c.FFN, i.FFN)
+	labels := c.Labels
+	if i.Decoder {
+		labels = 0
 	}
-	return json.Marshal(map[string]any{
-		"model_type": "llama", "vocab_size": or(c.Vocab, 32000), "max_position_embeddings": max(2048, positions), "num_hidden_layers": or(c.Layers, 12),
-		"num_attention_heads": heads, "num_key_value_heads": or(c.KVHeads, heads), "hidden_size": or(c.Hidden, 768),
-		"intermediate_size": or(c.FFN, 2048), "tie_word_embeddings": false,
-	})
+	return i.ConfigJSON(labels)
 }
 
 // machine is what to compute on.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -88,7 +89,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	if p.clf == nil && classify {
 		p.Labels = p.labels()
 		if p.set.Active() == nil && len(p.model.Fresh()) > 0 {
-			return p, fmt.Errorf("model %s has no trained classification head (%v are missing): fine-tune it first", src.Model, p.model.Fresh())
+			return p, fmt.Errorf("model %s has no trained classification head (it has no %s): fine-tune it first", src.Model, strings.Join(p.model.Fresh(), ", "))
 		}
 	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
 		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)

@@ -38,10 +38,10 @@ func PlotCurves(path, title string, rows []Row) error {
 	return drawPanels(path, title, legend.entries(), panels...)
 }
 
-// figure is what a panel shows.
+// figure is what a panel shows: a figure of a run over its steps.
 type figure struct {
 	name              string
-	scale             float64 // of a row's value to the axis
+	scale             float64 // what a row's value is multiplied by
 	train, epoch, val func(Row) float64
 	best              func(plotter.XYs) int // the point to ring
 }
@@ -77,7 +77,7 @@ func (l curvesLegend) entries() []legendEntry {
 		out = append(out, legendEntry{"train", &train, nil})
 	}
 	if l.epochs {
-		out = append(out, legendEntry{"mean of the epoch", nil, &square})
+		out = append(out, legendEntry{"train, mean of an epoch", nil, &square})
 	}
 	if l.val {
 		out = append(out, legendEntry{"validation", &val, &dot}, legendEntry{"best", nil, &ring})
@@ -92,7 +92,7 @@ func curvesPanel(rows []Row, legend *curvesLegend, f figure) *plot.Plot {
 
 	trainPoints, epochPoints, valPoints := points(rows, f.scale, f.train), points(rows, f.scale, f.epoch), points(rows, f.scale, f.val)
 	p.Add(verticals(valPoints))
-	const smoothFrom = 12 // fewer points are a line one can follow
+	const smoothFrom = 12 // a line of fewer points is clear as it is
 	switch n := len(trainPoints); {
 	case n >= smoothFrom:
 		legend.smooth = true
@@ -128,7 +128,7 @@ func curvesPanel(rows []Row, legend *curvesLegend, f figure) *plot.Plot {
 	return p
 }
 
-// points are the rows in which a figure was measured.
+// points are the steps and values of the rows that have a figure.
 func points(rows []Row, scale float64, get func(Row) float64) plotter.XYs {
 	var out plotter.XYs
 	for _, r := range rows {
@@ -142,7 +142,8 @@ func points(rows []Row, scale float64, get func(Row) float64) plotter.XYs {
 func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // smoothed is the exponential moving mean over about a twentieth of the
-// points, without the pull to the first value.
+// points. Dividing by the sum of the weights keeps the first values from
+// counting more than the rest.
 func smoothed(points plotter.XYs) plotter.XYs {
 	decay := 1 - 1/max(3, float64(len(points))/20)
 	out := make(plotter.XYs, len(points))

@@ -27,7 +27,7 @@ type Events struct {
 
 // OpenEvents begins an event file in dir, which is created if missing. With a
 // step from which a run resumes, TensorBoard is told to forget what older
-// files in dir hold for later steps; FromStart says nothing. now dates the
+// files in dir hold for later steps; with FromStart it is not. now dates the
 // file.
 func OpenEvents(dir string, resumeAtStep int, now time.Time) (*Events, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -126,8 +126,8 @@ func (e *Events) write(message []byte) error {
 	return err
 }
 
-// maskedCRC rotates the sum and adds a constant, so that a sum over data that
-// holds sums stays meaningful.
+// maskedCRC is the checksum of TFRecord files: the CRC-32C, rotated and with a
+// constant added, because the CRC of data that contain their own CRC is weak.
 func maskedCRC(data []byte) uint32 {
 	sum := crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
 	return (sum>>15 | sum<<17) + 0xa282ead8

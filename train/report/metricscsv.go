@@ -16,7 +16,8 @@ import (
 	"gopeft/model/fsutil"
 )
 
-// FromStart as OpenMetrics's step begins a new file.
+// FromStart, given to OpenMetrics or OpenEvents as the step, says that the run is
+// not resumed.
 const FromStart = -1
 
 // Row is one line of metrics.csv. Values not measured are NaN.
@@ -60,7 +61,7 @@ var columns = []column{
 	{"epoch_train_acc", func(r *Row) *float64 { return &r.EpochTrainAcc }},
 }
 
-// oldColumns is how many of the columns a file of an earlier release has: it ends before the epoch's own.
+// oldColumns is how many of the columns the files of earlier releases have.
 const oldColumns = 7
 
 // Metrics appends rows to metrics.csv.
@@ -172,7 +173,8 @@ func ReadMetrics(path string) (rows []Row, extra []string, err error) {
 	return readMetrics(path, false)
 }
 
-// readMetrics may skip a last line that a crash cut short.
+// readMetrics is ReadMetrics; with torn it leaves out a last line that a crash
+// cut short.
 func readMetrics(path string, torn bool) (rows []Row, extra []string, err error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -211,7 +213,8 @@ func readMetrics(path string, torn bool) (rows []Row, extra []string, err error)
 	}
 }
 
-// checkHeader tells the fixed columns of a file, without the step's, and names the others.
+// checkHeader returns the fixed columns that a file has, without the step's, and
+// the names of the others.
 func checkHeader(header []string) (fixed []column, extra []string, err error) {
 	if len(header) < 1+oldColumns || header[0] != "step" {
 		return nil, nil, fmt.Errorf("header %q: not a metrics file", strings.Join(header, ","))

@@ -92,7 +92,7 @@ func cancelled(ctx context.Context, err error) error {
 // headRows are the places, in a batch's states as [rows·width, hidden], that Classify reads: an encoder's first
 // token, a decoder's last real one.
 func headRows(m model.Model, b data.Batch) []int64 {
-	_, decoder := m.(model.CausalLM)
+	decoder := m.Info().Decoder
 	at := make([]int64, b.Rows)
 	for i := range at {
 		at[i] = int64(i * b.Width)

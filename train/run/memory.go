@@ -23,7 +23,7 @@ type Memory struct {
 
 // String says it in one line.
 func (m Memory) String() string {
-	return fmt.Sprintf("%.0f MiB (%s): weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, runtime %.0f",
+	return fmt.Sprintf("%.0f MiB (most in %s): weights %.0f, gradients %.0f, optimizer %.0f, activations %.0f, runtime %.0f",
 		m.Total, m.Phase, m.Weights, m.Gradients, m.Optimizer, m.Activations, m.Runtime)
 }
 
@@ -205,7 +205,7 @@ func (e *estimator) topmost() float64 {
 // keptBy is what a block keeps. Of the last one a classifier reads one position: the others give keys and values.
 func (e *estimator) keptBy(b *model.Block) float64 {
 	blocks := e.model.Hooks().Blocks
-	if e.info.Family != "distilbert" || e.cfg.Model.Task != "classify" || b != blocks[len(blocks)-1] {
+	if e.info.Decoder || e.cfg.Model.Task != "classify" || b != blocks[len(blocks)-1] {
 		return e.tokens * e.keptPerToken(b)
 	}
 	_, kv, _ := e.widths()
@@ -267,13 +267,12 @@ func (e *estimator) keptPerToken(b *model.Block) float64 {
 	if b.Wrap[model.Down] != nil {
 		behind = 1
 	}
-	if e.info.Family == "llama" {
-		sum += 2*4*d + into                // what the norms read, and what they give
-		sum += e.word * ffn * (2 + behind) // gate and up, and their product
+	if e.info.PreNorm {
+		sum += 2*4*d + into // what the norms read, and what they give
 	} else {
-		sum += 2*e.word*d + into           // the normalised sums, and what the norms give
-		sum += e.word * ffn * (1 + behind) // before the activation, and behind it
+		sum += 2*e.word*d + into // the normalised sums, and what the norms give
 	}
+	sum += e.word * ffn * (e.intoFFN() + behind) // before the activation, and behind it
 	sum += e.word * d * 2 * float64(len(b.AfterAttn)+len(b.AfterFFN))
 	sum += e.word * q * 2 * float64(len(b.Branch))
 	outputs := e.method.Needs().KeptOutputs
@@ -283,6 +282,16 @@ func (e *estimator) keptPerToken(b *model.Block) float64 {
 		}
 	}
 	return sum
+}
+
+// intoFFN is how many maps a feed-forward's activation reads: two where it is gated.
+func (e *estimator) intoFFN() float64 {
+	for _, m := range e.info.Maps() {
+		if m.Slot == model.Gate {
+			return 2
+		}
+	}
+	return 1
 }
 
 // stretch is how much longer than a row its keys are, by a method's own.
@@ -295,21 +304,18 @@ func (e *estimator) stretch() float64 {
 func (e *estimator) forwardPerToken() float64 {
 	d := float64(e.info.Hidden)
 	q, kv, ffn := e.widths()
-	maps := 2.0
-	if e.info.Family == "llama" {
-		maps = 3
-	}
-	return 4*3*d + e.word*max(2*(q+kv)+q, maps*ffn+d)
+	return 4*3*d + e.word*max(2*(q+kv)+q, (e.intoFFN()+1)*ffn+d)
 }
 
 // backwardPerToken is the gradients of a token that a block's backward pass holds at once, beside what it kept.
 func (e *estimator) backwardPerToken() float64 {
 	d := float64(e.info.Hidden)
 	_, _, ffn := e.widths()
-	if e.info.Family == "llama" {
-		return 4*3*d + e.word*2*ffn
+	residuals := 2.0
+	if e.info.PreNorm {
+		residuals = 3
 	}
-	return 4*2*d + e.word*ffn
+	return 4*residuals*d + e.word*e.intoFFN()*ffn
 }
 
 // loss is what a language model's loss holds beside the gradient of its head: a chunk of logits, the states that have a

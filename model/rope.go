@@ -18,6 +18,39 @@ type Rope struct {
 	Original          int     // positions the model was trained with: llama3's, and dynamic's limit
 }
 
+// ropeJSON is the rope_scaling of a config.json, or its rope_parameters, which hold rope_theta too.
+type ropeJSON struct {
+	Kind     string   `json:"rope_type"`
+	OldKind  string   `json:"type"`
+	Theta    *float64 `json:"rope_theta"`
+	Factor   float64  `json:"factor"`
+	LowFreq  float64  `json:"low_freq_factor"`
+	HighFreq float64  `json:"high_freq_factor"`
+	Original int      `json:"original_max_position_embeddings"`
+}
+
+// rope is the embedding of a model with theta that was trained with so many positions; j may be nil.
+func (j *ropeJSON) rope(theta float64, positions int) Rope {
+	r := Rope{Theta: theta, Original: positions}
+	if j == nil {
+		return r
+	}
+	if j.Theta != nil {
+		r.Theta = *j.Theta
+	}
+	if r.Kind = j.Kind; r.Kind == "" {
+		r.Kind = j.OldKind
+	}
+	if r.Kind == "default" {
+		r.Kind = ""
+	}
+	r.Factor, r.LowFreq, r.HighFreq = j.Factor, j.LowFreq, j.HighFreq
+	if r.Kind == "llama3" {
+		r.Original = j.Original
+	}
+	return r
+}
+
 // reach is the number of positions the scaled embedding serves, given the config's max_position_embeddings.
 func (r Rope) reach(positions int) int {
 	if r.Kind == "linear" || r.Kind == "dynamic" {
@@ -51,17 +84,18 @@ func (r Rope) check() error {
 // TurnKeys gives keys [..., headDim] in fp32 as a rotation by so many positions more leaves them. Where rotations
 // depend on a text's length, or the model has none, it is an error.
 func TurnKeys(s *bindings.Scope, m Model, keys bindings.Tensor, positions int) (bindings.Tensor, error) {
-	l, ok := m.(*LLaMA)
-	switch {
-	case !ok:
+	l, ok := m.(interface{ rope() Rope })
+	if !ok {
 		return bindings.Tensor{}, errors.New("the model does not rotate its keys")
-	case l.cfg.Rope.Kind == "dynamic":
+	}
+	rope, headDim := l.rope(), m.Info().HeadDim
+	if rope.Kind == "dynamic" {
 		return bindings.Tensor{}, errors.New("the model's rotation of keys depends on the text's length (rope_scaling dynamic)")
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		at := s.Int64sOn(keys.Device(), []int64{int64(positions)}, 1, 1)
-		cos, sin := rotation(s, at, l.cfg.Rope.frequencies(l.cfg.HeadDim, 0), bindings.Float)
-		x := s.Reshape(s.To(keys, bindings.Float), 1, -1, 1, int64(l.cfg.HeadDim))
+		cos, sin := rotation(s, at, rope.frequencies(headDim, 0), bindings.Float)
+		x := s.Reshape(s.To(keys, bindings.Float), 1, -1, 1, int64(headDim))
 		return s.Reshape(s.Rotate(x, cos, sin), keys.Shape()...)
 	}), nil
 }

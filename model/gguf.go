@@ -1,7 +1,6 @@
 package model
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,17 +12,10 @@ import (
 	"gopeft/model/hf/files"
 )
 
-// ggufConfig writes a GGUF file's metadata as the config.json they were made from.
-func ggufConfig(g *files.GGUF) ([]byte, error) {
-	arch, err := g.Text("general.architecture")
-	if err != nil {
-		return nil, err
-	}
-	if arch != "llama" && arch != "qwen2" {
-		return nil, fmt.Errorf("general.architecture %q is not supported (llama, qwen2)", arch)
-	}
-	c := map[string]any{"model_type": arch, "hidden_act": "silu"}
-	r := metaReader{g: g, arch: arch}
+// ggufDecoder gives what a GGUF file's metadata say of a decoder, by the names of the config.json that they were made from.
+func ggufDecoder(g *files.GGUF, architecture string) (map[string]any, error) {
+	c := map[string]any{}
+	r := metaReader{g: g, architecture: architecture}
 	for _, field := range []struct{ key, name string }{
 		{"embedding_length", "hidden_size"}, {"feed_forward_length", "intermediate_size"}, {"block_count", "num_hidden_layers"},
 		{"attention.head_count", "num_attention_heads"}, {"context_length", "max_position_embeddings"},
@@ -41,7 +33,7 @@ func ggufConfig(g *files.GGUF) ([]byte, error) {
 	c["rms_norm_eps"] = r.number("attention.layer_norm_rms_epsilon", 1e-5)
 	c["rope_theta"] = r.number("rope.freq_base", 10000)
 	if n := r.size("rope.dimension_count", headDim); n != headDim && r.err == nil {
-		r.err = fmt.Errorf("%s.rope.dimension_count %d differs from the head's %d dimensions, which is not supported", arch, n, headDim)
+		r.err = fmt.Errorf("%s.rope.dimension_count %d differs from the head's %d dimensions, which is not supported", architecture, n, headDim)
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -53,13 +45,6 @@ func ggufConfig(g *files.GGUF) ([]byte, error) {
 	c["vocab_size"] = words.Shape[0]
 	_, head := g.Lookup("output.weight")
 	c["tie_word_embeddings"] = !head
-	_, qkvBias := g.Lookup("blk.0.attn_q.bias")
-	_, outBias := g.Lookup("blk.0.attn_output.bias")
-	c["attention_bias"] = qkvBias
-	_, c["mlp_bias"] = g.Lookup("blk.0.ffn_up.bias")
-	if arch == "llama" && qkvBias && !outBias {
-		c["model_type"] = "qwen2" // a LLaMA with biases on queries, keys and values alone is what that type means
-	}
 	for key, name := range map[string]string{"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"} {
 		if id, err := g.Int("tokenizer.ggml." + key); err == nil {
 			c[name] = id
@@ -72,19 +57,19 @@ func ggufConfig(g *files.GGUF) ([]byte, error) {
 	if scaling != nil {
 		c["rope_scaling"] = scaling
 	}
-	return json.Marshal(c)
+	return c, nil
 }
 
 // metaReader reads one architecture's keys and keeps the first error.
 type metaReader struct {
-	g    *files.GGUF
-	arch string
-	err  error
+	g            *files.GGUF
+	architecture string
+	err          error
 }
 
 // size reads a whole number; without fallback (0) it must be there.
 func (r *metaReader) size(key string, fallback int64) int64 {
-	n, err := r.g.Int(r.arch + "." + key)
+	n, err := r.g.Int(r.architecture + "." + key)
 	if errors.Is(err, fs.ErrNotExist) && fallback != 0 {
 		return fallback
 	}
@@ -92,13 +77,13 @@ func (r *metaReader) size(key string, fallback int64) int64 {
 		r.err = err
 	}
 	if err == nil && (n < 1 || n > 1<<31) && r.err == nil {
-		r.err = fmt.Errorf("metadata key %q is %d, want a positive size", r.arch+"."+key, n)
+		r.err = fmt.Errorf("metadata key %q is %d, want a positive size", r.architecture+"."+key, n)
 	}
 	return n
 }
 
 func (r *metaReader) number(key string, fallback float64) float64 {
-	v, err := r.g.Float(r.arch + "." + key)
+	v, err := r.g.Float(r.architecture + "." + key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fallback
 	}
@@ -124,7 +109,7 @@ func ggufScaling(g *files.GGUF, r metaReader, theta float64, headDim int) (map[s
 		}
 		return llama3Scaling(divisors, theta, headDim)
 	}
-	kind, err := g.Text(r.arch + ".rope.scaling.type")
+	kind, err := g.Text(r.architecture + ".rope.scaling.type")
 	if errors.Is(err, fs.ErrNotExist) || kind == "none" {
 		return nil, nil
 	}
@@ -154,47 +139,51 @@ func llama3Scaling(divisors []float32, theta float64, headDim int) (map[string]a
 		"high_freq_factor": rope.HighFreq, "original_max_position_embeddings": rope.Original}, nil
 }
 
-// ggufNames are llama.cpp's names of a block's modules.
-var ggufNames = map[string]string{
-	"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-	"attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-	"ffn_down": "mlp.down_proj",
+// ggufSlots are llama.cpp's names of a block's maps.
+var ggufSlots = map[string]Slot{
+	"attn_q": Q, "attn_k": K, "attn_v": V, "attn_output": O, "ffn_gate": Gate, "ffn_up": Up, "ffn_down": Down,
 }
 
-// ggufRequest reads llama.cpp's names and row order.
-func ggufRequest(g *files.GGUF) hf.Request {
+// ggufRequest reads llama.cpp's names. Those of the blocks' maps are known by slot; names gives the model's own for the
+// other modules, within the block for those of a block. interleaved says that llama.cpp rotates neighbouring rows for this
+// architecture, so that its files interleave the two halves of each head's queries and keys.
+func ggufRequest(i Info, names map[string]string, interleaved bool) hf.Request {
+	maps := map[Slot]string{}
+	for _, m := range i.Maps() {
+		maps[m.Slot] = m.Name
+	}
 	r := hf.Request{
 		Rename: func(name string) string {
-			switch name {
-			case "token_embd.weight":
-				return llamaPrefix + "embed_tokens.weight"
-			case "output_norm.weight":
-				return llamaPrefix + "norm.weight"
-			case "output.weight":
-				return "lm_head.weight"
-			}
-			rest, ok := strings.CutPrefix(name, "blk.")
-			parts := strings.SplitN(rest, ".", 3) // 7, attn_q, weight
-			if !ok || len(parts) != 3 || ggufNames[parts[1]] == "" {
+			rest, inBlock := strings.CutPrefix(name, "blk.")
+			if !inBlock {
+				module, field, _ := strings.Cut(name, ".")
+				if own := names[module]; own != "" {
+					return own + "." + field
+				}
 				return name
 			}
-			return llamaPrefix + "layers." + parts[0] + "." + ggufNames[parts[1]] + "." + parts[2]
+			parts := strings.SplitN(rest, ".", 3) // 7, attn_q, weight
+			if len(parts) != 3 {
+				return name
+			}
+			own := names[parts[1]]
+			if slot, ok := ggufSlots[parts[1]]; ok {
+				own = maps[slot]
+			}
+			if own == "" {
+				return name
+			}
+			return i.Blocks + "." + parts[0] + "." + own + "." + parts[2]
 		},
 		Ignore: func(name string) bool { return name == "rope_freqs.weight" },
 	}
-	if arch, _ := g.Text("general.architecture"); arch == "llama" {
-		heads, _ := g.Int("llama.attention.head_count")
-		kv, err := g.Int("llama.attention.head_count_kv")
-		if err != nil {
-			kv = heads
-		}
-		// llama.cpp rotates neighbouring rows for this architecture, so its files interleave each head's halves.
+	if interleaved {
 		r.Interleaved = func(name string) int64 {
 			switch {
-			case strings.Contains(name, ".q_proj."):
-				return heads
-			case strings.Contains(name, ".k_proj."):
-				return kv
+			case strings.Contains(name, "."+maps[Q]+"."):
+				return int64(i.Heads)
+			case strings.Contains(name, "."+maps[K]+"."):
+				return int64(i.KVHeads)
 			}
 			return 0
 		}

@@ -20,19 +20,19 @@ type layout struct {
 	counts []int64         // per row, real tokens up to the end of this pass
 
 	cos, sin bindings.Tensor
-	made     []llamaBias
+	made     []windowBias
 }
 
-type llamaBias struct {
+type windowBias struct {
 	extra  int64
 	window int
 	bias   bindings.Tensor
 }
 
-// newLayout reads a batch that follows virtual tokens put in front of it and memory positions counted before
-// those. What depends on the mask's content is worked out on the host, from one copy of it. readPadding says
-// that what padding itself computes will be read.
-func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int, d bindings.DType, readPadding bool) *layout {
+// newLayout reads a batch with so many virtual tokens in front of it, and memory positions before those. What depends on
+// the mask's content is worked out on the host, from one copy of it. readPadding says that the states of padding will be
+// read, as a classifier's may be that reads the last position.
+func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, memory int, d bindings.DType, readPadding bool) *layout {
 	rows, width := in.IDs.Size(0), in.IDs.Size(1)
 	l := &layout{scope: s, device: in.IDs.Device(), dtype: d, length: int64(virtual) + width}
 	b := hostBatch{rows: int(rows), width: int(width), virtual: virtual, memory: memory, before: make([]int64, rows)}
@@ -64,7 +64,7 @@ func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int
 		l.mask = extendMask(s, in.Mask, virtual)
 	} // Padding on the right needs no mask: a real token never looks at what comes after it.
 	at, longest := b.positions(shape == padAny)
-	longest = max(longest, in.Whole)
+	longest = max(longest, in.FullLength)
 	l.counts = b.counts()
 	s.Run(func(t *bindings.Scope) error {
 		p := in.Positions
@@ -73,7 +73,7 @@ func newLayout(s *bindings.Scope, cfg LLaMAConfig, in Input, virtual, memory int
 		} else {
 			p = t.Int64sOn(l.device, at, int64(len(at))/l.length, l.length)
 		}
-		l.cos, l.sin = rotation(s, p, cfg.Rope.frequencies(cfg.HeadDim, longest), d)
+		l.cos, l.sin = rotation(s, p, rope.frequencies(headDim, longest), d)
 		return nil
 	})
 	return l
@@ -120,7 +120,7 @@ func (l *layout) bias(extra int64, window int) (bias bindings.Tensor, causal boo
 		}
 		return s.Cat(3, s.Zeros([]int64{b.Size(0), 1, l.length, extra}, l.dtype, l.device), b)
 	})
-	l.made = append(l.made, llamaBias{extra, window, b})
+	l.made = append(l.made, windowBias{extra, window, b})
 	return b, false
 }
 
@@ -194,7 +194,7 @@ func (b hostBatch) counts() []int64 {
 
 // positions is every new token's position, row by row, or one row's when all are alike, and the length of
 // the longest text. Memories and virtual tokens take the first positions; each segment counts from there.
-// With skip, padding takes none, as transformers counts; without, it is behind the text and does not matter.
+// With skip, padding takes none, as in transformers; without, all padding is behind the text, where nothing reads it.
 func (b hostBatch) positions(skip bool) (at []int64, longest int) {
 	n := b.virtual + b.width
 	alike := true

@@ -1,0 +1,125 @@
+package model
+
+import (
+	"fmt"
+	"math"
+)
+
+// decoderConfig is the part of a config.json that shapes a decoder with rotary positions and gated feed-forwards.
+type decoderConfig struct {
+	Vocab        int
+	MaxPositions int
+	Layers       int
+	Heads        int
+	KVHeads      int
+	HeadDim      int
+	Hidden       int
+	FFN          int
+	NormEps      float64
+	Rope         Rope
+	Windows      []int // per layer, how many positions a token sees, itself included; 0: all
+	Tied         bool  // the language-model head is the embedding table
+	QKVBias      bool
+	OutBias      bool
+	MLPBias      bool
+
+	AttentionDropout float64
+	InitRange        float64
+}
+
+// decoderJSON is what the config.json of such decoders holds.
+type decoderJSON struct {
+	ModelType        string    `json:"model_type"`
+	Vocab            int       `json:"vocab_size"`
+	Hidden           int       `json:"hidden_size"`
+	FFN              int       `json:"intermediate_size"`
+	Layers           int       `json:"num_hidden_layers"`
+	Heads            int       `json:"num_attention_heads"`
+	KVHeads          *int      `json:"num_key_value_heads"`
+	HeadDim          *int      `json:"head_dim"`
+	MaxPositions     int       `json:"max_position_embeddings"`
+	NormEps          float64   `json:"rms_norm_eps"`
+	Theta            float64   `json:"rope_theta"`
+	Scaling          *ropeJSON `json:"rope_scaling"`
+	Parameters       *ropeJSON `json:"rope_parameters"` // rope_theta and rope_scaling in one, since transformers 5
+	Tied             bool      `json:"tie_word_embeddings"`
+	AttentionBias    bool      `json:"attention_bias"`
+	MLPBias          bool      `json:"mlp_bias"`
+	AttentionDropout float64   `json:"attention_dropout"`
+	InitRange        float64   `json:"initializer_range"`
+	Activation       string    `json:"hidden_act"`
+	PartialRotary    float64   `json:"partial_rotary_factor"`
+	Window           *int      `json:"sliding_window"`
+	UseWindow        bool      `json:"use_sliding_window"` // where it is not on as such
+	WindowFrom       int       `json:"max_window_layers"`  // the first layer that has one
+	LayerTypes       []string  `json:"layer_types"`
+}
+
+// maxLayers is far above any model; each layer takes memory before the weights are looked for.
+const maxLayers = 4096
+
+// config checks the settings. Biases and windows, which families have their own rules for, are left out.
+func (j *decoderJSON) config() (decoderConfig, error) {
+	c := decoderConfig{Vocab: j.Vocab, MaxPositions: j.MaxPositions, Layers: j.Layers, Heads: j.Heads, KVHeads: j.Heads, Hidden: j.Hidden,
+		FFN: j.FFN, NormEps: j.NormEps, Tied: j.Tied, AttentionDropout: j.AttentionDropout, InitRange: j.InitRange}
+	if j.KVHeads != nil {
+		c.KVHeads = *j.KVHeads
+	}
+	if err := checkDims(dim{"vocab_size", c.Vocab}, dim{"max_position_embeddings", c.MaxPositions}, dim{"num_hidden_layers", c.Layers},
+		dim{"num_attention_heads", c.Heads}, dim{"num_key_value_heads", c.KVHeads}, dim{"hidden_size", c.Hidden},
+		dim{"intermediate_size", c.FFN}); err != nil {
+		return c, err
+	}
+	if c.HeadDim = c.Hidden / c.Heads; j.HeadDim != nil {
+		c.HeadDim = *j.HeadDim
+	} else if c.Hidden%c.Heads != 0 {
+		return c, fmt.Errorf("hidden_size %d is not a multiple of the %d heads", c.Hidden, c.Heads)
+	}
+	if c.HeadDim < 2 || c.HeadDim%2 != 0 || c.HeadDim > 1<<16 {
+		return c, fmt.Errorf("head_dim is %d, want an even number", c.HeadDim)
+	}
+	switch {
+	case c.Layers > maxLayers:
+		return c, fmt.Errorf("num_hidden_layers is %d, more than %d", c.Layers, maxLayers)
+	case c.Heads%c.KVHeads != 0:
+		return c, fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
+	case j.PartialRotary != 1:
+		return c, fmt.Errorf("partial_rotary_factor %v is not supported (1)", j.PartialRotary)
+	case !(c.NormEps > 0 && c.NormEps < 1):
+		return c, fmt.Errorf("rms_norm_eps is %v", c.NormEps)
+	case !(c.AttentionDropout >= 0 && c.AttentionDropout < 1):
+		return c, fmt.Errorf("attention_dropout is %v, want 0 to below 1", c.AttentionDropout)
+	case !(c.InitRange >= 0) || math.IsInf(c.InitRange, 0):
+		return c, fmt.Errorf("initializer_range is %v", c.InitRange)
+	}
+	scaling := j.Scaling
+	if scaling == nil {
+		scaling = j.Parameters
+	}
+	c.Rope = scaling.rope(j.Theta, j.MaxPositions)
+	return c, c.Rope.check()
+}
+
+// windows is the sliding window of each layer that slides says has one, unless layer_types say which have.
+func (j *decoderJSON) windows(slides func(layer int) bool) ([]int, error) {
+	ws := make([]int, j.Layers)
+	if j.Window == nil || *j.Window == 0 {
+		return ws, nil
+	}
+	if *j.Window < 1 {
+		return nil, fmt.Errorf("sliding_window is %d, want a positive size or null", *j.Window)
+	}
+	if len(j.LayerTypes) > 0 && len(j.LayerTypes) != j.Layers {
+		return nil, fmt.Errorf("layer_types has %d entries for %d layers", len(j.LayerTypes), j.Layers)
+	}
+	for i := range ws {
+		does := slides(i)
+		if len(j.LayerTypes) > 0 {
+			does = j.LayerTypes[i] == "sliding_attention"
+		}
+		if does {
+			ws[i] = *j.Window
+		}
+	}
+	return ws, nil
+}
