@@ -151,12 +151,12 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 	return nil
 }
 
-// countsOf lists how often each label was predicted: "negative 14, positive 10". Labels that never were are left out.
+// countsOf lists how often each label was predicted: "negative (14), positive (10)". Labels that never were are left out.
 func countsOf(labels []string, counts []int) string {
 	var parts []string
 	for i, n := range counts {
 		if n > 0 {
-			parts = append(parts, fmt.Sprintf("%s %d", labels[i], n))
+			parts = append(parts, fmt.Sprintf("%s (%d)", labels[i], n))
 		}
 	}
 	if len(parts) == 0 {

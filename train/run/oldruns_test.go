@@ -131,6 +131,11 @@ func TestOldRunsResume(t *testing.T) {
 			if err != nil || len(after) <= len(before) || after[0].TrainLoss != before[0].TrainLoss || after[len(after)-1].Step <= begun.Step {
 				t.Errorf("metrics.csv does not go on from its %d rows: %+v, %v", len(before), after, err)
 			}
+			for _, r := range after { // the old rows' means of an epoch are in their own column now
+				if end := !math.IsNaN(r.EpochTrainLoss); end == !math.IsNaN(r.TrainLoss) {
+					t.Errorf("a row has both the mean of an epoch and that of a window, or none: %+v", r)
+				}
+			}
 		})
 	}
 }
