@@ -20,8 +20,8 @@ type Info struct {
 	// LoadedFrom is the model_type of the checkpoint, where that is another architecture's: "bert" of a DistilBERT.
 	LoadedFrom string
 
-	Traits
-	biased string // slots whose map has a bias, where the family leaves that to the model
+	Traits `json:"-"` // of the family, not of the model's shape
+	biased string     // slots whose map has a bias, where the family leaves that to the model
 }
 
 // Traits are what all models of a family have in common.
