@@ -11,6 +11,7 @@ layers=(
     'bindings'
     'model'
     'peft'
+    'train/data/rows'
     'train/data train/metrics train/report train/classic'
     'train'
     'train/run train/infer train/bench'

@@ -23,7 +23,7 @@ parts=(
     "tokenizer record $GOPEFT_HOME/demo/minilm model/tokenizer/testdata/minilm.golden.json.gz 110" # as demo-data.sh fetched it
     'tokenizer_folders model/tokenizer/testdata/folders.json.gz'
     'tokenizer_unicode model/tokenizer/unicode_tables.go'
-    'data_parquet train/data/testdata'
+    'data_parquet train/data/rows/testdata'
 )
 python=${PYTHON:-python3.11}
 command -v "$python" >/dev/null || die "$python is missing: the pinned versions are for Python 3.11 (PYTHON=/path names one)"

@@ -9,6 +9,7 @@ import (
 	"gopeft/model/chat"
 	"gopeft/model/tokenizer"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 )
 
 // CausalEncoder turns examples into token sequences.
@@ -168,7 +169,7 @@ func EncodeCausal(ctx context.Context, enc CausalEncoder, set *data.CausalSet, w
 		x := set.Examples[i]
 		seq, err := enc.Encode(x)
 		if err != nil {
-			return &data.RowError{File: x.File, Line: x.Line, Row: x.Row, Err: err}
+			return &rows.Error{File: x.File, Line: x.Line, Row: x.Row, Err: err}
 		}
 		seqs[i] = seq
 		targets.Add(int64(seq.NumTargets()))

@@ -14,6 +14,7 @@ import (
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 	"gopeft/train/infer"
 )
 
@@ -46,7 +47,7 @@ func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 			return &train.UsageError{Err: fmt.Errorf("--%s goes with --match, which generates answers", name)}
 		}
 	}
-	o := data.CausalOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, Template: c.String("template"),
+	o := data.CausalOptions{Read: rows.Options{Format: rows.Format(c.String("format"))}, Template: c.String("template"),
 		TextColumn: c.String("text-column"), SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit")}
 	withPrompt, length := !c.Bool("mask-prompt"), c.Int("max-length")
 	if r := src.Run; r != nil { // what is not given is as in training
@@ -60,12 +61,12 @@ func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 			length = r.Data.MaxLength
 		}
 	}
-	rows, err := openCausal(c, o)
+	in, err := openCausal(c, o)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	e := textEval{c: c, u: newUI(c), out: json.NewEncoder(perRow), rows: rows, withPrompt: withPrompt, length: length}
+	defer in.Close()
+	e := textEval{c: c, u: newUI(c), out: json.NewEncoder(perRow), rows: in, withPrompt: withPrompt, length: length}
 	e.out.SetEscapeHTML(false)
 	if expr := c.String("match"); expr != "" {
 		m, err := infer.NewMatcher(expr)
@@ -97,11 +98,11 @@ func openCausal(c *cli.Context, o data.CausalOptions) (*data.CausalReader, error
 	case "":
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	case "-":
-		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
+		in, err := rows.New(io.NopCloser(c.App.Reader), "standard input", o.Read)
 		if err != nil {
 			return nil, err
 		}
-		return data.NewCausalReader(rows, "standard input", o)
+		return data.NewCausalReader(in, "standard input", o)
 	default:
 		return data.OpenCausal(path, o)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 )
 
 // unescape reads \n, \t and \\ as templates do.
@@ -25,7 +26,7 @@ func unescape(texts []string) []string {
 
 // openPrompts reads --prompts, or --prompt as a file of one row.
 func openPrompts(c *cli.Context) (*data.CausalReader, error) {
-	o := data.CausalOptions{PromptOnly: true, Read: data.ReadOptions{Format: data.Format(c.String("format"))},
+	o := data.CausalOptions{PromptOnly: true, Read: rows.Options{Format: rows.Format(c.String("format"))},
 		TextColumn: c.String("text-column"), Limit: c.Int("limit"), Extra: []string{"adapter"}}
 	column := "text"
 	switch template := c.String("template"); template {
@@ -48,11 +49,11 @@ func openPrompts(c *cli.Context) (*data.CausalReader, error) {
 		}
 	}
 	if path := c.String("prompts"); path == "-" {
-		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
+		in, err := rows.New(io.NopCloser(c.App.Reader), "standard input", o.Read)
 		if err != nil {
 			return nil, err
 		}
-		return data.NewCausalReader(rows, "standard input", o)
+		return data.NewCausalReader(in, "standard input", o)
 	} else if path != "" {
 		return data.OpenCausal(path, o)
 	}
@@ -63,15 +64,15 @@ func openPrompts(c *cli.Context) (*data.CausalReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Read.Format = data.JSONL
-	rows, err := data.NewReader(io.NopCloser(bytes.NewReader(row)), "--prompt", o.Read)
+	o.Read.Format = rows.JSONL
+	in, err := rows.New(io.NopCloser(bytes.NewReader(row)), "--prompt", o.Read)
 	if err != nil {
 		return nil, err
 	}
 	if o.Style == "" && o.Template == "" {
 		o.Style = data.PlainStyle
 	}
-	return data.NewCausalReader(rows, "--prompt", o)
+	return data.NewCausalReader(in, "--prompt", o)
 }
 
 // chatOf makes a chat of a prompt, or puts the system message before a row's chat.

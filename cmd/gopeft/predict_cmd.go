@@ -15,6 +15,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 	"gopeft/train/infer"
 )
 
@@ -87,24 +88,24 @@ func openExamples(c *cli.Context, run *infer.Trained, labels []string, extra ...
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	}
-	o := data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
+	o := data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format"))}, TextColumn: c.String("text-column"),
 		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
 	if run != nil {
 		o.LikelyText, o.LikelyLabel = run.Data.TextColumn, run.Data.LabelColumn
 	}
 	if path == "-" {
-		rows, err := data.NewReader(io.NopCloser(c.App.Reader), "standard input", o.Read)
+		in, err := rows.New(io.NopCloser(c.App.Reader), "standard input", o.Read)
 		if err != nil {
 			return nil, err
 		}
-		return data.NewExampleReader(rows, "standard input", o)
+		return data.NewExampleReader(in, "standard input", o)
 	}
 	return data.OpenExamples(path, o)
 }
 
 // saySkipped tells how many bad rows --skip-bad-rows has left out.
-func saySkipped(u train.UI, rows *data.ExampleReader) {
-	if s := rows.Stats(); s.Skipped > 0 {
+func saySkipped(u train.UI, in *data.ExampleReader) {
+	if s := in.Stats(); s.Skipped > 0 {
 		u.Note("%d bad rows skipped, the first: %v", s.Skipped, s.FirstSkipped)
 	}
 }
@@ -141,15 +142,15 @@ func predict(c *cli.Context, w io.Writer) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
-		rows, err := openExamples(c, p.Run(), nil, "adapter")
+		in, err := openExamples(c, p.Run(), nil, "adapter")
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
+		defer in.Close()
+		say := sync.OnceFunc(func() { u.Note("%s", in.Columns()) }) // known once the first row is read
 		e := json.NewEncoder(out)
 		e.SetEscapeHTML(false)
-		for part := range p.Stream(c.Context, rows, stretch, p.MaxLength) {
+		for part := range p.Stream(c.Context, in, stretch, p.MaxLength) {
 			if part.Err != nil {
 				return errors.Join(out.Flush(), part.Err)
 			}
@@ -181,7 +182,7 @@ func predict(c *cli.Context, w io.Writer) error {
 				return err
 			}
 		}
-		saySkipped(u, rows)
+		saySkipped(u, in)
 		return c.Context.Err()
 	})
 	return err

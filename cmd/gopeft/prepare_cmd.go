@@ -10,6 +10,7 @@ import (
 
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 )
 
 func prepareCommand() *cli.Command {
@@ -45,7 +46,7 @@ func prepare(c *cli.Context) error {
 	}
 	p, err := data.Prepare(c.Context, data.PrepareOptions{
 		Input: c.String("data"), Out: c.String("out"), Ratios: ratios, Stratify: c.Bool("stratify"), Replace: c.Bool("overwrite"),
-		Load: data.LoadOptions{Read: data.ReadOptions{Format: data.Format(c.String("format"))}, TextColumn: c.String("text-column"),
+		Load: data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format"))}, TextColumn: c.String("text-column"),
 			LabelColumn: c.String("label-column"), SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"),
 			Sample: c.Int("sample"), Balanced: c.Bool("balanced"), Seed: c.Uint64("seed")},
 	})

@@ -1,4 +1,4 @@
-"""Writes the Parquet fixtures of train/data/testdata; what they hold is repeated in train/data/parquet_test.go."""
+"""Writes the Parquet fixtures of train/data/rows/testdata; what they hold is repeated in its parquet_test.go."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Value
 
-OUT = Path(__file__).resolve().parents[2] / "train" / "data" / "testdata"
+OUT = Path(__file__).resolve().parents[2] / "train" / "data" / "rows" / "testdata"
 
 
 def main():

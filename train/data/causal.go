@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"gopeft/train/data/rows"
 )
 
 // Message is one turn of a chat.
@@ -43,7 +45,7 @@ const (
 
 // CausalOptions says how a file becomes causal examples.
 type CausalOptions struct {
-	Read  ReadOptions
+	Read  rows.Options
 	Style CausalStyle
 
 	Template       string // prompt and answer in one, see SplitTemplate; or the two apart:
@@ -72,10 +74,10 @@ type CausalStats struct {
 
 // CausalReader streams causal examples in constant memory.
 type CausalReader struct {
-	rows  RowReader
+	in    rows.Reader
 	file  string
 	opts  CausalOptions
-	read  func(Row) ([]CausalExample, error) // makes examples of a row; nil until the first
+	read  func(rows.Row) ([]CausalExample, error) // makes examples of a row; nil until the first
 	how   string
 	queue []CausalExample
 	stats CausalStats
@@ -83,18 +85,18 @@ type CausalReader struct {
 
 // OpenCausal opens a file for streaming. Sample is ignored here.
 func OpenCausal(path string, opts CausalOptions) (*CausalReader, error) {
-	rows, err := Open(path, opts.Read)
+	in, err := rows.Open(path, opts.Read)
 	if err != nil {
 		return nil, err
 	}
-	return NewCausalReader(rows, path, opts)
+	return NewCausalReader(in, path, opts)
 }
 
-// NewCausalReader streams examples from rows, which it owns; file stands in errors.
-func NewCausalReader(rows RowReader, file string, opts CausalOptions) (*CausalReader, error) {
-	r := &CausalReader{rows: rows, file: file, opts: opts}
+// NewCausalReader streams examples from in, which it owns; file stands in errors.
+func NewCausalReader(in rows.Reader, file string, opts CausalOptions) (*CausalReader, error) {
+	r := &CausalReader{in: in, file: file, opts: opts}
 	if err := r.checkOptions(); err != nil {
-		rows.Close()
+		in.Close()
 		return nil, err
 	}
 	return r, nil
@@ -138,9 +140,9 @@ func (r *CausalReader) How() string { return r.how }
 func (r *CausalReader) Stats() CausalStats { return r.stats }
 
 // Close releases the file.
-func (r *CausalReader) Close() error { return r.rows.Close() }
+func (r *CausalReader) Close() error { return r.in.Close() }
 
-// Next returns the next example, io.EOF after the last. A *RowError leaves the
+// Next returns the next example, io.EOF after the last. A *rows.Error leaves the
 // reader usable.
 func (r *CausalReader) Next() (CausalExample, error) {
 	for {
@@ -156,7 +158,7 @@ func (r *CausalReader) Next() (CausalExample, error) {
 			}
 			return ex, nil
 		}
-		row, err := r.rows.Next()
+		row, err := r.in.Next()
 		if err == nil && r.read == nil {
 			if err := r.chooseStyle(row); err != nil {
 				return CausalExample{}, err
@@ -175,7 +177,7 @@ func (r *CausalReader) Next() (CausalExample, error) {
 			}
 			continue
 		}
-		if !r.opts.SkipBadRows || !isRowError(err) {
+		if !r.opts.SkipBadRows || !rows.IsBad(err) {
 			return CausalExample{}, err
 		}
 		if r.stats.Skipped == 0 {
@@ -194,7 +196,7 @@ var (
 )
 
 // chooseStyle chooses by the first row how rows become examples.
-func (r *CausalReader) chooseStyle(row Row) error {
+func (r *CausalReader) chooseStyle(row rows.Row) error {
 	names := row.Columns()
 	style := r.opts.Style
 	pick := func(likely []string) string { name, _ := usual(names, likely); return name }
@@ -217,7 +219,7 @@ func (r *CausalReader) chooseStyle(row Row) error {
 		}
 	}
 	missing := func(what string) error {
-		return fmt.Errorf(`%s: no %s column among %s: say how to use them, as in --template "{a} -> {b}"`, r.file, what, list(names))
+		return fmt.Errorf(`%s: no %s column among %s: say how to use them, as in --template "{a} -> {b}"`, r.file, what, rows.BriefList(names))
 	}
 	switch style {
 	case IDsStyle:
@@ -232,13 +234,13 @@ func (r *CausalReader) chooseStyle(row Row) error {
 			return missing("instruction")
 		case nested:
 			r.how = fmt.Sprintf("Alpaca prompt from columns %q and \"instances\"", instruction)
-			r.read = func(row Row) ([]CausalExample, error) { return r.fromInstances(row, instruction) }
+			r.read = func(row rows.Row) ([]CausalExample, error) { return r.fromInstances(row, instruction) }
 			return nil
 		case !answered:
 			return missing("output")
 		}
-		r.how = fmt.Sprintf("Alpaca prompt from columns %s", list(without([]string{instruction, input, output}, "")))
-		r.read = func(row Row) ([]CausalExample, error) { return r.fromAlpaca(row, instruction, input, output) }
+		r.how = fmt.Sprintf("Alpaca prompt from columns %s", rows.BriefList(without([]string{instruction, input, output}, "")))
+		r.read = func(row rows.Row) ([]CausalExample, error) { return r.fromAlpaca(row, instruction, input, output) }
 	case PairStyle:
 		ask, answer, err := r.templates()
 		switch {
@@ -260,11 +262,11 @@ func (r *CausalReader) chooseStyle(row Row) error {
 		case !answered:
 			return missing("completion")
 		default:
-			r.how = fmt.Sprintf("prompts and answers from columns %s", list(without([]string{prompt, output}, "")))
+			r.how = fmt.Sprintf("prompts and answers from columns %s", rows.BriefList(without([]string{prompt, output}, "")))
 			ask = Template{pieces: []piece{{column: prompt}}}
 			answer = Template{pieces: []piece{{column: output}}}
 		}
-		r.read = func(row Row) ([]CausalExample, error) { return r.fromPair(row, ask, answer) }
+		r.read = func(row rows.Row) ([]CausalExample, error) { return r.fromPair(row, ask, answer) }
 	case PlainStyle:
 		column := r.opts.TextColumn
 		if column == "" {
@@ -279,12 +281,12 @@ func (r *CausalReader) chooseStyle(row Row) error {
 			return missingColumn(r.file, column, "text", names)
 		}
 		r.how = fmt.Sprintf("plain text from column %q", column)
-		r.read = func(row Row) ([]CausalExample, error) { return r.fromText(row, column) }
+		r.read = func(row rows.Row) ([]CausalExample, error) { return r.fromText(row, column) }
 	}
 	return nil
 }
 
-func (r *CausalReader) fromText(row Row, column string) ([]CausalExample, error) {
+func (r *CausalReader) fromText(row rows.Row, column string) ([]CausalExample, error) {
 	text, err := row.Text(column)
 	if err != nil {
 		return nil, err
@@ -299,7 +301,7 @@ func (r *CausalReader) fromText(row Row, column string) ([]CausalExample, error)
 	return []CausalExample{{Answer: text}}, nil
 }
 
-func (r *CausalReader) fromPair(row Row, prompt, answer Template) ([]CausalExample, error) {
+func (r *CausalReader) fromPair(row rows.Row, prompt, answer Template) ([]CausalExample, error) {
 	var ex CausalExample
 	var err error
 	if ex.Prompt, err = prompt.Render(row); err != nil {
@@ -313,7 +315,7 @@ func (r *CausalReader) fromPair(row Row, prompt, answer Template) ([]CausalExamp
 	return []CausalExample{ex}, nil
 }
 
-func (r *CausalReader) fromAlpaca(row Row, instruction, input, output string) ([]CausalExample, error) {
+func (r *CausalReader) fromAlpaca(row rows.Row, instruction, input, output string) ([]CausalExample, error) {
 	task, err := row.Text(instruction)
 	if err != nil {
 		return nil, err
@@ -334,7 +336,7 @@ func (r *CausalReader) fromAlpaca(row Row, instruction, input, output string) ([
 
 // fromInstances reads Self-Instruct's seed tasks: one instruction with a list of
 // inputs and outputs, each an example.
-func (r *CausalReader) fromInstances(row Row, instruction string) ([]CausalExample, error) {
+func (r *CausalReader) fromInstances(row rows.Row, instruction string) ([]CausalExample, error) {
 	task, err := row.Text(instruction)
 	if err != nil {
 		return nil, err
@@ -342,7 +344,7 @@ func (r *CausalReader) fromInstances(row Row, instruction string) ([]CausalExamp
 	value, _ := row.Lookup("instances")
 	instances, ok := value.([]any)
 	if !ok || len(instances) == 0 {
-		return nil, row.fail(`column "instances" holds %s, not a list of inputs and outputs`, kindOf(value))
+		return nil, row.Errorf(`column "instances" holds %s, not a list of inputs and outputs`, rows.KindOf(value))
 	}
 	var examples []CausalExample
 	for i, v := range instances {
@@ -350,14 +352,14 @@ func (r *CausalReader) fromInstances(row Row, instruction string) ([]CausalExamp
 		input, inOK := instance["input"].(string)
 		output, outOK := instance["output"].(string)
 		if !inOK || !outOK {
-			return nil, row.fail("instance %d lacks the texts input and output", i)
+			return nil, row.Errorf("instance %d lacks the texts input and output", i)
 		}
 		examples = append(examples, CausalExample{Prompt: AlpacaPrompt(task, input), Answer: output})
 	}
 	return examples, nil
 }
 
-func (r *CausalReader) fromIDs(row Row) ([]CausalExample, error) {
+func (r *CausalReader) fromIDs(row rows.Row) ([]CausalExample, error) {
 	ids, err := row.IDs(inputIDs, 0)
 	if err != nil {
 		return nil, err
@@ -368,7 +370,7 @@ func (r *CausalReader) fromIDs(row Row) ([]CausalExample, error) {
 			return nil, err
 		}
 		if len(ex.Targets) != len(ids) {
-			return nil, row.fail("%d labels for %d input_ids", len(ex.Targets), len(ids))
+			return nil, row.Errorf("%d labels for %d input_ids", len(ex.Targets), len(ids))
 		}
 	}
 	return []CausalExample{ex}, nil

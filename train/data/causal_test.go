@@ -7,12 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"gopeft/train/data/rows"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestTemplates(t *testing.T) {
-	row := Row{File: "f", Line: 7, names: []string{"mr", "ref", "n", "none"}, values: []any{"name[X]", "X is.", int64(3), nil}}
+	row := rowOf(t, strings.Repeat("\n", 6)+`{"mr":"name[X]","ref":"X is.","n":3,"none":null}`) // on line 7
 	cases := []struct{ template, prompt, answer string }{
 		{"{mr} -> {ref}", "name[X] -> ", "X is."},
 		{`{mr}\n{ref}\n`, "name[X]\n", "X is.\n"},
@@ -226,7 +228,7 @@ func TestCausalCountsAndSplits(t *testing.T) {
 			n++
 		}
 	}
-	if n != 10 || !isRowError(err) || errors.Is(err, io.EOF) {
+	if n != 10 || !rows.IsBad(err) || errors.Is(err, io.EOF) {
 		t.Errorf("%d examples, then %v", n, err)
 	}
 }

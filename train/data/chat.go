@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gopeft/train/data/rows"
 )
 
 // chatRoles maps the speakers of "conversations" rows (ShareGPT's form) to roles.
@@ -11,7 +13,7 @@ var chatRoles = map[string]string{"human": "user", "gpt": "assistant", "user": "
 
 // fromChat reads a row's turns: messages with role and content, or conversations
 // with from and value.
-func (r *CausalReader) fromChat(row Row) ([]CausalExample, error) {
+func (r *CausalReader) fromChat(row rows.Row) ([]CausalExample, error) {
 	column, who, what := "messages", "role", "content"
 	value, ok := row.Lookup(column)
 	if !ok {
@@ -20,31 +22,31 @@ func (r *CausalReader) fromChat(row Row) ([]CausalExample, error) {
 	}
 	turns, ok := value.([]any)
 	if !ok || len(turns) == 0 {
-		return nil, row.fail("column %q holds %s, not a list of turns", column, kindOfList(value))
+		return nil, row.Errorf("column %q holds %s, not a list of turns", column, kindOfList(value))
 	}
 	messages := make([]Message, len(turns))
 	for i, v := range turns {
 		turn, ok := v.(map[string]any)
 		if !ok {
-			return nil, row.fail("%s: turn %d is %s, not an object", column, i, kindOf(v))
+			return nil, row.Errorf("%s: turn %d is %s, not an object", column, i, rows.KindOf(v))
 		}
 		role, _ := turn[who].(string)
 		if role == "" {
-			return nil, row.fail("%s: turn %d has no %q", column, i, who)
+			return nil, row.Errorf("%s: turn %d has no %q", column, i, who)
 		}
 		if column == "conversations" {
 			if role, ok = chatRoles[role]; !ok {
-				return nil, row.fail("%s: turn %d is from %s, who is unknown", column, i, brief(turn[who]))
+				return nil, row.Errorf("%s: turn %d is from %s, who is unknown", column, i, rows.Brief(turn[who]))
 			}
 		}
 		content, err := chatContent(turn[what])
 		if err != nil {
-			return nil, row.fail("%s: turn %d: %q %w", column, i, what, err)
+			return nil, row.Errorf("%s: turn %d: %q %w", column, i, what, err)
 		}
 		messages[i] = Message{Role: role, Content: content}
 	}
 	if !r.opts.PromptOnly && !slices.ContainsFunc(messages, func(m Message) bool { return m.Role == "assistant" }) {
-		return nil, row.fail("%s: no turn of the assistant to learn from", column)
+		return nil, row.Errorf("%s: no turn of the assistant to learn from", column)
 	}
 	return []CausalExample{{Messages: messages}}, nil
 }
@@ -66,12 +68,12 @@ func chatContent(v any) (string, error) {
 		}
 		return b.String(), nil
 	}
-	return "", fmt.Errorf("is %s, not text", kindOf(v))
+	return "", fmt.Errorf("is %s, not text", rows.KindOf(v))
 }
 
 func kindOfList(v any) string {
 	if l, ok := v.([]any); ok && len(l) == 0 {
 		return "an empty list"
 	}
-	return kindOf(v)
+	return rows.KindOf(v)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gopeft/train/data/rows"
 )
 
 // Usual column names, the likeliest first.
@@ -59,7 +61,7 @@ func findColumns(file string, names []string, text, label string, labelled bool)
 		default:
 			c.Label, c.LabelGuessed = usual(names, labelNames)
 			if !c.LabelGuessed {
-				return c, fmt.Errorf("%s: no label column among %s: name one (--label-column)", file, list(names))
+				return c, fmt.Errorf("%s: no label column among %s: name one (--label-column)", file, rows.BriefList(names))
 			}
 		}
 	}
@@ -81,7 +83,7 @@ func findColumns(file string, names []string, text, label string, labelled bool)
 			// Whatever is left when label and id are known is the text.
 			rest := without(names, c.Label, c.ID)
 			if len(rest) != 1 {
-				return c, fmt.Errorf("%s: no text column among %s: name one (--text-column)", file, list(names))
+				return c, fmt.Errorf("%s: no text column among %s: name one (--text-column)", file, rows.BriefList(names))
 			}
 			c.Text, c.TextGuessed = rest[0], true
 		}
@@ -93,7 +95,7 @@ func findColumns(file string, names []string, text, label string, labelled bool)
 }
 
 func missingColumn(file, column, what string, names []string) error {
-	return fmt.Errorf("%s: no %s column %q: the file has %s", file, what, column, list(names))
+	return fmt.Errorf("%s: no %s column %q: the file has %s", file, what, column, rows.BriefList(names))
 }
 
 // usual finds the likeliest of the usual names: exactly, else ignoring case.

@@ -2,10 +2,8 @@
 //
 // From the outside in:
 //
-//   - [Open] reads CSV, TSV, JSONL, JSON, Parquet, plain text, the vader
-//     ground-truth files and the aclImdb folder layout row by row in constant
-//     memory, gzip read through. Every bad row is a [*RowError] that names file
-//     and line; nothing in a file can make the package panic.
+//   - Package rows reads files of many formats row by row. Every bad row is a
+//     [*rows.Error] that names file and line.
 //   - [OpenExamples] and [Load] make classification examples of rows (which
 //     column is the text, which the label, what integer a label is);
 //     [LoadCausal] makes prompt/answer pairs, chats or plain texts of them.
@@ -17,20 +15,6 @@
 //
 // Tokenization is not done here: the caller turns an [Example] into ids.
 //
-// # Text encoding
-//
-// Files are UTF-8, with or without a byte-order mark. A row that is not is a bad
-// row unless [ReadOptions].Encoding says what to do about it; UTF-16 files are
-// refused. JSON escapes of lone surrogates become U+FFFD.
-//
-// # Quoting and line ends
-//
-// CSV is RFC 4180: quotes may hold commas, doubled quotes and newlines, and CRLF
-// inside quotes reads as LF. TSV is the GLUE dialect: one row per line, quotes
-// are ordinary characters (see ReadOptions.QuotedTSV for the other dialect).
-// Blank lines of CSV, TSV and JSONL are no rows; those of plain text are empty
-// texts.
-//
 // # Randomness
 //
 // Every random choice is a Fisher–Yates shuffle driven by PCG-DXSM
@@ -39,7 +23,7 @@
 //
 // # Terms
 //
-//   - row: one record of a file, named values; a bad row is one that cannot be read or used
+//   - row: one record of a file, as package rows reads it; a bad row is one that cannot be read or used
 //   - example: a text (or its token ids) and its class
 //   - causal example: what a language model learns from: a prompt and an answer, a chat, or plain text
 //   - style: how a row becomes causal examples, such as Alpaca, chat or plain text

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"gopeft/train/data/rows"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -31,14 +33,14 @@ func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, 
 		} else {
 			var err error
 			if ids[i], err = enc.EncodeIDs(nil, ex.Text, maxLength); err != nil {
-				return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
+				return &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
 			}
 		}
 		if len(ids[i]) == 0 { // where the tokenizer adds no special token
-			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: errors.New("the text is empty: it gives no tokens")}
+			return &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: errors.New("the text is empty: it gives no tokens")}
 		}
 		if err := CheckVocab("input_ids", ids[i], vocab); err != nil {
-			return &RowError{File: ex.File, Line: ex.Line, Row: ex.Row, Err: err}
+			return &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: err}
 		}
 		return nil
 	})

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gopeft/train/data/rows"
 )
 
 // Unlabelled is the Label of an example whose class is not known.
@@ -31,7 +33,7 @@ func (e Example) empty() bool { return e.IDs == nil && strings.TrimSpace(e.Text)
 
 // LoadOptions says how a file becomes examples.
 type LoadOptions struct {
-	Read        ReadOptions
+	Read        rows.Options
 	TextColumn  string   // default: guessed from usual names
 	LabelColumn string   // default: guessed from usual names
 	LikelyText  string   // without TextColumn: the text column, if the file has one of this name
@@ -76,7 +78,7 @@ func (s Stats) notes() []string {
 
 // ExampleReader streams examples in constant memory.
 type ExampleReader struct {
-	rows    RowReader
+	in      rows.Reader
 	file    string
 	opts    LoadOptions
 	columns Columns
@@ -91,20 +93,20 @@ type ExampleReader struct {
 // error. Without opts.Labels an example's Name is set and its Label is Unlabelled: only all of the file's labels give
 // their order. Sample and Balanced are for Load, and ignored here.
 func OpenExamples(path string, opts LoadOptions) (*ExampleReader, error) {
-	rows, err := Open(path, opts.Read)
+	in, err := rows.Open(path, opts.Read)
 	if err != nil {
 		return nil, err
 	}
-	return NewExampleReader(rows, path, opts)
+	return NewExampleReader(in, path, opts)
 }
 
-// NewExampleReader streams examples from rows, which it owns; file stands in errors.
-func NewExampleReader(rows RowReader, file string, opts LoadOptions) (*ExampleReader, error) {
-	r := &ExampleReader{rows: rows, file: file, opts: opts}
+// NewExampleReader streams examples from in, which it owns; file stands in errors.
+func NewExampleReader(in rows.Reader, file string, opts LoadOptions) (*ExampleReader, error) {
+	r := &ExampleReader{in: in, file: file, opts: opts}
 	if opts.Labels != nil {
 		var err error
 		if r.labels, err = newLabelIndex(opts.Labels); err != nil {
-			rows.Close()
+			in.Close()
 			return nil, err
 		}
 	}
@@ -117,16 +119,16 @@ func (r *ExampleReader) Columns() Columns { return r.columns }
 // Stats counts what has been read so far. DuplicateIDs is counted by Load alone.
 func (r *ExampleReader) Stats() Stats {
 	s := r.stats
-	if l, ok := r.rows.(interface{ LeftOut() int }); ok {
+	if l, ok := r.in.(interface{ LeftOut() int }); ok {
 		s.LeftOut = l.LeftOut()
 	}
 	return s
 }
 
 // Close releases the file.
-func (r *ExampleReader) Close() error { return r.rows.Close() }
+func (r *ExampleReader) Close() error { return r.in.Close() }
 
-// Next returns the next example, io.EOF after the last. A *RowError leaves the
+// Next returns the next example, io.EOF after the last. A *rows.Error leaves the
 // reader usable.
 func (r *ExampleReader) Next() (Example, error) {
 	if r.opts.Limit > 0 && r.stats.Rows >= r.opts.Limit {
@@ -138,7 +140,7 @@ func (r *ExampleReader) Next() (Example, error) {
 			r.count(ex)
 			return ex, nil
 		}
-		if r.opts.SkipBadRows && isRowError(err) {
+		if r.opts.SkipBadRows && rows.IsBad(err) {
 			r.skipped(err)
 			continue
 		}
@@ -148,7 +150,7 @@ func (r *ExampleReader) Next() (Example, error) {
 
 // Skip counts the row last read as a bad one, since it turned out to be of no use; false if bad rows are not to be
 // skipped.
-func (r *ExampleReader) Skip(err *RowError) bool {
+func (r *ExampleReader) Skip(err *rows.Error) bool {
 	if !r.opts.SkipBadRows {
 		return false
 	}
@@ -178,7 +180,7 @@ func (r *ExampleReader) count(ex Example) {
 }
 
 func (r *ExampleReader) next() (Example, error) {
-	row, err := r.rows.Next()
+	row, err := r.in.Next()
 	if err != nil {
 		return Example{}, err
 	}
@@ -208,17 +210,17 @@ func (r *ExampleReader) next() (Example, error) {
 	}
 	value, ok := row.Lookup(r.columns.Label)
 	if !ok {
-		return Example{}, row.fail("no column %q", r.columns.Label)
+		return Example{}, row.Errorf("no column %q", r.columns.Label)
 	}
 	if ex.Name, err = labelText(value); err != nil {
-		return Example{}, row.fail("%w", err)
+		return Example{}, row.Errorf("%w", err)
 	}
 	if n, err := strconv.Atoi(ex.Name); err == nil && n >= 0 && n < len(r.names) {
 		ex.Name = r.names[n]
 	}
 	if r.labels != nil {
 		if ex.Label, err = r.labels.class(ex.Name); err != nil {
-			return Example{}, row.fail("%w", err)
+			return Example{}, row.Errorf("%w", err)
 		}
 		ex.Name = r.labels.names[ex.Label]
 	}
@@ -226,7 +228,7 @@ func (r *ExampleReader) next() (Example, error) {
 }
 
 // chooseColumns chooses the columns by the first row.
-func (r *ExampleReader) chooseColumns(row Row) error {
+func (r *ExampleReader) chooseColumns(row rows.Row) error {
 	var err error
 	text, label := r.opts.TextColumn, r.opts.LabelColumn
 	if text == "" && slices.Contains(row.Columns(), r.opts.LikelyText) {
@@ -240,7 +242,7 @@ func (r *ExampleReader) chooseColumns(row Row) error {
 		return err
 	}
 	r.found = true
-	named, ok := r.rows.(interface{ ClassNames(string) []string })
+	named, ok := r.in.(interface{ ClassNames(string) []string })
 	if r.columns.Label == "" || !ok {
 		return nil
 	}
@@ -295,7 +297,7 @@ func (s *Set) CheckTrainable() error {
 	}
 	if len(present) < 2 {
 		return fmt.Errorf("%s: the %d training examples are all of class %s: at least two classes are needed (is the file sorted by class? then draw a random sample)",
-			s.File, len(s.Examples), list(present))
+			s.File, len(s.Examples), rows.BriefList(present))
 	}
 	return nil
 }

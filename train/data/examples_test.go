@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"gopeft/train/data/rows"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -235,7 +237,7 @@ func TestExampleReaderStreams(t *testing.T) {
 	if ex, err := r.Next(); err != nil || ex.Extra[0] != "" {
 		t.Error(ex, err)
 	}
-	if _, err := r.Next(); !isRowError(err) {
+	if _, err := r.Next(); !rows.IsBad(err) {
 		t.Errorf("bad row: %v", err)
 	}
 	if ex, err := r.Next(); err != nil || ex.IDs[0] != 9 || ex.Row != 4 {
@@ -300,5 +302,69 @@ func TestHashIsOfTheContent(t *testing.T) {
 	}
 	if _, err := HashFile("absent"); err == nil {
 		t.Error("an absent file has a hash")
+	}
+}
+
+// endless gives a table of n rows without holding it.
+type endless struct {
+	n, max int
+	rest   []byte
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if len(e.rest) == 0 {
+		switch {
+		case e.n == e.max:
+			return 0, io.EOF
+		case e.n == 0:
+			e.rest = []byte("text,label\n")
+		default:
+			e.rest = []byte("\"some words, and more of them\",1\n")
+		}
+		e.n++
+	}
+	n := copy(p, e.rest)
+	e.rest = e.rest[n:]
+	return n, nil
+}
+
+// A long file is read in constant memory, whatever the row limit.
+func TestMillionRowsStream(t *testing.T) {
+	total := 1_000_000
+	if testing.Short() {
+		total = 50_000
+	}
+	r, err := rows.New(io.NopCloser(&endless{max: total + 1}), "big.csv", rows.Options{MaxRowBytes: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples, err := NewExampleReader(r, "big.csv", LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer examples.Close()
+	n := 0
+	var before, most uint64
+	for {
+		_, err := examples.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n%50_000 == 0 {
+			live := liveBytes()
+			if before == 0 {
+				before = live
+			}
+			most = max(most, live)
+		}
+	}
+	if n != total {
+		t.Errorf("%d rows, want %d", n, total)
+	}
+	if most > before+1<<20 {
+		t.Errorf("live memory grew from %d to %d bytes", before, most)
 	}
 }

@@ -1,15 +1,14 @@
 package data
 
 import (
-	"bytes"
-	"compress/gzip"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+
+	"gopeft/train/data/rows"
 )
 
 // write puts a file into the test's folder and returns its path.
@@ -25,44 +24,19 @@ func write(t testing.TB, name, content string) string {
 	return path
 }
 
-func gzipped(t testing.TB, content string) string {
+// rowOf reads the one row of a JSONL text.
+func rowOf(t testing.TB, jsonl string) rows.Row {
 	t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	if _, err := io.WriteString(z, content); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
-// readAll reads every row; bad rows are collected, any other error ends it.
-func readAll(t testing.TB, path string, opts ReadOptions) (rows []Row, bad []error, err error) {
-	t.Helper()
-	r, err := Open(path, opts)
+	r, err := rows.New(io.NopCloser(strings.NewReader(jsonl)), "f", rows.Options{Format: rows.JSONL})
 	if err != nil {
-		return nil, nil, err
+		t.Fatal(err)
 	}
-	defer func() {
-		if err := r.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	}()
-	for {
-		row, err := r.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return rows, bad, nil
-		case isRowError(err):
-			bad = append(bad, err)
-		case err != nil:
-			return rows, bad, err
-		default:
-			rows = append(rows, row)
-		}
+	defer r.Close()
+	row, err := r.Next()
+	if err != nil {
+		t.Fatal(err)
 	}
+	return row
 }
 
 // wantError checks that an error says all of the parts, on one line.

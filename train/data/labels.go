@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gopeft/train/data/rows"
 )
 
 // labelText gives a label value in its canonical form: names without
@@ -17,9 +19,9 @@ func labelText(v any) (string, error) {
 	case string:
 		return labelName(v)
 	case json.Number, int64, float64, float32:
-		n, ok := integer(v)
+		n, ok := rows.Integer(v)
 		if !ok {
-			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", brief(v))
+			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", rows.Brief(v))
 		}
 		return strconv.FormatInt(n, 10), nil
 	case bool:
@@ -27,7 +29,7 @@ func labelText(v any) (string, error) {
 	case nil:
 		return "", errors.New("no label")
 	}
-	return "", fmt.Errorf("label is %s: a name or an integer is wanted", kindOf(v))
+	return "", fmt.Errorf("label is %s: a name or an integer is wanted", rows.KindOf(v))
 }
 
 func labelName(s string) (string, error) {
@@ -42,9 +44,9 @@ func labelName(s string) (string, error) {
 		return strconv.FormatInt(n, 10), nil
 	}
 	if f, err := strconv.ParseFloat(s, 64); err == nil {
-		n, ok := wholeFloat(f)
+		n, ok := rows.WholeFloat(f)
 		if !ok {
-			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", brief(s))
+			return "", fmt.Errorf("label %s is no class: a name or an integer is wanted", rows.Brief(s))
 		}
 		return strconv.FormatInt(n, 10), nil
 	}
@@ -119,5 +121,5 @@ func (l *labelIndex) class(label string) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("label %s is not one of those trained on: %s", brief(label), list(l.names))
+	return 0, fmt.Errorf("label %s is not one of those trained on: %s", rows.Brief(label), rows.BriefList(l.names))
 }

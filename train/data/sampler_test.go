@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 
+	"gopeft/train/data/rows"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -68,7 +70,7 @@ func TestSamplerEpochs(t *testing.T) {
 			steps += len(batches)
 			again, _ := s.Epoch(epoch)
 			if !cmp.Equal(batches, again) {
-				t.Errorf("%+v: epoch %d differs when asked again", brief(s), epoch)
+				t.Errorf("%+v: epoch %d differs when asked again", rows.Brief(s), epoch)
 			}
 			var seen []int
 			for _, b := range batches {
@@ -87,7 +89,7 @@ func TestSamplerEpochs(t *testing.T) {
 			if epoch == 0 {
 				first = batches
 			} else if s.Shuffle == cmp.Equal(first, batches) {
-				t.Errorf("%v: shuffled is %v but epochs 0 and %d are alike: %v", brief(s), s.Shuffle, epoch, !s.Shuffle)
+				t.Errorf("%v: shuffled is %v but epochs 0 and %d are alike: %v", rows.Brief(s), s.Shuffle, epoch, !s.Shuffle)
 			}
 			slices.Sort(seen)
 			for i, j := range seen {

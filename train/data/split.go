@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"gopeft/train/data/rows"
 )
 
 // SplitIndices divides 0..n-1 at random into parts of the given ratios, which
@@ -124,8 +126,8 @@ func checkSeen(sets []*Set) error {
 	for _, set := range sets[1:] {
 		for _, ex := range set.Examples {
 			if ex.Label >= 0 && counts[ex.Label] == 0 {
-				return (&Row{File: ex.File, Line: ex.Line, Number: ex.Row}).
-					fail("label %q has no example in the training part: stratify the split, or use another seed", set.Labels[ex.Label])
+				return rows.Row{File: ex.File, Line: ex.Line, Number: ex.Row}.
+					Errorf("label %q has no example in the training part: stratify the split, or use another seed", set.Labels[ex.Label])
 			}
 		}
 	}

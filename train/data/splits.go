@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"gopeft/train/data/rows"
 )
 
 // defaultRatios divide a single file into train, validation and test.
@@ -104,7 +106,7 @@ func LoadSplits(ctx context.Context, src Sources, opts LoadOptions) (*Splits, er
 // and of the other as much is validation data as the ratios give it beside the training data.
 func (s *Splits) divide(ctx context.Context, src Sources, opts LoadOptions) error {
 	path, ratios := src.Data, src.ratios()
-	own := hasParts(path)
+	own := rows.HasParts(path)
 	if own {
 		path = filepath.Join(src.Data, "train")
 		rest := ratios[0] + ratios[1]

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gopeft/train/data/rows"
 )
 
 // Template makes text of a row: {column} stands for a column's text, {{ and }}
@@ -91,8 +93,8 @@ func (t Template) Columns() []string {
 }
 
 // Render fills the template from a row. A column the row lacks, or that holds no
-// text, is a *RowError.
-func (t Template) Render(row Row) (string, error) {
+// text, is a *rows.Error.
+func (t Template) Render(row rows.Row) (string, error) {
 	var b strings.Builder
 	for _, p := range t.pieces {
 		b.WriteString(p.text)
@@ -101,7 +103,7 @@ func (t Template) Render(row Row) (string, error) {
 		}
 		text, err := row.Text(p.column)
 		if err != nil {
-			var bad *RowError
+			var bad *rows.Error
 			if errors.As(err, &bad) {
 				bad.Err = fmt.Errorf("template %q: %w", t.source, bad.Err)
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 )
 
 // StreamRows is Predictor.Stream for any encoder. Leaving the loop stops what reads ahead, and the loop ends only
@@ -35,8 +36,8 @@ func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.E
 		}()
 		for {
 			select {
-			case rows, open := <-out:
-				if !open || !yield(rows) {
+			case part, open := <-out:
+				if !open || !yield(part) {
 					return
 				}
 			case <-ctx.Done():
@@ -49,25 +50,25 @@ func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.E
 
 // readAhead sends the tokenized rows of r until its end, an error, which is sent last, or the end of ctx.
 func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size int, enc data.Encoder, maxLength, vocab, workers int) {
-	send := func(rows Rows) bool {
+	send := func(part Rows) bool {
 		select {
-		case out <- rows:
+		case out <- part:
 			return true
 		case <-ctx.Done():
 			return false
 		}
 	}
 	for end := false; !end && ctx.Err() == nil; {
-		var rows Rows
+		var part Rows
 		var failed error
-		rows.Examples, end, failed = readRows(r, size)
-		if len(rows.Examples) > 0 {
+		part.Examples, end, failed = readRows(r, size)
+		if len(part.Examples) > 0 {
 			var err error
-			rows.Examples, rows.IDs, err = encodeRows(ctx, r, rows.Examples, enc, maxLength, vocab, workers)
+			part.Examples, part.IDs, err = encodeRows(ctx, r, part.Examples, enc, maxLength, vocab, workers)
 			if err != nil {
 				failed = err
 			}
-			if len(rows.Examples) > 0 && !send(rows) {
+			if len(part.Examples) > 0 && !send(part) {
 				return
 			}
 		}
@@ -83,7 +84,7 @@ func readAhead(ctx context.Context, out chan<- Rows, r *data.ExampleReader, size
 func encodeRows(ctx context.Context, r *data.ExampleReader, examples []data.Example, enc data.Encoder, maxLength, vocab, workers int) ([]data.Example, [][]int64, error) {
 	for {
 		ids, err := data.EncodeAll(ctx, enc, examples, maxLength, vocab, workers)
-		var bad *data.RowError
+		var bad *rows.Error
 		if !errors.As(err, &bad) {
 			return examples, ids, err
 		}

@@ -13,16 +13,17 @@ import (
 
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 	"gopeft/train/infer"
 )
 
 func examples(t *testing.T, r io.Reader) *data.ExampleReader {
 	t.Helper()
-	rows, err := data.NewReader(io.NopCloser(r), "rows", data.ReadOptions{Format: "jsonl"})
+	in, err := rows.New(io.NopCloser(r), "rows", rows.Options{Format: "jsonl"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := data.NewExampleReader(rows, "rows", data.LoadOptions{NoLabels: true})
+	x, err := data.NewExampleReader(in, "rows", data.LoadOptions{NoLabels: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,17 +56,17 @@ func TestStreamRowsKeepsTheOrderAndEndsWithTheError(t *testing.T) {
 func TestStreamRowsWithUnknownTokens(t *testing.T) {
 	text := "{\"input_ids\": [1]}\n{\"input_ids\": [2]}\n{\"input_ids\": [99]}\n{\"input_ids\": [3]}\n"
 	for _, skip := range []bool{false, true} {
-		r, err := data.NewReader(io.NopCloser(strings.NewReader(text)), "rows.jsonl", data.ReadOptions{})
+		r, err := rows.New(io.NopCloser(strings.NewReader(text)), "rows.jsonl", rows.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows, err := data.NewExampleReader(r, "rows.jsonl", data.LoadOptions{NoLabels: true, SkipBadRows: skip})
+		reader, err := data.NewExampleReader(r, "rows.jsonl", data.LoadOptions{NoLabels: true, SkipBadRows: skip})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var ids []int64
 		var failed error
-		for part := range infer.StreamRows(context.Background(), rows, 10, train.Encoder{}, 8, 50, 1) {
+		for part := range infer.StreamRows(context.Background(), reader, 10, train.Encoder{}, 8, 50, 1) {
 			for _, row := range part.IDs {
 				ids = append(ids, row...)
 			}
@@ -75,8 +76,8 @@ func TestStreamRowsWithUnknownTokens(t *testing.T) {
 		if skip {
 			want, skipped = []int64{1, 2, 3}, 1
 		}
-		if !slices.Equal(ids, want) || (failed == nil) != skip || failed != nil && !strings.Contains(failed.Error(), "line 3") || rows.Stats().Skipped != skipped {
-			t.Errorf("skip %t: %v, %v, %+v", skip, ids, failed, rows.Stats())
+		if !slices.Equal(ids, want) || (failed == nil) != skip || failed != nil && !strings.Contains(failed.Error(), "line 3") || reader.Stats().Skipped != skipped {
+			t.Errorf("skip %t: %v, %v, %+v", skip, ids, failed, reader.Stats())
 		}
 	}
 }
@@ -98,10 +99,10 @@ func TestCancellingStreamRowsDoesNotWaitForAPipe(t *testing.T) {
 	defer in.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { _, _ = in.Write(bytes.Repeat([]byte("{\"input_ids\": [1]}\n"), 10_000)) }() // and nothing more
-	rows := examples(t, pipe)
+	reader := examples(t, pipe)
 	time.AfterFunc(10*time.Millisecond, cancel)
 	var failed error
-	for part := range infer.StreamRows(ctx, rows, 1<<20, train.Encoder{}, 8, 0, 1) {
+	for part := range infer.StreamRows(ctx, reader, 1<<20, train.Encoder{}, 8, 0, 1) {
 		failed = part.Err
 	}
 	if !errors.Is(failed, context.Canceled) {

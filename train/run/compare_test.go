@@ -13,7 +13,7 @@ import (
 
 	"gopeft/model/modeltest"
 	"gopeft/train"
-	"gopeft/train/data"
+	"gopeft/train/data/rows"
 	"gopeft/train/report"
 	"gopeft/train/run"
 )
@@ -119,7 +119,7 @@ func TestABadRowEndsAComparisonBeforeItsRuns(t *testing.T) {
 	}
 	r := &runs{}
 	_, err = run.Compare(context.Background(), c, run.Refuse, train.Quiet{}, r.each)
-	if row := (*data.RowError)(nil); !errors.As(err, &row) || len(r.count) != 0 {
+	if row := (*rows.Error)(nil); !errors.As(err, &row) || len(r.count) != 0 {
 		t.Errorf("runs %v, %v", r.count, err)
 	}
 	if _, err := os.Stat(c.Base.Output.Out); err == nil {

@@ -1,4 +1,4 @@
-package data
+package rows
 
 import (
 	"encoding/json"
@@ -40,7 +40,7 @@ func (r Row) Lookup(column string) (any, bool) {
 func (r Row) Text(column string) (string, error) {
 	v, ok := r.Lookup(column)
 	if !ok {
-		return "", r.fail("no column %q", column)
+		return "", r.Errorf("no column %q", column)
 	}
 	switch v := v.(type) {
 	case string:
@@ -56,9 +56,9 @@ func (r Row) Text(column string) (string, error) {
 	case bool:
 		return strconv.FormatBool(v), nil
 	case nil:
-		return "", r.fail("column %q is null", column)
+		return "", r.Errorf("column %q is null", column)
 	}
-	return "", r.fail("column %q holds %s, not text", column, kindOf(v))
+	return "", r.Errorf("column %q holds %s, not text", column, KindOf(v))
 }
 
 // floatText is the shortest text of a number, as JSON writes it: with an exponent only when it is very large or small.
@@ -74,56 +74,57 @@ func floatText(v float64, bits int) string {
 func (r Row) IDs(column string, min int64) ([]int64, error) {
 	v, ok := r.Lookup(column)
 	if !ok {
-		return nil, r.fail("no column %q", column)
+		return nil, r.Errorf("no column %q", column)
 	}
 	list, ok := v.([]any)
 	if !ok {
-		return nil, r.fail("column %q holds %s, not a list of token ids", column, kindOf(v))
+		return nil, r.Errorf("column %q holds %s, not a list of token ids", column, KindOf(v))
 	}
 	if len(list) == 0 {
-		return nil, r.fail("column %q is an empty list", column)
+		return nil, r.Errorf("column %q is an empty list", column)
 	}
 	ids := make([]int64, len(list))
 	for i, e := range list {
-		id, ok := integer(e)
+		id, ok := Integer(e)
 		if !ok || id < min || id > math.MaxInt32 {
-			return nil, r.fail("column %q: element %d is %s, not a token id", column, i, brief(e))
+			return nil, r.Errorf("column %q: element %d is %s, not a token id", column, i, Brief(e))
 		}
 		ids[i] = id
 	}
 	return ids, nil
 }
 
-// fail makes the error that blames this row.
-func (r Row) fail(format string, args ...any) error {
-	return &RowError{File: r.File, Line: r.Line, Row: r.Number, Err: fmt.Errorf(format, args...)}
+// Errorf makes the error that blames this row.
+func (r Row) Errorf(format string, args ...any) error {
+	return &Error{File: r.File, Line: r.Line, Row: r.Number, Err: fmt.Errorf(format, args...)}
 }
 
-// RowError is what is wrong with one row. The reader that returned it can go on
-// with the next row, which is what SkipBadRows does.
-type RowError struct {
+// Error is what is wrong with one row. The reader that returned it can go on
+// with the next row.
+type Error struct {
 	File string
 	Line int // from 1; 0 if the format has no lines
 	Row  int // data row, from 1
 	Err  error
 }
 
-func (e *RowError) Error() string {
+func (e *Error) Error() string {
 	if e.Line > 0 {
 		return fmt.Sprintf("%s: line %d: %v", e.File, e.Line, e.Err)
 	}
 	return fmt.Sprintf("%s: row %d: %v", e.File, e.Row, e.Err)
 }
 
-func (e *RowError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
-func isRowError(err error) bool {
-	var bad *RowError
+// IsBad reports whether err blames one row alone, so that the next one can be read.
+func IsBad(err error) bool {
+	var bad *Error
 	return errors.As(err, &bad)
 }
 
-// integer reads a JSON or Parquet value that is a whole number, 3.0 included.
-func integer(v any) (int64, bool) {
+// Integer reads a JSON or Parquet value that is a whole number, 3.0 included.
+func Integer(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int64:
 		return v, true
@@ -135,16 +136,17 @@ func integer(v any) (int64, bool) {
 		if err != nil {
 			return 0, false
 		}
-		return wholeFloat(f)
+		return WholeFloat(f)
 	case float64:
-		return wholeFloat(v)
+		return WholeFloat(v)
 	case float32:
-		return wholeFloat(float64(v))
+		return WholeFloat(float64(v))
 	}
 	return 0, false
 }
 
-func wholeFloat(f float64) (int64, bool) {
+// WholeFloat gives a float that is a whole number as an integer, if it is one that a float64 holds exactly.
+func WholeFloat(f float64) (int64, bool) {
 	const exact = 1 << 53 // beyond it a float64 no longer tells integers apart
 	if f != math.Trunc(f) || math.Abs(f) > exact {
 		return 0, false
@@ -152,7 +154,8 @@ func wholeFloat(f float64) (int64, bool) {
 	return int64(f), true
 }
 
-func kindOf(v any) string {
+// KindOf names a value's kind in an error, such as "a list".
+func KindOf(v any) string {
 	switch v.(type) {
 	case nil:
 		return "null"
@@ -170,8 +173,8 @@ func kindOf(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// brief shows a value in an error: short, on one line.
-func brief(v any) string {
+// Brief shows a value in an error: short, on one line.
+func Brief(v any) string {
 	s := fmt.Sprint(v)
 	if _, ok := v.(string); ok {
 		s = strconv.Quote(s)
@@ -186,8 +189,8 @@ func brief(v any) string {
 	return s
 }
 
-// list names columns or labels in an error: quoted, bounded.
-func list(names []string) string {
+// BriefList names columns or labels in an error: quoted, bounded.
+func BriefList(names []string) string {
 	const most = 20
 	var b strings.Builder
 	for i, name := range names {
@@ -198,7 +201,7 @@ func list(names []string) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(brief(name))
+		b.WriteString(Brief(name))
 	}
 	return b.String()
 }

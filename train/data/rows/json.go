@@ -1,4 +1,4 @@
-package data
+package rows
 
 import (
 	"bytes"
@@ -67,7 +67,7 @@ type jsonReader struct {
 	buf   []byte
 }
 
-func newJSON(src *source) (RowReader, error) {
+func newJSON(src *source) (Reader, error) {
 	r := &jsonReader{src: src, first: true}
 	src.line = 1
 	c, err := r.skipSpace()
@@ -233,7 +233,7 @@ func decodeObject(raw []byte, row *Row) error {
 		return jsonFault(err)
 	}
 	if token != json.Delim('{') {
-		return fmt.Errorf("%s where an object is wanted", brief(token))
+		return fmt.Errorf("%s where an object is wanted", Brief(token))
 	}
 	for dec.More() {
 		token, err := dec.Token()
@@ -242,10 +242,10 @@ func decodeObject(raw []byte, row *Row) error {
 		}
 		key, ok := token.(string)
 		if !ok {
-			return fmt.Errorf("%s where a key should be", brief(token))
+			return fmt.Errorf("%s where a key should be", Brief(token))
 		}
 		if slices.Contains(row.names, key) {
-			return fmt.Errorf("key %s twice", brief(key))
+			return fmt.Errorf("key %s twice", Brief(key))
 		}
 		if len(row.names) == maxColumns {
 			return fmt.Errorf("more than %d keys", maxColumns)
@@ -261,7 +261,7 @@ func decodeObject(raw []byte, row *Row) error {
 		return jsonFault(err)
 	}
 	if rest := bytes.TrimSpace(raw[dec.InputOffset():]); len(rest) > 0 {
-		return fmt.Errorf("%s after the object", brief(string(rest)))
+		return fmt.Errorf("%s after the object", Brief(string(rest)))
 	}
 	return nil
 }

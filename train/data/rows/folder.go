@@ -1,4 +1,4 @@
-package data
+package rows
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 // train and test gives both, told apart by column "split". Other entries, such
 // as aclImdb's unsup, are not looked at.
 type folderReader struct {
-	opts   ReadOptions
+	opts   Options
 	root   string
 	parts  []folderPart
 	names  []string // *.txt of the first part, not yet read
@@ -25,7 +25,7 @@ type folderPart struct{ split, label, dir string }
 
 var folderColumns = []string{"text", "label", "id", "split"}
 
-func openFolder(root string, opts ReadOptions) (RowReader, error) {
+func openFolder(root string, opts Options) (Reader, error) {
 	r := &folderReader{root: root, opts: opts}
 	add := func(split, dir string) {
 		for _, label := range []string{"neg", "pos"} {
@@ -52,8 +52,8 @@ func hasClasses(dir string) bool {
 	return isDir(filepath.Join(dir, "pos")) && isDir(filepath.Join(dir, "neg"))
 }
 
-// hasParts reports whether root is an aclImdb folder of both parts, training and test.
-func hasParts(root string) bool {
+// HasParts reports whether root is an aclImdb folder of both parts, training and test.
+func HasParts(root string) bool {
 	return !hasClasses(root) && hasClasses(filepath.Join(root, "train")) && hasClasses(filepath.Join(root, "test"))
 }
 
@@ -88,7 +88,7 @@ func (r *folderReader) Next() (Row, error) {
 	path := filepath.Join(part.dir, name)
 	text, err := r.readText(path)
 	if err != nil {
-		return Row{}, &RowError{File: path, Row: r.row, Err: err}
+		return Row{}, &Error{File: path, Row: r.row, Err: err}
 	}
 	id := part.split + "/" + part.label + "/" + strings.TrimSuffix(name, ".txt")
 	return Row{

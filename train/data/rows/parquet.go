@@ -1,4 +1,4 @@
-package data
+package rows
 
 import (
 	"encoding/json"
@@ -40,7 +40,7 @@ type parquetLeaf struct {
 	present int // definition level from which a list element exists
 }
 
-func openParquet(f *os.File, size int64, name string, opts ReadOptions) (RowReader, error) {
+func openParquet(f *os.File, size int64, name string, opts Options) (Reader, error) {
 	r := &parquetReader{f: f, name: name, src: &source{name: name, opts: opts}, group: -1}
 	err := guarded(name, func() error {
 		if err := checkFooter(f, size); err != nil {
@@ -172,7 +172,7 @@ func (r *parquetReader) Next() (Row, error) {
 		return Row{}, err
 	}
 	if fault != nil {
-		return Row{}, &RowError{File: r.name, Row: r.row, Err: fault}
+		return Row{}, &Error{File: r.name, Row: r.row, Err: fault}
 	}
 	return row, nil
 }

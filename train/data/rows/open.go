@@ -1,4 +1,4 @@
-package data
+package rows
 
 import (
 	"bufio"
@@ -42,8 +42,8 @@ const (
 // DefaultMaxRowBytes bounds one row of any text format.
 const DefaultMaxRowBytes = 64 << 20
 
-// ReadOptions says how a file is read. The zero value is right for most.
-type ReadOptions struct {
+// Options says how a file is read. The zero value is right for most.
+type Options struct {
 	Format      Format   // default: by the name's ending (.gz aside) and the content
 	Encoding    Encoding // default: a row that is not UTF-8 is a bad row
 	MaxRowBytes int      // default DefaultMaxRowBytes
@@ -51,16 +51,16 @@ type ReadOptions struct {
 	QuotedTSV   bool     // TSV in the dialect of spreadsheets: quotes as in CSV
 }
 
-func (o ReadOptions) maxRow() int {
+func (o Options) maxRow() int {
 	if o.MaxRowBytes <= 0 {
 		return DefaultMaxRowBytes
 	}
 	return o.MaxRowBytes
 }
 
-// RowReader reads a data file row by row.
-type RowReader interface {
-	// Next returns the next row, io.EOF after the last. After a *RowError the
+// Reader reads a data file row by row.
+type Reader interface {
+	// Next returns the next row, io.EOF after the last. After a *Error the
 	// reader stands behind the bad row and may be asked for the next one; any
 	// other error is final.
 	Next() (Row, error)
@@ -70,9 +70,9 @@ type RowReader interface {
 
 // Open opens a data file or an aclImdb folder; "-" is standard input. Gzip is
 // recognised by content, whatever the name.
-func Open(path string, opts ReadOptions) (RowReader, error) {
+func Open(path string, opts Options) (Reader, error) {
 	if path == "-" {
-		return NewReader(io.NopCloser(os.Stdin), "standard input", opts)
+		return New(io.NopCloser(os.Stdin), "standard input", opts)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -89,7 +89,7 @@ func Open(path string, opts ReadOptions) (RowReader, error) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	if !info.Mode().IsRegular() { // a pipe, which is read once
-		return NewReader(f, path, opts)
+		return New(f, path, opts)
 	}
 	var magic [4]byte
 	n, err := f.ReadAt(magic[:], 0)
@@ -101,14 +101,14 @@ func Open(path string, opts ReadOptions) (RowReader, error) {
 	if opts.Format == Parquet || opts.Format == AutoFormat && (isParquet || formatOf(path) == Parquet) {
 		return openParquet(f, info.Size(), path, opts)
 	}
-	return NewReader(f, path, opts)
+	return New(f, path, opts)
 }
 
-// NewReader reads rows from a stream; name stands in errors and, with
+// New reads rows from a stream; name stands in errors and, with
 // AutoFormat, tells the format (a name without a known ending: JSONL if the
 // content starts with '{', JSON if with '[', else plain text). The reader owns
-// r and closes it, also when NewReader fails.
-func NewReader(r io.ReadCloser, name string, opts ReadOptions) (RowReader, error) {
+// r and closes it, also when New fails.
+func New(r io.ReadCloser, name string, opts Options) (Reader, error) {
 	rows, err := newReader(r, name, opts)
 	if err != nil {
 		r.Close()
@@ -117,7 +117,7 @@ func NewReader(r io.ReadCloser, name string, opts ReadOptions) (RowReader, error
 	return rows, nil
 }
 
-func newReader(r io.ReadCloser, name string, opts ReadOptions) (RowReader, error) {
+func newReader(r io.ReadCloser, name string, opts Options) (Reader, error) {
 	switch opts.Encoding {
 	case StrictUTF8, ReplaceUTF8, Windows1252:
 	default:
@@ -189,7 +189,7 @@ func formatOf(name string) Format {
 // source is an opened text stream: decompressed, without BOM, metered.
 type source struct {
 	name   string
-	opts   ReadOptions
+	opts   Options
 	br     *bufio.Reader
 	meter  *meter
 	closer io.Closer
@@ -273,7 +273,7 @@ var errNotUTF8 = errors.New(`not UTF-8: convert the file, or read it with encodi
 
 // readLine returns the next line without its end (LF or CRLF). The slice is
 // valid until the next call. A line over the limit is read away and returned as
-// a *RowError.
+// a *Error.
 func (s *source) readLine(buf []byte) ([]byte, error) {
 	buf = buf[:0]
 	long, some := false, false
@@ -308,7 +308,7 @@ func (s *source) readLine(buf []byte) ([]byte, error) {
 }
 
 func (s *source) bad(line int, err error) error {
-	return &RowError{File: s.name, Line: line, Row: s.row, Err: err}
+	return &Error{File: s.name, Line: line, Row: s.row, Err: err}
 }
 
 func errTooLong(limit int) error { return fmt.Errorf("longer than %d bytes", limit) }

@@ -1,4 +1,4 @@
-package data
+package rows
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ type csvReader struct {
 	names []string
 }
 
-func newCSV(src *source, comma rune) (RowReader, error) {
+func newCSV(src *source, comma rune) (Reader, error) {
 	if src.opts.Comma != 0 && comma == ',' {
 		comma = rune(src.opts.Comma)
 	}
@@ -120,7 +120,7 @@ type tsvReader struct {
 	buf   []byte
 }
 
-func newTSV(src *source) (RowReader, error) {
+func newTSV(src *source) (Reader, error) {
 	r := &tsvReader{src: src}
 	names, err := r.fields()
 	if errors.Is(err, io.EOF) {
@@ -221,7 +221,7 @@ func (r *vaderReader) Next() (Row, error) {
 		}
 		rating, err := strconv.ParseFloat(string(fields[1]), 64)
 		if err != nil || math.IsNaN(rating) || math.Abs(rating) > 4 {
-			return Row{}, r.src.bad(r.src.line, fmt.Errorf("rating %s is no number from -4 to 4", brief(string(fields[1]))))
+			return Row{}, r.src.bad(r.src.line, fmt.Errorf("rating %s is no number from -4 to 4", Brief(string(fields[1]))))
 		}
 		if rating == 0 {
 			r.neutral++
