@@ -30,7 +30,7 @@ func TestEveryCommandReadsItsFlagsFromAFile(t *testing.T) {
 }
 
 func TestFlagsWinOverTheFile(t *testing.T) {
-	data, _ := rows(t, 9)
+	data, _ := tokenRows(t, 9)
 	out := filepath.Join(t.TempDir(), "x.npy")
 	file := writeText(t, "config.yaml", fmt.Sprintf("model: %s\ndata: %s\nlimit: 5\nthreads: 1\nnormalize: true\njson: true\nout: %s\n",
 		modeltest.Testdata(t, "distilbert/tiny"), data, out))
@@ -75,7 +75,7 @@ func TestCountsThatCannotBe(t *testing.T) {
 
 func TestSkippedRowsAreCounted(t *testing.T) {
 	run, text := filepath.Join(t.TempDir(), "run"), ""
-	_, text = rows(t, 40)
+	_, text = tokenRows(t, 40)
 	data := writeText(t, "rows.jsonl", text+"{broken\n")
 	must(t, "", "train", "--model", modeltest.Testdata(t, "distilbert/tiny"), "--method", "bitfit", "--data", data, "--skip-bad-rows", "--epochs", "1", "--threads", "1",
 		"--amp", "none", "--out", run)

@@ -39,8 +39,8 @@ func must(t *testing.T, stdin string, args ...string) (stdout, stderr string) {
 	return stdout, stderr
 }
 
-// rows is a data set of token ids, which the tiny models without a tokenizer can read.
-func rows(t *testing.T, n int) (path, text string) {
+// tokenRows writes a data set of token ids, which the tiny models without a tokenizer can read.
+func tokenRows(t *testing.T, n int) (path, text string) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	var b strings.Builder
@@ -65,7 +65,7 @@ func rows(t *testing.T, n int) (path, text string) {
 
 func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 	tiny := modeltest.Testdata(t, "distilbert/tiny")
-	data, _ := rows(t, 30)
+	data, _ := tokenRows(t, 30)
 	for _, c := range []struct {
 		args []string
 		want string
@@ -103,7 +103,7 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 }
 
 func TestFailuresExit1(t *testing.T) {
-	data, _ := rows(t, 30)
+	data, _ := tokenRows(t, 30)
 	code, _, stderr := gopeft(t, "", "train", "--model", "/no/such/model", "--method", "lora", "--data", data, "--out", t.TempDir()+"/x")
 	if code != exitFailed || !strings.Contains(stderr, "/no/such/model") || strings.Contains(stderr, "goroutine") {
 		t.Errorf("exit %d: %s", code, stderr)
@@ -128,7 +128,7 @@ func TestResultsThatCannotBeWrittenExit1(t *testing.T) {
 }
 
 func TestTrainPredictEval(t *testing.T) {
-	path, text := rows(t, 150)
+	path, text := tokenRows(t, 150)
 	for _, c := range []struct{ model, method string }{
 		{"distilbert/tiny", "full"}, {"distilbert/tiny", "lora"}, {"distilbert/tiny", "features"},
 		{"llama/seqcls", "full"}, {"llama/seqcls", "lora"}, {"llama/seqcls", "features"},
@@ -188,7 +188,7 @@ func TestTrainPredictEval(t *testing.T) {
 
 func TestEmbedWritesNumPyAndSafetensors(t *testing.T) {
 	tiny := modeltest.Testdata(t, "distilbert/tiny")
-	path, _ := rows(t, 9)
+	path, _ := tokenRows(t, 9)
 	dir := t.TempDir()
 	must(t, "", "embed", "--model", tiny, "--data", path, "--out", dir+"/x.npy", "--threads", "1")
 	must(t, "", "embed", "--model", tiny, "--data", path, "--out", dir+"/x.safetensors", "--threads", "1")
@@ -209,7 +209,7 @@ func TestEmbedWritesNumPyAndSafetensors(t *testing.T) {
 
 func TestCompareConfigOverlays(t *testing.T) {
 	tiny := modeltest.Testdata(t, "distilbert/tiny")
-	data, _ := rows(t, 20)
+	data, _ := tokenRows(t, 20)
 	file := filepath.Join(t.TempDir(), "compare.yaml")
 	text := fmt.Sprintf("model: %s\ndata: %s\nepochs: 2\nmethods: [logreg, lora]\nsettings:\n  lora: {epochs: 5, rank: 2}\n", tiny, data)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

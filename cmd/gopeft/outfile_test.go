@@ -57,7 +57,7 @@ func TestOnlyErrorsOfWritingNameTheFile(t *testing.T) {
 // A command that cannot load what it needs says so, not that its output could not be written.
 func TestErrorsOfLoadingDoNotNameTheOutput(t *testing.T) {
 	tiny, llama := modeltest.Testdata(t, "distilbert/tiny"), modeltest.Testdata(t, "llama/gqa")
-	data, _ := rows(t, 5)
+	data, _ := tokenRows(t, 5)
 	out := filepath.Join(t.TempDir(), "rows.jsonl")
 	none := filepath.Join(t.TempDir(), "none")
 	for _, args := range [][]string{

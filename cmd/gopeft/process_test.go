@@ -55,7 +55,7 @@ func until(t *testing.T, what string, ok func() bool) {
 
 // endless are the settings of a run that ends only when it is told to.
 func endless(t *testing.T) []string {
-	data, _ := rows(t, 60)
+	data, _ := tokenRows(t, 60)
 	return []string{"--model", modeltest.Testdata(t, "distilbert/tiny"), "--data", data, "--epochs", "100000", "--checkpoint-every", "1", "--amp", "none", "--threads", "1"}
 }
 
@@ -128,7 +128,7 @@ func TestComparePrintsOneObject(t *testing.T) {
 	defer watchTemp(t)("when it was done")
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1") // its runs are processes of this program
 	t.Setenv("GOPEFT_HOME", t.TempDir())
-	data, _ := rows(t, 60)
+	data, _ := tokenRows(t, 60)
 	stdout, _ := must(t, "", "compare", "--model", modeltest.Testdata(t, "distilbert/tiny"), "--data", data, "--split", "0.7,0.3", "--methods", "logreg,bitfit",
 		"--epochs", "1", "--no-train-eval", "--amp", "none", "--threads", "1", "--json", "--out", filepath.Join(t.TempDir(), "cmp"))
 	var got struct {
@@ -147,7 +147,7 @@ func TestCompareTellsWhatWentWrong(t *testing.T) {
 	defer watchTemp(t)("when it had failed")
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1")
 	tiny := modeltest.Testdata(t, "distilbert/tiny")
-	good, text := rows(t, 60)
+	good, text := tokenRows(t, 60)
 	bad := filepath.Join(t.TempDir(), "bad.jsonl")
 	if err := os.WriteFile(bad, []byte(text+"{\"label\": 3\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func TestPull(t *testing.T) {
 
 func TestModelsByTheirNameOnTheHub(t *testing.T) {
 	hub := serveHub(t, modeltest.Testdata(t, "distilbert/tiny"))
-	path, text := rows(t, 40)
+	path, text := tokenRows(t, 40)
 	out := filepath.Join(t.TempDir(), "run")
 	_, stderr := must(t, "", "train", "--model", "org/name", "--method", "lora", "--data", path, "--out", out, "--epochs", "1", "--amp", "none")
 	if !strings.Contains(stderr, "fetching it from "+hub.URL) {
