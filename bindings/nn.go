@@ -24,11 +24,27 @@ func (s *Scope) fused(a, b, c, d Tensor) bool {
 // onGPU reports whether t is on a GPU, where operations are written for few kernels: launching each takes time.
 func (s *Scope) onGPU(t Tensor) bool { return !s.buf.composed && t.Device().IsCUDA() }
 
-// Linear is x·wᵀ + b for w [out, in] and b [out] or none.
+// Linear is x·wᵀ + b for w [out, in] and b [out] or none, in x's dtype or autocast's. w may be held in another dtype:
+// it is then read as it lies, or where no kernel does that, cast for the product.
 func (s *Scope) Linear(x, w, b Tensor) Tensor {
 	if s.fused(x, w, b, Tensor{}) {
 		return s.made("linear", csrc.Linear(s.slot(), x.p, w.p, b.p), x, w, b)
 	}
+	if d := x.DType(); w.DType() != d {
+		if _, on := s.AutocastDType(x.Device()); !on { // which casts by itself
+			return s.In(func(s *Scope) Tensor {
+				if b.Defined() {
+					b = s.To(b, d)
+				}
+				return s.linear(x, s.To(w, d), b)
+			})
+		}
+	}
+	return s.linear(x, w, b)
+}
+
+// linear is libtorch's own.
+func (s *Scope) linear(x, w, b Tensor) Tensor {
 	lib.AtgLinear(s.prep(), lib.Ctensor(x.p), lib.Ctensor(w.p), lib.Ctensor(b.p))
 	return s.take("linear", x, w, b)
 }

@@ -25,6 +25,7 @@ type base struct {
 	source     *hf.Checkpoint // kept open while weights share its mapping
 	fresh      []string
 	stored     []*files.Entry // by parameter, of a model that is only described
+	dtype      bindings.DType // of vectors, and of hidden states
 }
 
 type initKind int
@@ -43,6 +44,13 @@ func (b *base) declare(name string, kind initKind, shape ...int64) *Param {
 	return p
 }
 
+// declareMatrix declares a matrix [rows, cols] that only products and look-ups read: it may be held in a dtype of its own.
+func (b *base) declareMatrix(name string, rows, cols int64) *Param {
+	p := b.declare(name, normal, rows, cols)
+	p.matrix = true
+	return p
+}
+
 // declareNorm declares a vector of a normalisation.
 func (b *base) declareNorm(name string, kind initKind, width int64) *Param {
 	p := b.declare(name, kind, width)
@@ -52,7 +60,7 @@ func (b *base) declareNorm(name string, kind initKind, width int64) *Param {
 
 // declareMap declares the weights of a linear map called name.
 func (b *base) declareMap(name string, m Map) *Dense {
-	d := &Dense{W: b.declare(name+".weight", normal, int64(m.Out), int64(m.In))}
+	d := &Dense{W: b.declareMatrix(name+".weight", int64(m.Out), int64(m.In))}
 	if m.Bias {
 		d.B = b.declare(name+".bias", zero, int64(m.Out))
 		d.B.Inert = m.Shiftless
@@ -92,7 +100,7 @@ func (b *base) withoutBias() (add []func()) {
 				w := m.Dense.W.T
 				m.Bias = true
 				m.Dense.B = b.declare(block.Name+"."+m.Name+".bias", zero, int64(m.Out))
-				m.Dense.B.T, m.Dense.B.Inert = b.scope.Zeros([]int64{int64(m.Out)}, w.DType(), w.Device()), m.Shiftless
+				m.Dense.B.T, m.Dense.B.Inert = b.scope.Zeros([]int64{int64(m.Out)}, b.dtype, w.Device()), m.Shiftless
 			})
 		}
 	}
@@ -141,10 +149,14 @@ func (b *base) Close() error {
 // where it has no weights.
 func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bool, initRange float64, more ...hf.Want) ([]bindings.Tensor, error) {
 	r := names
-	r.Wants, r.DType, r.Device, r.Copy = append(b.wants(freshHead), more...), c.DType, c.Device, c.Copy
+	b.dtype = dtypeOr(c.DType)
+	wants, err := b.wants(freshHead, c.Options)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", c.Path, err)
+	}
+	r.Wants, r.DType, r.Device, r.Copy = append(wants, more...), c.DType, c.Device, c.Copy
 	ts := make([]bindings.Tensor, len(r.Wants))
 	if c.Shapes {
-		var err error
 		b.stored, err = c.Plan(r)
 		return ts[len(b.params.list):], err
 	}
@@ -155,7 +167,6 @@ func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bo
 		}
 	}
 	if c.Weights != nil {
-		var err error
 		if ts, err = c.Load(s, r); err != nil {
 			return nil, err
 		}
@@ -173,11 +184,11 @@ func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bo
 		b.fresh = append(b.fresh, p.Name)
 		switch b.inits[i] {
 		case normal:
-			p.T = b.scope.Normal(b.shapes[i], 0, initRange, dtypeOr(r.DType), r.Device)
+			p.T = b.scope.Normal(b.shapes[i], 0, initRange, b.dtypeOf(r.Wants[i]), r.Device)
 		case zero:
-			p.T = b.scope.Zeros(b.shapes[i], dtypeOr(r.DType), r.Device)
+			p.T = b.scope.Zeros(b.shapes[i], b.dtype, r.Device)
 		case one:
-			p.T = b.scope.Full(b.shapes[i], 1, dtypeOr(r.DType), r.Device)
+			p.T = b.scope.Full(b.shapes[i], 1, b.dtype, r.Device)
 		}
 	}
 	return ts[len(b.params.list):], nil
@@ -191,17 +202,51 @@ func dtypeOr(d bindings.DType) bindings.DType {
 }
 
 // wants asks for every parameter; those of a new head may be absent or are not looked for.
-func (b *base) wants(fresh bool) []hf.Want {
+func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 	ws := make([]hf.Want, len(b.params.list))
 	for i, p := range b.params.list {
 		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i]}
+		if p.matrix {
+			ws[i].DType = o.Base
+		}
 		for _, head := range b.headNames {
 			if ok, _ := Matches(head, p.Name); ok {
-				ws[i].New, ws[i].Fresh = true, fresh
+				ws[i].New, ws[i].Fresh, ws[i].DType = true, fresh, 0
+			}
+		}
+		for _, pattern := range o.Trained {
+			ok, err := Matches(pattern, p.Name)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				ws[i].DType = 0
 			}
 		}
 	}
-	return ws
+	return ws, nil
+}
+
+// dtypeOf is the dtype that a parameter is asked for in.
+func (b *base) dtypeOf(w hf.Want) bindings.DType {
+	if w.DType != 0 {
+		return w.DType
+	}
+	return b.dtype
+}
+
+// DType implements Model.
+func (b *base) DType() bindings.DType { return b.dtype }
+
+// lookUp gives the rows of a table that ids name, in the dtype of hidden states.
+func (b *base) lookUp(s *bindings.Scope, table *Param, ids bindings.Tensor) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		t := s.Embedding(table.Value(), ids)
+		if table.T.DType() == b.dtype || table.Trainable {
+			return t
+		}
+		return s.To(t, b.dtype)
+	})
 }
 
 // setLabels writes label names into the config, as transformers reads them.

@@ -269,7 +269,7 @@ func newDistilBERT(cfg DistilBERTConfig, labels []string) *DistilBERT {
 	norm := func(name string) layerNorm {
 		return layerNorm{m.declareNorm(name+".weight", one, d), m.declareNorm(name+".bias", zero, d), cfg.LayerNormEps}
 	}
-	m.words = m.declare(distilPrefix+"embeddings.word_embeddings.weight", normal, int64(cfg.Vocab), d)
+	m.words = m.declareMatrix(distilPrefix+"embeddings.word_embeddings.weight", int64(cfg.Vocab), d)
 	m.hooks.Words = m.words
 	m.places = m.declare(distilPrefix+"embeddings.position_embeddings.weight", normal, int64(cfg.MaxPositions), d)
 	m.norm = norm(distilPrefix + "embeddings.LayerNorm")
@@ -333,7 +333,7 @@ func (m *DistilBERT) pooledAt(virtual int, positions int64) int {
 // embed is LayerNorm(words + positions), dropped out; a prompt counts as the first positions.
 func (m *DistilBERT) embed(s *bindings.Scope, in Input) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		e := withPrompt(s, m.hooks.Prompt, s.Embedding(m.words.Value(), in.IDs))
+		e := withPrompt(s, m.hooks.Prompt, m.lookUp(s, m.words, in.IDs))
 		var places bindings.Tensor
 		if in.Positions.Defined() {
 			places = s.Embedding(m.places.Value(), in.Positions)

@@ -210,7 +210,7 @@ func newLLaMA(cfg decoderConfig, labels []string, withHead bool) *LLaMA {
 	m.labels = labels
 	info, d := m.Info(), int64(cfg.Hidden)
 	norm := func(name string) rmsNorm { return rmsNorm{m.declareNorm(name+".weight", one, d), cfg.NormEps} }
-	m.words = m.declare(llamaPrefix+"embed_tokens.weight", normal, int64(cfg.Vocab), d)
+	m.words = m.declareMatrix(llamaPrefix+"embed_tokens.weight", int64(cfg.Vocab), d)
 	m.hooks.Words = m.words
 	for i := range cfg.Layers {
 		b := &llamaBlock{Block: m.addBlock(info, i), index: i}
@@ -229,7 +229,7 @@ func newLLaMA(cfg decoderConfig, labels []string, withHead bool) *LLaMA {
 	case cfg.Tied:
 		m.head = m.words
 	case withHead:
-		m.head = m.declare("lm_head.weight", normal, int64(cfg.Vocab), d)
+		m.head = m.declareMatrix("lm_head.weight", int64(cfg.Vocab), d)
 	}
 	return m
 }
@@ -292,7 +292,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 	if prompt != nil {
 		virtual = m.hooks.PromptLen()
 	}
-	h := withPrompt(s, prompt, s.Embedding(m.words.Value(), in.IDs))
+	h := withPrompt(s, prompt, m.lookUp(s, m.words, in.IDs))
 	l := newLayout(s, m.cfg.Rope, m.cfg.HeadDim, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
 	h = through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor { return m.step(s, m.blocks[i], h, l, in) })
 	if in.Cache != nil {

@@ -20,8 +20,13 @@ type Options struct {
 	// it starts anew (Fresh says so).
 	Classify bool
 	Labels   []string
-	DType    bindings.DType // compute dtype of the weights; fp32 unless set
+	DType    bindings.DType // of the weights, and of what is computed outside matrix products; fp32 unless set
 	Device   bindings.Device
+	// Base is the dtype that matrices are held in while they are frozen: the token embeddings, the blocks' linear maps and
+	// the language-model head. 0 stands for DType. Vectors, positions and a classification head have DType in any case.
+	Base bindings.DType
+	// Trained are patterns, as Params.Unfreeze takes them, of parameters that are to be trained in place: they have DType.
+	Trained []string
 	// Dropout overrides the checkpoint's own rates (hidden, attention and classifier) when not nil.
 	Dropout *float64
 	// Copy puts the weights into memory of their own, in place of using them where their file is mapped.

@@ -42,6 +42,8 @@ type Model interface {
 	Forward(s *bindings.Scope, in Input) Output
 	// Classify computes logits [B, labels] from Forward's output for the same input.
 	Classify(s *bindings.Scope, in Input, out Output) bindings.Tensor
+	// DType is that of hidden states; frozen matrices may be held in another: see Options.Base.
+	DType() bindings.DType
 	// Labels is the classification head's label names; empty without a head.
 	Labels() []string
 	// Path is the folder or file that the model was loaded from; empty for a new one.

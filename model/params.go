@@ -18,9 +18,10 @@ type Param struct {
 	// that is Shiftless, but for a block that a method gives memories.
 	Inert bool
 
-	low  bindings.Tensor // frozen copy of T in the dtype that is computed in, or none
-	file func() error    // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
-	held int64           // bytes of memory that the tensor takes which Replace put aside
+	matrix bool            // may be held in a dtype of its own while it is frozen
+	low    bindings.Tensor // frozen copy of T in the dtype that is computed in, or none
+	file   func() error    // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
+	held   int64           // bytes of memory that the tensor takes which Replace put aside
 }
 
 // Value is the tensor to compute with.

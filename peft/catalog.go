@@ -99,6 +99,12 @@ func (d Definition) complete(o *Options) error {
 	return nil
 }
 
+// InPlace reports whether the method of that name trains the model's own weights and not copies of them.
+func (c Catalog) InPlace(name string) bool {
+	d, err := c.find(name)
+	return err == nil && d.InPlace
+}
+
 // Mergeable reports whether Merge can fold a method of that name into a model's weights, and if not why. The options
 // and the model may stand in the way still, of which Merge tells.
 func (c Catalog) Mergeable(name string) (bool, string) {

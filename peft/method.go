@@ -226,7 +226,7 @@ func (a *method) takeWeights(s *bindings.Scope, m model.Model, stored storedValu
 		if !t.Defined() {
 			t = p.T
 		}
-		d := p.T.DType()
+		d := m.DType() // a frozen base may be held in fewer bits
 		if head {
 			d = bindings.Float
 		}

@@ -121,3 +121,47 @@ func InferencePrecision(amp string, dev bindings.Device) (Precision, error) {
 	}
 	return ChoosePrecision(amp, dev)
 }
+
+// CheckBaseDType reports a --base-dtype that is not known.
+func CheckBaseDType(name string) error {
+	if _, known := baseDType(name); !known && name != "" && name != "auto" {
+		return Usage("--base-dtype %q is not known (auto, fp32, bf16, fp16)", name)
+	}
+	return nil
+}
+
+func baseDType(name string) (d bindings.DType, known bool) {
+	switch name {
+	case "fp32":
+		return bindings.Float, true
+	case "bf16":
+		return bindings.BFloat16, true
+	case "fp16":
+		return bindings.Half, true
+	}
+	return 0, false
+}
+
+// BaseDType turns --base-dtype into the dtype that a frozen base's matrices are held in. file is that of most weights in
+// the model's files. auto keeps it where products are computed in it, so that no weight lies in memory twice; else it is
+// fp32.
+func BaseDType(name string, file bindings.DType, p Precision) bindings.DType {
+	if d, known := baseDType(name); known {
+		return d
+	}
+	if file == p.DType {
+		return file
+	}
+	return bindings.Float
+}
+
+// BaseDTypeName is the value of --base-dtype that asks for a dtype.
+func BaseDTypeName(d bindings.DType) string {
+	switch d {
+	case bindings.BFloat16:
+		return "bf16"
+	case bindings.Half:
+		return "fp16"
+	}
+	return "fp32"
+}

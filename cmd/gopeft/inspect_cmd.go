@@ -30,7 +30,7 @@ func inspectCommand() *cli.Command {
 				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
 				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
-			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "checkpoint-activations", "no-train-eval")...),
 			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
 			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),
 			peftFlags(), uiFlags()),
@@ -122,6 +122,8 @@ type inspection struct {
 	load   model.Options
 	params []inspectedParam
 	result inspected
+
+	precision train.Precision // of the products of that run
 }
 
 // newInspection finds out from the flags, the adapter and the run which task and method are meant.
@@ -212,11 +214,32 @@ func (x *inspection) run(s *bindings.Scope) error {
 	if !trains && !x.c.Bool("load") {
 		return nil // names and shapes are known without loading
 	}
+	if trains {
+		if err := x.chooseBase(); err != nil {
+			return err
+		}
+	}
 	m, err := model.Load(s, x.src.Model, x.load)
 	if err != nil {
 		return err
 	}
 	return errors.Join(x.loaded(s, m, trains, group), m.Close())
+}
+
+// chooseBase finds out what precision products would have, and in which dtype the base would be held.
+func (x *inspection) chooseBase() (err error) {
+	dev := bindings.CPU
+	if x.cfg.Machine.AMP == "fp16" { // only a GPU computes in fp16
+		dev = bindings.CUDA(0)
+	}
+	if x.precision, err = train.ChoosePrecision(x.cfg.Machine.AMP, dev); err != nil {
+		return &train.UsageError{Err: err}
+	}
+	if err := train.CheckBaseDType(x.cfg.Model.BaseDType); err != nil {
+		return err
+	}
+	x.load.Base, x.load.Trained, err = x.cfg.BaseDType(x.src.Model, x.precision)
+	return err
 }
 
 // loaded looks at the model and at the method on it.
@@ -260,15 +283,7 @@ func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, erro
 
 // trained notes what the method trains, and what training it takes.
 func (x *inspection) trained(m model.Model, method peft.Method, group func(string) string) error {
-	dev := bindings.CPU
-	if x.cfg.Machine.AMP == "fp16" { // only a GPU computes in fp16
-		dev = bindings.CUDA(0)
-	}
-	precision, err := train.ChoosePrecision(x.cfg.Machine.AMP, dev)
-	if err != nil {
-		return &train.UsageError{Err: err}
-	}
-	memory := run.EstimateMemory(x.cfg, precision, m, method)
+	memory := run.EstimateMemory(x.cfg, x.precision, m, method)
 	x.result.Memory, x.result.Notes = &memory, method.Notes()
 	if labels := method.Labels(); len(labels) > 0 {
 		x.result.Labels = labels

@@ -29,10 +29,16 @@ func modelFlags() []cli.Flag {
 	), inGroup(groupMachine,
 		&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 		&cli.StringFlag{Name: "amp", Value: "auto", Usage: "mixed precision: auto (none), none, bf16 or fp16"},
+		baseFlag(),
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 		&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "rows of a batch"},
 		&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a batch, padding included"},
 	))
+}
+
+// baseFlag is --base-dtype of the commands that do not train.
+func baseFlag() cli.Flag {
+	return &cli.StringFlag{Name: "base-dtype", Value: "auto", Usage: "what the base's matrices are held in: fp32, bf16, fp16, or auto: the files' own 16 bits where products are computed in them"}
 }
 
 // lengthFlag is --max-length of the commands that take modelFlags and dataFlags.
@@ -57,7 +63,7 @@ func openPredictor(c *cli.Context, s *bindings.Scope) (*infer.Predictor, error) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), Threads: c.Int("threads"),
+	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Threads: c.Int("threads"),
 		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
 	if err != nil {
 		return nil, err

@@ -16,8 +16,9 @@ type Want struct {
 	Name  string   // the model's own name for it, HuggingFace's canonical one
 	Names []string // other names it may have in the file, tried after Name
 	Shape []int64
-	New   bool // may be absent: the caller initialises it
-	Fresh bool // is not even looked for: a head that is to be initialised anew
+	New   bool           // may be absent: the caller initialises it
+	Fresh bool           // is not even looked for: a head that is to be initialised anew
+	DType bindings.DType // of the result; the request's unless set
 }
 
 // Request is what Load matches against the checkpoint's tensors.
@@ -170,6 +171,9 @@ func Tensor(s *bindings.Scope, e files.Entry) (bindings.Tensor, error) {
 func inPlace(e files.Entry) bool { return e.Mapped() && e.Aligned() }
 
 func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entry) (bindings.Tensor, error) {
+	if d := r.Wants[want].DType; d != 0 {
+		r.DType = d
+	}
 	heads := int64(0)
 	if r.Interleaved != nil {
 		heads = r.Interleaved(r.Wants[want].Name)

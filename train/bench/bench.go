@@ -125,6 +125,8 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	o := model.Options{Device: b.on.Device, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
+	} else if err := b.holdBase(&o); err != nil {
+		return err
 	}
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
@@ -156,6 +158,21 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	ready, err := sinceProcessStart()
 	b.result.StartupS, b.result.ReadyRSSMB = ready.Seconds(), train.RSSMB()
 	return err
+}
+
+// holdBase chooses the dtype of frozen matrices. A method that trains them in place keeps fp32.
+func (b *bench) holdBase(o *model.Options) error {
+	file := bindings.Float
+	if b.cfg.Model != "" {
+		var err error
+		if file, err = model.FileDType(b.cfg.Model); err != nil {
+			return err
+		}
+	}
+	if !peft.Builtin().InPlace(b.cfg.Method) {
+		o.Base = train.BaseDType(b.cfg.BaseDType, file, b.on.Precision)
+	}
+	return nil
 }
 
 // build makes the model with random weights, or opens its folder: what is no language model gets a classification

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -53,6 +54,7 @@ type Config struct {
 	Pad       string       `yaml:"pad" usage:"with --lengths: max, longest or bucket"`
 	NewTokens int          `yaml:"new-tokens" usage:"of generate: tokens to decode"`
 	DType     string       `yaml:"dtype" usage:"of generate and infer: the weights' dtype, fp32 or bf16"`
+	BaseDType string       `yaml:"base-dtype" usage:"what the frozen base is held in, as train has it; auto is fp32 for made-up weights"`
 	Features  string       `yaml:"features" usage:"of fit: safetensors file with features [rows, columns] in fp32 and labels [rows] in int64"`
 	Holdout   int          `yaml:"holdout" usage:"of fit: last rows of --features to score on instead of fitting"`
 	Fitted    string       `yaml:"classifier" usage:"of fit: logreg or forest"`
@@ -73,7 +75,7 @@ type Config struct {
 
 // Defaults is what a bench without settings measures.
 func Defaults() Config {
-	return Config{Method: "full", Mode: Train, Batch: 12, Seq: 128, Steps: 8, Warmup: 1, Pad: PadBucket, NewTokens: 32, DType: "fp32", AMP: "none",
+	return Config{Method: "full", Mode: Train, Batch: 12, Seq: 128, Steps: 8, Warmup: 1, Pad: PadBucket, NewTokens: 32, DType: "fp32", BaseDType: "auto", AMP: "none",
 		Optimizer: "adam", Dropout: -1, Device: "auto", Seed: 42, Labels: 2, Fitted: "logreg"}
 }
 
@@ -97,7 +99,7 @@ func (c *Config) check() error {
 			return fail("--%s %q is not known: one of %s", choice.flag, choice.value, strings.Join(choice.of, ", "))
 		}
 	}
-	if err := c.Without.Check(); err != nil {
+	if err := errors.Join(c.Without.Check(), train.CheckBaseDType(c.BaseDType)); err != nil {
 		return err
 	}
 	least := 1

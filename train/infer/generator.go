@@ -16,10 +16,11 @@ import (
 
 // GeneratorOptions are how a Generator computes.
 type GeneratorOptions struct {
-	Device  string
-	DType   string // of the weights: fp32, bf16 or fp16
-	AMP     string // mixed precision of Score; "" and "auto" mean none
-	Threads int
+	Device    string
+	DType     string // of weights and states: fp32, bf16 or fp16
+	BaseDType string // of matrices alone, as --base-dtype has it; "": auto, which is DType unless that is fp32
+	AMP       string // mixed precision of Score; "" and "auto" mean none
+	Threads   int
 }
 
 // Generator continues texts with a language model and its adapters.
@@ -51,6 +52,11 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 		return g, err
 	}
 	mo.Device = g.on.Device
+	if open := o.BaseDType == "" || o.BaseDType == "auto"; !open || mo.DType == bindings.Float {
+		if mo.Base, err = g.base(src.Model, o.BaseDType); err != nil {
+			return g, err
+		}
+	}
 	m, err := model.Load(s, src.Model, mo)
 	if err != nil {
 		return g, err

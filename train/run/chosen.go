@@ -14,18 +14,26 @@ func (c *Config) open(fn func(key string, open bool, v reflect.Value)) {
 		switch key {
 		case "lr", "threads":
 			fn(key, v.IsZero(), v)
-		case "amp", "device":
+		case "amp", "device", "base-dtype":
 			fn(key, v.IsZero() || v.String() == "auto", v)
 		}
 	})
 }
 
+// choices are what a run chooses by itself.
+type choices struct {
+	lr        float64 // 0: it has none, as features have
+	amp, base bindings.DType
+	device    bindings.Device
+	threads   int
+}
+
 // choose fills in what was left open with what the run has chosen, and lists it as Automatic.
-func (c Config) choose(lr float64, amp bindings.DType, dev bindings.Device, threads int) Config {
-	chosen := map[string]any{"lr": lr, "amp": train.AMPName(amp), "device": dev.String(), "threads": threads}
+func (c Config) choose(x choices) Config {
+	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": train.BaseDTypeName(x.base), "device": x.device.String(), "threads": x.threads}
 	c.Automatic = slices.Clone(c.Automatic) // of a session that ended before its first checkpoint
 	c.open(func(key string, open bool, v reflect.Value) {
-		if open && chosen[key] != 0.0 { // features have no learning rate
+		if open && chosen[key] != 0.0 {
 			v.Set(reflect.ValueOf(chosen[key]))
 			c.Automatic = append(c.Automatic, key)
 		}

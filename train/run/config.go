@@ -35,6 +35,7 @@ type ModelSettings struct {
 	Method      string  `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods"`
 	Path        string  `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
 	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
+	BaseDType   string  `yaml:"base-dtype" usage:"what the frozen base is held in: fp32, bf16, fp16, or auto: the files' own 16 bits where products are computed in them"`
 	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
 	CacheStates bool    `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
 	Classifier  string  `yaml:"classifier" usage:"of method features: logreg or forest"`
@@ -54,7 +55,7 @@ type OutputSettings struct {
 // Defaults is the configuration of a run that sets nothing.
 func Defaults() Config {
 	return Config{
-		Model:   ModelSettings{Task: "classify", Dropout: -1, Classifier: "logreg", Pool: "cls"},
+		Model:   ModelSettings{Task: "classify", BaseDType: "auto", Dropout: -1, Classifier: "logreg", Pool: "cls"},
 		Data:    data.Settings{Split: []float64{0.8, 0.1, 0.1}, MaskPrompt: true},
 		Machine: train.DefaultMachine(),
 		Loop:    train.DefaultLoop(),
@@ -153,7 +154,7 @@ func (m ModelSettings) check(methods []string) error {
 	case m.Dropout >= 1 || math.IsNaN(m.Dropout):
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
-	return nil
+	return train.CheckBaseDType(m.BaseDType)
 }
 
 func (o OutputSettings) check() error { return train.CheckCount("checkpoint-every", o.Checkpoints, 0) }

@@ -46,9 +46,12 @@ func modelHash(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func featureKey(model, set, pool string, length int, d bindings.DType, dev bindings.Device) string {
+func featureKey(model, set, pool string, length int, d, base bindings.DType, dev bindings.Device) string {
 	h := sha256.New()
 	fmt.Fprintln(h, "features 3", model, set, pool, length, d, dev, bindings.Version())
+	if base != bindings.Float {
+		fmt.Fprintln(h, "base", base)
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

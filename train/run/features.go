@@ -124,12 +124,17 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			f.ui.Note("%s", machine.Note)
 		}
 		dev, precision := machine.Device, machine.Precision
-		chosen := cfg.choose(0, precision.DType, dev, s.Threads())
+		file, err := model.FileDType(cfg.Model.folder())
+		if err != nil {
+			return err
+		}
+		held := train.BaseDType(cfg.Model.BaseDType, file, precision)
+		chosen := cfg.choose(choices{amp: precision.DType, base: held, device: dev, threads: s.Threads()})
 		if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
 			return err
 		}
 		f.print = chosen.fingerprint(hash)
-		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
+		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Base: held, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
 		if err != nil {
 			return err
 		}
@@ -143,7 +148,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			if set == nil || len(set.Examples) == 0 {
 				continue
 			}
-			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, dev)
+			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, held, dev)
 			var seconds float64
 			if xs[i], seconds, err = readFeatures(key); err == nil {
 				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)

@@ -32,6 +32,10 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
+	if o.Base, o.Trained, err = cfg.BaseDType(cfg.Model.folder(), machine.Precision); err != nil {
+		return err
+	}
+	r.base = o.Base
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
 		return err
 	}
@@ -71,7 +75,7 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 	if r.mode == Resume && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
 		return nil
 	}
-	r.cfg = r.cfg.choose(r.method.LR(), r.on.Precision.DType, r.on.Device, s.Threads())
+	r.cfg = r.cfg.choose(choices{r.method.LR(), r.on.Precision.DType, r.base, r.on.Device, s.Threads()})
 	return WriteConfig(filepath.Join(r.cfg.Output.Out, "config.yaml"), r.cfg)
 }
 
@@ -166,4 +170,29 @@ func (r *run) describe(p train.Precision) {
 // On the CPU it lies in the checkpoint's file at no cost.
 func (r *run) keepsStored() bool {
 	return !r.on.Device.IsCUDA() || r.method.Needs().StoredWeights
+}
+
+// BaseDType is the dtype that a run holds the frozen base in folder in, and patterns of the weights that its method
+// trains in place, which are fp32 in any case. Products are computed in precision p.
+func (c Config) BaseDType(folder string, p train.Precision) (d bindings.DType, trained []string, err error) {
+	file, err := model.FileDType(folder)
+	if err != nil {
+		return 0, nil, err
+	}
+	method, err := c.Methods.New(c.Model.Method, c.Peft)
+	if err != nil {
+		return 0, nil, &train.UsageError{Err: err}
+	}
+	asked := c.Model.BaseDType
+	if method.Needs().WholeModel && (asked == "" || asked == "auto") {
+		return bindings.Float, nil, nil // what it saves is a whole model, as exact as it was read
+	}
+	d = train.BaseDType(asked, file, p)
+	if d == bindings.Float || !c.Methods.InPlace(c.Model.Method) {
+		return d, nil, nil
+	}
+	if trained = c.Peft.Unfreeze; len(trained) == 0 {
+		return 0, nil, train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
+	}
+	return d, trained, nil
 }
