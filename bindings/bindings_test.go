@@ -363,8 +363,12 @@ func TestOptimizersMatchTheirFormulas(t *testing.T) {
 		g := one(0.5)
 		for _, composed := range []bool{false, true} {
 			p, m, v, n := one(1), one(0), one(0), s.Scalar(1, Float, CPU)
+			before := p.Version()
 			s.AdamStep([]Tensor{p}, []Tensor{g}, []Tensor{m}, []Tensor{v}, []Tensor{n},
 				bindings.AdamOptions{LR: 0.1, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01, Decoupled: true, Composed: composed})
+			if p.Version() == before {
+				t.Errorf("the step is no change of the parameter, composed %t", composed)
+			}
 			// First step: m̂ = g, v̂ = g², so the move is lr·sign(g) after the decay lr·wd·p.
 			if got := p.Item(); math.Abs(got-(1-0.1*0.01-0.1)) > 1e-6 {
 				t.Errorf("AdamW gave %v, composed %t", got, composed)

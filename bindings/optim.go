@@ -14,11 +14,14 @@ type AdamOptions struct {
 }
 
 // AdamStep updates all parameters, in one fused pass unless o says otherwise. m and v are the moments; steps are fp32
-// scalars, one per parameter, that already count this step.
+// scalars, one per parameter, that already count this step. The parameters' Version rises.
 func (s *Scope) AdamStep(params, grads, m, v, steps []Tensor, o AdamOptions) {
 	msg := csrc.AdamStep(raw(params), raw(grads), raw(m), raw(v), raw(steps),
 		o.LR, o.Beta1, o.Beta2, o.WeightDecay, o.Eps, o.Decoupled, !o.Composed)
 	s.check("adam", msg)
+	for _, p := range params {
+		s.Copy(p, p) // libtorch does not count the fused step as a change: a copy onto itself does nothing else
+	}
 }
 
 // SGDStep is p -= lr·(g + weightDecay·p), through momentum buffers when momentum is not 0.

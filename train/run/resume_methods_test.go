@@ -65,3 +65,23 @@ func TestEveryMethodResumesToTheSameBits(t *testing.T) {
 		}
 	}
 }
+
+// TestDoRAScoresWhatItTrained: what an evaluation has kept of the weights does not outlive the steps after it, so that a
+// run stopped between two evaluations chooses the same best checkpoint as one that never was.
+func TestDoRAScoresWhatItTrained(t *testing.T) {
+	whole := tinyConfig(t, "dora")
+	whole.Loop.Epochs, whole.Model.Dropout, whole.Output.NoTrainEval = 3, 0.1, true
+	want := mustRun(t, whole, run.Refuse)
+	steps := 0
+	if p, err := train.ReadProgress(filepath.Join(whole.Output.Out, "last", "state")); err == nil {
+		steps = p.Step
+	}
+	cfg := whole
+	cfg.Output.Out = filepath.Join(t.TempDir(), "stopped")
+	interrupt(t, cfg, "train", steps/2)
+	got := mustRun(t, cfg, run.Resume)
+	sameRun(t, comparable(t, cfg.Output.Out), comparable(t, whole.Output.Out))
+	if got.Loss.Val != want.Loss.Val || got.Loss.Test != want.Loss.Test {
+		t.Errorf("losses %+v, want %+v", got.Loss, want.Loss)
+	}
+}
