@@ -4,8 +4,9 @@
 
 namespace gp {
 
-// softmax_loss is the sum over rows of log Σ e^logits - logits[target], for contiguous logits [n, V] in fp32 and targets
-// [n, 1], a scalar. With need_grad the logits become its gradient: softmax(logits), less 1 at the target. It needs AVX-512.
+// softmax_loss is the sum over rows of log Σ e^logits - logits[target], for contiguous logits [n, V] in fp32 and
+// targets [n, 1], a scalar. With need_grad the logits become its gradient: softmax(logits), less 1 at the target. It
+// needs AVX-512.
 at::Tensor softmax_loss(at::Tensor& logits, const at::Tensor& targets, bool need_grad);
 
 }  // namespace gp

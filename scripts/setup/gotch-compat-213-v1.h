@@ -1,5 +1,5 @@
-// Lets gotch v0.9.1 compile against libtorch 2.13 to 2.15: what gotch-compat-v1.h does, and functions that these versions
-// no longer have. Nothing in gopeft calls them: each throws.
+// Lets gotch v0.9.1 compile against libtorch 2.13 to 2.15: what gotch-compat-v1.h does, and functions that these
+// versions no longer have. Nothing in gopeft calls them: each throws.
 //
 // Raise the number in the name with every change that alters what is compiled, as there.
 #pragma once
