@@ -6,9 +6,9 @@
 #include "fused.h"
 #include "gemm.h"
 #include "kernels_linear.h"
-#include "softmax_loss.h"
 #include "quant.h"
 #include "quantised.h"
+#include "softmax_loss.h"
 
 namespace gp {
 namespace {
