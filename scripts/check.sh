@@ -30,7 +30,7 @@ cpp-format() {
     local tool
     tool=$(from_pip clang-format 21.1.2)
     tool+=/clang_format/data/bin/clang-format
-    files '*.cc' '*.c' '*.h' | xargs "$tool" --dry-run --Werror || die "not formatted: $tool -i on the files above"
+    files '*.cc' '*.c' '*.cu' '*.h' | xargs "$tool" --dry-run --Werror || die "not formatted: $tool -i on the files above"
 }
 
 python-format() {
