@@ -5,7 +5,9 @@
 
 #include "fused.h"
 #include "gemm.h"
+#include "gpu_driver.h"
 #include "kernels_linear.h"
+#include "launch/training.h"
 
 namespace gp {
 namespace {
@@ -16,7 +18,14 @@ constexpr double kHalfScale = 1024;
 constexpr int64_t kVocabRows = 16384;
 
 // One chunk of tokens: adds to the loss, and turns the logits into their gradient in place.
-Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad) {
+Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool compiled) {
+  if (compiled) {
+    Tensor losses = at::empty({logits.size(0)}, logits.options());
+    Stream stream(logits);
+    launch::cross_entropy(stream, logits.mutable_data_ptr(), target.const_data_ptr<int64_t>(),
+                          losses.mutable_data_ptr<float>(), logits.size(0), logits.size(1), need_grad);
+    return losses.sum();
+  }
   Tensor at_target = logits.gather(1, target);
   Tensor highest = logits.amax(1, /*keepdim=*/true);
   logits.sub_(highest).exp_();
@@ -79,6 +88,7 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
                         bool need_weight) {
     const Products p = products_for(hidden, weight, static_cast<at::ScalarType>(compute), fused);
     const auto wide = p.wide();
+    const bool compiled = fused && wide == at::kFloat && has_kernels(hidden.device(), wide);
     Tensor keep = at::nonzero(targets.ne(ignore)).squeeze(1);
     int64_t n = keep.size(0), vocab = weight.size(0);
     Tensor w = p.weight(weight);
@@ -90,7 +100,8 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
       Tensor rows = keep.narrow(0, first, std::min(step, n - first));
       Tensor h = p.input(hidden.index_select(0, rows));
       Tensor logits = p.logits(h, w);
-      loss.add_(chunk_loss(logits, targets.index_select(0, rows).unsqueeze(1), need_hidden || need_weight));
+      const Tensor target = targets.index_select(0, rows).unsqueeze(1);
+      loss.add_(chunk_loss(logits, target, need_hidden || need_weight, compiled));
       if (!need_hidden && !need_weight) continue;
       if (p.scale() != 1) logits.mul_(p.scale());
       Tensor g = p.input(logits);

@@ -34,8 +34,3 @@ struct Angles {
   const void* sin;
   long long cos_batch, cos_position, sin_batch, sin_position;
 };
-
-// AdamW is one step of Adam with decoupled weight decay: Loshchilov and Hutter 2019. bias1 and bias2 are 1 - beta^step.
-struct AdamW {
-  float lr, beta1, beta2, eps, decay, bias1, bias2;
-};

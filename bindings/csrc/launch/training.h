@@ -51,4 +51,19 @@ inline void rotate(Queue& q, const Heads& x, const Heads& k, const Angles& angle
       static_cast<long long>(positions), static_cast<int>(half), static_cast<int>(transposed));
 }
 
+// losses [rows] of logits [rows, vocab] and targets [rows]; with gradient the logits become theirs.
+inline void cross_entropy(Queue& q, void* logits, const int64_t* targets, float* losses, int64_t rows, int64_t vocab,
+                          bool gradient) {
+  const int threads = 512;  // rows are long and there may be few of them
+  run(q, "cross_entropy", rows, 1, threads, logits, targets, losses, static_cast<int>(vocab),
+      static_cast<int>(gradient));
+}
+
+// out [rows, cols] = y + scale·h·upᵀ for h [rows, rank] and up [cols, rank] in fp32; out may be y.
+inline void add_low_rank(Queue& q, int element_size, const void* y, const float* h, const float* up, void* out,
+                         int64_t rows, int64_t cols, int64_t rank, double scale) {
+  run(q, "add_low_rank", divided(rows, 64), divided(cols, 16 * pack(element_size)), 256, y, h, up, out,
+      static_cast<long long>(rows), static_cast<long long>(cols), static_cast<int>(rank), static_cast<float>(scale));
+}
+
 }  // namespace gp::launch

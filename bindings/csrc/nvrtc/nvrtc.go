@@ -45,7 +45,7 @@ func (g Group) files() []string {
 	if g == Quantised {
 		return []string{"element", "quantised"}
 	}
-	return []string{"element", "norm", "rotary", "swiglu"}
+	return []string{"element", "loss", "low_rank", "norm", "rotary", "swiglu"}
 }
 
 // Source is the source of a group's kernels for an element.

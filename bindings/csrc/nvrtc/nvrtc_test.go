@@ -61,6 +61,9 @@ func TestKernelsCompileWithoutSpills(t *testing.T) {
 						if u.Stack+u.Stores+u.Loads > 0 {
 							t.Errorf("%+v: it does not fit in registers", u)
 						}
+						if u.Registers > 128 {
+							t.Errorf("%+v: its blocks, of up to 512 threads, take more than the 65,536 registers of a processor", u)
+						}
 						t.Logf("%s: %d registers", u.Kernel, u.Registers)
 					}
 					slices.Sort(got)

@@ -147,6 +147,16 @@ func number(b bool) C.int {
 	return 0
 }
 
+// CrossEntropy launches cross_entropy for int64 targets [rows].
+func (m Machine) CrossEntropy(logits, targets, losses *Memory, rows, vocab int, gradient bool) error {
+	return failure(C.emulate_cross_entropy(m.element(), m.order(), logits.at(), (*C.int64_t)(targets.at()), losses.floats(), C.int64_t(rows), C.int64_t(vocab), number(gradient)))
+}
+
+// AddLowRank launches add_low_rank.
+func (m Machine) AddLowRank(y, h, up, out *Memory, rows, cols, rank int, scale float64) error {
+	return failure(C.emulate_add_low_rank(m.element(), m.order(), y.at(), h.floats(), up.floats(), out.at(), C.int64_t(rows), C.int64_t(cols), C.int64_t(rank), C.double(scale)))
+}
+
 // Format is how a quantised matrix lies in memory, numbered as arguments.h has it.
 type Format int
 

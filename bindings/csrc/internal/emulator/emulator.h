@@ -33,6 +33,12 @@ char* emulate_rotate(int element, int order, const void* x, void* y, int heads, 
                      const void* cos, const void* sin, int shared_angles, int64_t batch, int64_t positions,
                      int64_t half, int heads_first, int transposed);
 
+char* emulate_cross_entropy(int element, int order, void* logits, const int64_t* targets, float* losses, int64_t rows,
+                            int64_t vocab, int gradient);
+
+char* emulate_add_low_rank(int element, int order, const void* y, const float* h, const float* up, void* out,
+                           int64_t rows, int64_t cols, int64_t rank, double scale);
+
 // A quantised matrix, as QuantMatrix of csrc/launch/arguments.h.
 typedef struct {
   int format;

@@ -21,6 +21,8 @@
   K(rms_norm_weight)      \
   K(swiglu)               \
   K(swiglu_backward)      \
+  K(cross_entropy)        \
+  K(add_low_rank)         \
   K(rotate)               \
   K(dequantise_nf4)       \
   K(dequantise_fp4)       \
@@ -175,6 +177,18 @@ char* emulate_rotate(int element, int order, const void* x, void* y, int x_heads
                    heads(k, k_to, k_heads, positions, size, heads_first), {cos, sin, row, size, row, size}, batch,
                    positions, half, transposed);
   });
+}
+
+char* emulate_cross_entropy(int element, int order, void* logits, const int64_t* targets, float* losses, int64_t rows,
+                            int64_t vocab, int gradient) {
+  return with(element, order,
+              [&](Queue& q, int) { launch::cross_entropy(q, logits, targets, losses, rows, vocab, gradient); });
+}
+
+char* emulate_add_low_rank(int element, int order, const void* y, const float* h, const float* up, void* out,
+                           int64_t rows, int64_t cols, int64_t rank, double scale) {
+  return with(element, order,
+              [&](Queue& q, int size) { launch::add_low_rank(q, size, y, h, up, out, rows, cols, rank, scale); });
 }
 
 char* emulate_dequantise(int element, int order, const emulated_matrix* m, void* y) {

@@ -133,6 +133,38 @@ func TestSwiGLUOfLargeValues(t *testing.T) {
 	})
 }
 
+func TestAddLowRank(t *testing.T) {
+	for _, shape := range [][3]int{{1, 1, 1}, {3, 7, 2}, {65, 129, 16}, {64, 128, 8}, {70, 200, 19}, {130, 72, 33}} {
+		rows, cols, rank := shape[0], shape[1], shape[2]
+		t.Run(fmt.Sprint(shape), func(t *testing.T) {
+			everywhere(t, func(b *bench) {
+				factor := func(n int) (*Memory, []float64) {
+					v, wide := make([]float32, n), make([]float64, n)
+					for i := range v {
+						v[i] = float32(b.rand.NormFloat64())
+						wide[i] = float64(v[i])
+					}
+					return b.floats(v), wide
+				}
+				y, yv := b.random(rows*cols, 0, 1)
+				h, hv := factor(rows * rank)
+				up, uv := factor(cols * rank)
+				out, want := b.empty(rows*cols), make([]float64, rows*cols)
+				for i := range want {
+					for j := range rank {
+						want[i] += hv[i/cols*rank+j] * uv[i%cols*rank+j]
+					}
+					want[i] = yv[i] + 0.3*want[i]
+				}
+				b.run(b.AddLowRank(y, h, up, out, rows, cols, rank, 0.3))
+				b.near("sum", b.values(out), want, 1, 1e-5)
+				b.run(b.AddLowRank(y, h, up, y, rows, cols, rank, 0.3))
+				b.near("sum over y", b.values(y), b.values(out), 0, 0)
+			})
+		})
+	}
+}
+
 func TestRotate(t *testing.T) {
 	for name, r := range map[string]Rotation{
 		"one pair":        {Batch: 1, Positions: 1, Half: 1, Heads: 1},

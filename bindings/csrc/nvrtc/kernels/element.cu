@@ -118,14 +118,22 @@ DEVICE float warp_max(float v) {
   return v;
 }
 
-// block_sum is the sum of v over a block of whole warps, the same in every thread and every run.
-DEVICE float block_sum(float v) {
+// across combines what the warps of a block give each; the result is the same in every thread and every run.
+template <class F>
+DEVICE float across(float v, const F& combine) {
   __shared__ float parts[32];
-  v = warp_sum(v);
-  __syncthreads();  // the sum before this one may still be being read
+  __syncthreads();  // what an earlier call left may still be being read
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
   __syncthreads();
-  v = 0;
-  for (u32 i = 0; i < blockDim.x / 32; i++) v += parts[i];
+  v = parts[0];
+  for (u32 i = 1; i < blockDim.x / 32; i++) v = combine(v, parts[i]);
   return v;
+}
+
+// block_sum is the sum of v over a block of whole warps, block_max the greatest.
+DEVICE float block_sum(float v) {
+  return across(warp_sum(v), [](float a, float b) { return a + b; });
+}
+DEVICE float block_max(float v) {
+  return across(warp_max(v), [](float a, float b) { return fmaxf(a, b); });
 }
