@@ -53,6 +53,16 @@ void prepare(u32 threads) {
   }
 }
 
+// run_ready runs the lanes of a warp that wait for nothing.
+void run_ready(Fibre* warp, bool backwards) {
+  for (u32 n = 0; n < kWarp; n++) {
+    current = warp + (backwards ? kWarp - 1 - n : n);
+    if (current->state != State::kReady) continue;
+    place.thread.x = static_cast<u32>(current - fibres.data());
+    swapcontext(&scheduler, &current->context);
+  }
+}
+
 // shuffle gives the lanes of a warp their values where all are there for them.
 bool shuffle(Fibre* warp) {
   float given[kWarp];
@@ -102,17 +112,15 @@ void run_block(Index block, Index grid_size, u32 threads, bool backwards, const 
   prepare(threads);
   running = &body;
   place = {{}, block, {threads, 1, 1}, grid_size};
+  const u32 warps = threads / kWarp;
   while (!all_done(threads)) {
-    for (u32 n = 0; n < threads; n++) {
-      const u32 i = backwards ? threads - 1 - n : n;
-      if (fibres[i].state != State::kReady) continue;
-      current = &fibres[i];
-      place.thread.x = i;
-      swapcontext(&scheduler, &current->context);
+    // A warp runs as far as it can before the next one does: what a barrier should keep apart then mixes without it.
+    for (u32 n = 0; n < warps; n++) {
+      Fibre* warp = &fibres[(backwards ? warps - 1 - n : n) * kWarp];
+      do run_ready(warp, backwards);
+      while (shuffle(warp));
     }
-    bool any = false;
-    for (u32 i = 0; i < threads; i += kWarp) any |= shuffle(&fibres[i]);
-    if (!any && !pass(threads) && !all_done(threads))
+    if (!pass(threads) && !all_done(threads))
       throw std::logic_error("threads wait for others that have returned, or wait elsewhere");
   }
 }

@@ -118,22 +118,18 @@ DEVICE float warp_max(float v) {
   return v;
 }
 
-// across combines what the warps of a block give each; the result is the same in every thread and every run.
-template <class F>
-DEVICE float across(float v, const F& combine) {
+// across gives the sum, or the greatest, of what the warps of a block each give; it is the same in every thread and
+// run.
+DEVICE float across(float v, bool greatest) {
   __shared__ float parts[32];
   __syncthreads();  // what an earlier call left may still be being read
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
   __syncthreads();
   v = parts[0];
-  for (u32 i = 1; i < blockDim.x / 32; i++) v = combine(v, parts[i]);
+  for (u32 i = 1; i < blockDim.x / 32; i++) v = greatest ? fmaxf(v, parts[i]) : v + parts[i];
   return v;
 }
 
 // block_sum is the sum of v over a block of whole warps, block_max the greatest.
-DEVICE float block_sum(float v) {
-  return across(warp_sum(v), [](float a, float b) { return a + b; });
-}
-DEVICE float block_max(float v) {
-  return across(warp_max(v), [](float a, float b) { return fmaxf(a, b); });
-}
+DEVICE float block_sum(float v) { return across(warp_sum(v), false); }
+DEVICE float block_max(float v) { return across(warp_max(v), true); }
