@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gopeft/bindings/csrc"
+	"gopeft/bindings/csrc/nvrtc"
 )
 
 // SetThreads sets how many threads one operation uses, at least 1.
@@ -47,9 +48,11 @@ func HasDriver() bool {
 }
 
 // LoadCUDA makes GPUs usable, before the first tensor is made, by loading libtorch's CUDA part from the
-// folder dir ("" searches the rpath). It returns how many GPUs there are; with the libraries present but no
+// folder dir ("" searches the rpath). Kernels that are compiled for them are kept in the folder cache ("" keeps none,
+// so that each process compiles them). It returns how many GPUs there are; with the libraries present but no
 // driver or device that is an error that says so.
-func (s *Scope) LoadCUDA(dir string) (int, error) {
+func (s *Scope) LoadCUDA(dir, cache string) (int, error) {
+	s.buf.kernels.cache = nvrtc.Cache{Folder: cache}
 	path := "libtorch_cuda.so"
 	if dir != "" {
 		path = strings.TrimSuffix(dir, "/") + "/" + path

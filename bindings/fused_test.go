@@ -95,6 +95,7 @@ func fusedCases() []fusedCase {
 			return s.AddLayerNorm(in[0], in[1], in[2], in[3], 1e-12, 0)
 		}},
 		{"rms norm", [][]int64{{3, 21, 70}, {70}}, 0, func(s *Scope, in []Tensor) Tensor { return s.RMSNorm(in[0], in[1], 1e-5) }},
+		{"rms norm, frozen", [][]int64{{3, 21, 64}, {64}}, 1, func(s *Scope, in []Tensor) Tensor { return s.RMSNorm(in[0], in[1], 1e-5) }},
 		{"gelu", [][]int64{{7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.GELU(s.MulScalar(in[0], 3)) }},
 		{"swiglu", [][]int64{{7, 77}, {7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.SwiGLU(in[0], in[1]) }},
 		{"gelu, over its input", [][]int64{{7, 77}}, 1, func(s *Scope, in []Tensor) Tensor { return s.GELUOver(s.MulScalar(in[0], 3)) }},
@@ -112,6 +113,13 @@ func fusedCases() []fusedCase {
 		{"low rank, few rows", [][]int64{{2, 1, 70}, {40, 70}, {40}, {8, 70}, {40, 8}}, 5, lowRank},
 		{"rotate", [][]int64{{2, 9, 4 * 24}, {2, 1, 9, 24}, {1, 1, 9, 24}}, 2, func(s *Scope, in []Tensor) Tensor {
 			return s.Rotate(heads(s, in[0], 4), in[1], in[2])
+		}},
+		{"rotate, all packs", [][]int64{{2, 9, 4 * 32}, {1, 1, 9, 32}, {1, 1, 9, 32}}, 2, func(s *Scope, in []Tensor) Tensor {
+			return s.Rotate(heads(s, in[0], 4), in[1], in[2])
+		}},
+		{"rotate both", [][]int64{{2, 9, 4 * 24}, {2, 9, 2 * 24}, {2, 1, 9, 24}, {1, 1, 9, 24}}, 2, func(s *Scope, in []Tensor) Tensor {
+			q, k := s.RotateBoth(heads(s, in[0], 4), heads(s, in[1], 2), in[2], in[3])
+			return s.Cat(1, q, k)
 		}},
 		{"attention", [][]int64{{2, 70, 3 * 40}, {2, 70, 3 * 40}, {2, 70, 3 * 40}}, 0, attention(3, 3, nil, false)},
 		{"attention, padded", [][]int64{{2, 37, 128}, {2, 61, 128}, {2, 61, 128}}, 0, attention(2, 2, padding, false)},

@@ -87,6 +87,8 @@ constexpr int64_t kFewRows = 4;
 }  // namespace
 
 Tensor dequantise(const Quantised& q, at::ScalarType d, Way way) {
+  if (way == Way::kCompiled)
+    if (Tensor w = dequantise_compiled(q, d); w.defined()) return w;
   if (way == Way::kComposed || !q.codes.is_cpu()) return dequantise_composed(q, d);
   return rows_on_cpu(q.on_cpu(), nullptr, q.rows, d, way);
 }
@@ -153,6 +155,8 @@ Tensor forward(const Tensor& x, const Quantised& q, const Tensor& b, const How& 
   const at::ScalarType d = how.arithmetic.out;
   if (!how.fused) {
     const Tensor bias = b.defined() ? b.to(d) : b;
+    if (how.way == Way::kCompiled && !exact)
+      if (Tensor y = multiply_compiled(x.to(d), q); y.defined()) return bias.defined() ? y.add_(bias) : y;
     return at::linear(x.to(d), dequantise(q, d, how.way), maybe(bias));
   }
   auto shape = x.sizes().vec();

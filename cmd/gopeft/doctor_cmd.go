@@ -86,7 +86,7 @@ func (h *health) gpus(c *cli.Context) {
 		return
 	}
 	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		h.GPUs, err = s.LoadCUDA(h.LibtorchDir)
+		h.GPUs, err = s.LoadCUDA(h.LibtorchDir, "")
 		return err
 	})
 	if err != nil {
