@@ -1,5 +1,5 @@
 // Package csrc is gopeft's own C++ over libtorch: what gotch does not offer (shim.h), and operations that are faster
-// than libtorch's (kernels.h, gpu.h, lmloss.h) or save memory (checkpoint.h).
+// than libtorch's (kernels.h, gpu.h, lmloss.h) or save memory (checkpoint.h, quantised.h).
 //
 // It is apart from package bindings so that editing Go there does not recompile C++. Its functions mirror
 // the headers' one to one: those that can fail return libtorch's message, "" for success. Only bindings uses it.
@@ -10,12 +10,13 @@
 //	kernels_*.cc                                one fused operation each (kernels.h), as autograd functions
 //	attention.h attention_*.cc                  how attention is computed, pass by pass
 //	gemm.h gemm*.cc                             matrix products: cut into blocks, packed, multiplied tile by tile
+//	quant.h quant*.cc                           weights in 4 to 8 bits: rounded, made again, packed for products
 //	vec.h dropout.h cpu.cc                      16 elements at a time; dropout's masks; what the CPU can do
 //	libtorch.h                                  what differs between libtorch's versions
 //	boundary.h handles.h fused.h                tensors and exceptions at the boundary to C; what autograd functions share
 package csrc
 
-//go:generate go run ./internal/gen -o calls.go shim.h kernels.h gpu.h lmloss.h
+//go:generate go run ./internal/gen -o calls.go shim.h kernels.h gpu.h lmloss.h quantised.h
 
 /*
 #cgo CXXFLAGS: -std=c++17 -O3 -g0 -DGOPEFT_OWN_CXX -Wno-deprecated-declarations -fopenmp

@@ -7,37 +7,6 @@
 namespace gp {
 namespace {
 
-// transpose turns 16 rows of 16 words into 16 columns.
-inline void transpose(__m512i r[16]) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
-    t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
-    t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
-    t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
-    r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
-    r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
-    r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
-  }
-}
-
 // along loads 16 words of one row, from `left` elements that are contiguous in depth.
 template <bool SrcBf16, bool DstBf16>
 inline __m512i along(const char* p, int64_t left) {
@@ -129,6 +98,7 @@ void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, boo
 
 void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width,
                  uint32_t* out) {
+  if (o.packer) return o.packer->panels(i0, rows, k0, k, bf16, out);
   const int64_t kw = panel_words(k, bf16);
   // Rows that lie side by side in memory are read a stretch of depth at a time: each page is touched once.
   const int64_t stretch = o.depth == 1 ? k : 64;
