@@ -114,9 +114,10 @@ func (s *Scope) dequantise(q *Quantised, d DType, way int) Tensor {
 	return s.made("dequantise", csrc.Dequantise(s.slot(), parts, facts, offset, int(d), way), q.Codes)
 }
 
-// QuantLinear is x·wᵀ + b for b [Rows] or none, in x's dtype or autocast's; w gets no gradient. Nothing is kept for the
-// backward pass but q. On CPUs with AVX-512 it equals Linear with the dequantised matrix to the last bit, save for at
-// most four rows of x: outside of autograd those are multiplied as integers, which errs by 3e-5 of the result's size.
+// QuantLinear is x·wᵀ + b for b [Rows] or none, in x's dtype or autocast's; w gets no gradient, and nothing is kept for
+// the backward pass but q. On CPUs with AVX-512 it equals Linear, to the last bit, with the matrix dequantised to the
+// dtype of the product, save for up to four rows of x: outside of autograd those are multiplied as integers, which errs by
+// 4e-5 of the result's size.
 func (s *Scope) QuantLinear(x Tensor, q *Quantised, b Tensor) Tensor {
 	parts, facts, offset := q.quantArgs()
 	message := csrc.QuantLinear(s.slot(), x.p, parts, facts, offset, b.p, s.fusedQuant(x, q, b), s.quantWay())

@@ -286,6 +286,14 @@ func TestQuantLinearIsLinear(t *testing.T) {
 func TestQuantLinearOfFewRows(t *testing.T) {
 	eachQuantCase(t, func(t *testing.T, s *Scope, q *bindings.Quantised) {
 		w, b := s.Dequantise(q, Float), s.Normal([]int64{q.Rows}, 0, 1, Float, CPU)
+		span := int64(32) // that integers are multiplied in; other widths round weights to bf16
+		if q.Kind <= bindings.FP4 {
+			span = 64
+		}
+		tol := 0.003
+		if q.Cols%span != 0 {
+			tol = 0.02
+		}
 		for m := int64(1); m <= 4; m++ {
 			x := s.Normal([]int64{m, q.Cols}, 0, 1, Float, CPU)
 			want := s.Linear(s.To(x, bindings.Double), s.To(w, bindings.Double), s.To(b, bindings.Double)).Float32s()
@@ -294,7 +302,7 @@ func TestQuantLinearOfFewRows(t *testing.T) {
 			}
 			low := s.To(x, bindings.BFloat16)
 			want = s.Linear(s.To(low, bindings.Double), s.To(w, bindings.Double), Tensor{}).Float32s()
-			if y := s.QuantLinear(low, q, Tensor{}); y.DType() != bindings.BFloat16 || !(difference(y.Float32s(), want) < 3e-3) {
+			if y := s.QuantLinear(low, q, Tensor{}); y.DType() != bindings.BFloat16 || !(difference(y.Float32s(), want) < tol) {
 				t.Errorf("%d rows of bf16: %v, off by %.2g of their size", m, y, difference(y.Float32s(), want))
 			}
 			s.SetRequiresGrad(x, true)

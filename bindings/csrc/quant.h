@@ -103,7 +103,7 @@ at::Tensor by_quant_rows(const at::Tensor& x, const Quantised& q, const at::Tens
 at::Tensor by_quant_columns(const at::Tensor& g, const Quantised& q, bool bf16, at::ScalarType d);
 
 // quant_dots is x·wᵀ for one to four rows of x by integers: each 32 or 64 of x become int16 with a scale, which errs by
-// 3e-5 of a result's size.
+// 4e-5 of a result's size.
 bool quant_dots_serve(const Codes& w);
 void quant_dots(const Codes& w, const at::Tensor& x, const float* bias, float* out);
 
