@@ -67,7 +67,7 @@ Products products_for(const Tensor& hidden, const Tensor& weight, at::ScalarType
   const auto plain = [](const Tensor& x) {
     return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
   };
-  const bool served = dtype == at::kBFloat16 ? has_avx512_bf16() : dtype == at::kFloat && has_avx512();
+  const bool served = dtype == at::kBFloat16 ? has_bf16_kernels() : dtype == at::kFloat && has_kernels();
   return {dtype, fused && served && plain(hidden) && plain(weight)};
 }
 
