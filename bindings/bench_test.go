@@ -71,3 +71,57 @@ func BenchmarkKernels(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkQuantLinear times products with a matrix of 4096 × 4096, in bf16 and quantised: a few rows as in decoding,
+// many as in training, and those with their backward pass.
+func BenchmarkQuantLinear(b *testing.B) {
+	const n = 4096
+	matrices := map[string]func(s *Scope, w Tensor) func(s *Scope, x Tensor) Tensor{
+		"bf16": func(s *Scope, w Tensor) func(s *Scope, x Tensor) Tensor {
+			low := s.To(w, bindings.BFloat16)
+			return func(s *Scope, x Tensor) Tensor { return s.Linear(x, low, Tensor{}) }
+		},
+	}
+	quantised := func(make func(s *Scope, w Tensor) *bindings.Quantised) func(s *Scope, w Tensor) func(s *Scope, x Tensor) Tensor {
+		return func(s *Scope, w Tensor) func(s *Scope, x Tensor) Tensor {
+			q := make(s, w)
+			return func(s *Scope, x Tensor) Tensor { return s.QuantLinear(x, q, Tensor{}) }
+		}
+	}
+	for name, double := range map[string]bool{"NF4": false, "NF4 double": true} {
+		matrices[name] = quantised(func(s *Scope, w Tensor) *bindings.Quantised { return s.Quantise(w, bindings.NF4, double) })
+	}
+	matrices["int8"] = quantised(func(s *Scope, w Tensor) *bindings.Quantised { return s.Quantise(w, bindings.Int8Rows, false) })
+	for _, c := range []quantCase{{bindings.Q4_1, n, n, 0, false}, {bindings.Q8_0, n, n, 0, false}, {bindings.Q4_K, n, n, 0, false}} {
+		matrices[c.kind.String()] = quantised(func(s *Scope, _ Tensor) *bindings.Quantised { return c.make(s) })
+	}
+	for _, rows := range []int64{1, 4, 512} {
+		for _, name := range []string{"bf16", "NF4", "NF4 double", "Q4_1", "Q8_0", "Q4_K", "int8"} {
+			for _, backward := range []bool{false, true}[:min(2, 1+rows/512)] {
+				b.Run(fmt.Sprintf("%d/%s/backward=%t", rows, name, backward), func(b *testing.B) {
+					bindingstest.Do(b, func(s *Scope) error {
+						// As many as do not fit the caches, as in a model.
+						var maps []func(*Scope, Tensor) Tensor
+						for range 6 {
+							maps = append(maps, matrices[name](s, s.Normal([]int64{n, n}, 0, 0.02, Float, CPU)))
+						}
+						x := s.Normal([]int64{rows, n}, 0, 1, bindings.BFloat16, CPU)
+						s.SetRequiresGrad(x, backward)
+						g := s.Full([]int64{rows, n}, 1, bindings.BFloat16, CPU)
+						i := 0
+						for b.Loop() {
+							i = (i + 1) % len(maps)
+							s.Run(func(s *Scope) error {
+								if y := maps[i](s, x); backward {
+									s.BackwardWith(y, g)
+								}
+								return nil
+							})
+						}
+						return nil
+					})
+				})
+			}
+		}
+	}
+}

@@ -43,6 +43,31 @@ func TestCUDAComputesWhatTheCPUDoes(t *testing.T) {
 	}
 }
 
+// On a GPU quantised matrices are what they are on the CPU.
+func TestCUDAQuantised(t *testing.T) {
+	bindingstest.NeedCUDA(t)
+	eachQuantCase(t, func(t *testing.T, s *Scope, q *bindings.Quantised) {
+		dev := bindings.CUDA(0)
+		there := s.QuantisedTo(q, dev)
+		ids := s.FromInt64s([]int64{3, 0, 3, q.Rows - 1}, 2, 2)
+		back := func(t Tensor) Tensor { return s.ToDevice(t, t.DType(), CPU) }
+		sameBits(t, "weights", back(s.Dequantise(there, bindings.BFloat16)), s.Dequantise(q, bindings.BFloat16))
+		sameBits(t, "rows", back(s.QuantRows(there, s.ToDevice(ids, bindings.Int64, dev), Float)), s.QuantRows(q, ids, Float))
+		x, g := s.Normal([]int64{13, q.Cols}, 0, 1, Float, CPU), s.Normal([]int64{13, q.Rows}, 0, 1, Float, CPU)
+		run := func(q *bindings.Quantised, d bindings.Device) []float32 {
+			x := s.ToDevice(x, Float, d)
+			s.SetRequiresGrad(x, true)
+			s.SetGrad(x, Tensor{})
+			y := s.QuantLinear(x, q, Tensor{})
+			s.BackwardWith(y, s.ToDevice(g, Float, d))
+			return append(y.Float32s(), s.Grad(x).Float32s()...)
+		}
+		if d := difference(run(there, dev), run(q, CPU)); !(d < 1e-5) {
+			t.Errorf("product and gradient differ by %.2g of their size", d)
+		}
+	})
+}
+
 func TestCUDACopiesAreThereWhenTheyReturn(t *testing.T) {
 	bindingstest.NeedCUDA(t)
 	bindingstest.Do(t, func(s *Scope) error {

@@ -27,6 +27,8 @@
 //     composes everything; tests compare the two.
 //   - bias: what attention adds to its scores; Masked is the value that hides a key.
 //   - over: an operation that may write its result over its input (GELUOver).
+//   - quantised: held in 4 to 8 bits a weight, with scales, and computed with as it lies; see Quantised.
+//   - placeholder: a tensor without elements, which says what lies elsewhere in another form (Placeholder).
 //   - checkpoint: a function whose intermediate results are computed again in the backward pass instead of being kept
 //     (Checkpoint); not a file.
 package bindings

@@ -2,6 +2,8 @@ package bindings
 
 import "gopeft/bindings/csrc"
 
+const lossChunkBytes = 64 << 20 // of logits, where a caller does not say
+
 // LMCrossEntropy is the mean (or sum) over tokens of -log softmax(hidden·weightᵀ)[target], in fp32, for hidden
 // [..., d], weight [V, d] and int64 targets of hidden's leading shape; targets equal to ignore are left out of
 // the sum and the count, and it is 0 when all are. It equals CrossEntropy of the logits, which never exist
@@ -12,7 +14,7 @@ func (s *Scope) LMCrossEntropy(hidden, weight, targets Tensor, ignore int64, mea
 		fail("lm_cross_entropy", "the model has no language-model head", hidden)
 	}
 	if chunkBytes <= 0 {
-		chunkBytes = 64 << 20
+		chunkBytes = lossChunkBytes
 	}
 	return s.In(func(s *Scope) Tensor {
 		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)

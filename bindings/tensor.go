@@ -72,8 +72,12 @@ func (d DType) Floating() bool { return d == Half || d == Float || d == Double |
 // Device is where a tensor's elements are: the zero value is the CPU.
 type Device int
 
-// CPU is the host.
-const CPU Device = 0
+const (
+	// CPU is the host.
+	CPU Device = 0
+	// Nowhere is where placeholders are.
+	Nowhere Device = -1
+)
 
 // CUDA is the n-th GPU.
 func CUDA(n int) Device { return Device(n + 1) }
@@ -81,12 +85,15 @@ func CUDA(n int) Device { return Device(n + 1) }
 // IsCUDA reports whether d is a GPU.
 func (d Device) IsCUDA() bool { return d > 0 }
 
-// index is d in the C functions' numbering: -1 for the CPU, n for the n-th GPU.
+// index is d in the C functions' numbering: -1 for the CPU, n for the n-th GPU, -2 for nowhere.
 func (d Device) index() int { return int(d) - 1 }
 
 func (d Device) String() string {
-	if d == CPU {
+	switch d {
+	case CPU:
 		return "cpu"
+	case Nowhere:
+		return "nowhere"
 	}
 	return fmt.Sprintf("cuda:%d", d.index())
 }
@@ -116,8 +123,13 @@ func (t Tensor) Shape() []int64 {
 // Numel is the number of elements.
 func (t Tensor) Numel() int64 { return csrc.Numel(t.p) }
 
-// Bytes is the number of bytes of the elements.
-func (t Tensor) Bytes() int64 { return t.Numel() * csrc.ItemSize(t.p) }
+// Bytes is the number of bytes of the elements; a placeholder has none.
+func (t Tensor) Bytes() int64 {
+	if t.Device() == Nowhere {
+		return 0
+	}
+	return t.Numel() * csrc.ItemSize(t.p)
+}
 
 // DType is the element type.
 func (t Tensor) DType() DType { return DType(csrc.Dtype(t.p)) }

@@ -23,6 +23,7 @@ parts=(
     "tokenizer record $GOPEFT_HOME/demo/minilm model/tokenizer/testdata/minilm.golden.json.gz 110" # as demo-data.sh fetched it
     'tokenizer_folders model/tokenizer/testdata/folders.json.gz'
     'tokenizer_unicode model/tokenizer/unicode_tables.go'
+    'quantised'
     'data_parquet train/data/rows/testdata'
 )
 python=${PYTHON:-python3.11}
@@ -30,7 +31,7 @@ command -v "$python" >/dev/null || die "$python is missing: the pinned versions 
 venv=$GOPEFT_HOME/goldens-venv
 [[ -x $venv/bin/pip ]] || "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement scripts/goldens/requirements.txt \
-    gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1 sentencepiece==0.2.3 protobuf==6.33.1
+    bitsandbytes==0.49.2 gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1 sentencepiece==0.2.3 protobuf==6.33.1
 
 "$setup_dir/demo-data.sh" minilm >/dev/null
 ran=0

@@ -1,7 +1,7 @@
-// The path for CPUs with AVX2 and FMA.
+// The path for CPUs with AVX2, FMA and F16C.
 #include "vec_includes.h"
 
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 
 #define GP_PATH avx2
 #include "vec_avx2.h"

@@ -1,4 +1,6 @@
 // What this CPU's instructions serve.
+#include <cpuid.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -8,6 +10,11 @@
 
 namespace gp {
 namespace {
+
+bool has_f16c() {  // which __builtin_cpu_supports knows only since GCC 11
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 
 struct Path {
   const char* name;
@@ -23,7 +30,8 @@ const Path kPaths[] = {
               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
      },
      &avx512::kTable},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, &avx2::kTable},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); },
+     &avx2::kTable},
     {"none", [] { return true; }, nullptr},
 };
 
@@ -54,10 +62,12 @@ const Choice& choice() {
 
 const Kernels& kernels() { return *choice().path->kernels; }
 
+bool has_avx512() { return choice().path->kernels == &avx512::kTable; }
+
 bool has_kernels() { return choice().path->kernels != nullptr; }
 
 bool has_bf16_kernels() {
-  static const bool yes = choice().path->kernels == &avx512::kTable && __builtin_cpu_supports("avx512bf16");
+  static const bool yes = has_avx512() && __builtin_cpu_supports("avx512bf16");
   return yes;
 }
 
@@ -73,7 +83,7 @@ char* gp_cpu_path_check(void) {
 gp_bool gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d) {
   const gp::Autocast cast = gp::autocast(c10::kCPU);
   // Products are in bf16 if a is. The fp32 kernels for AVX-512 write other bf16 with instructions for it, too.
-  const bool any = gp::choice().path->kernels == &gp::avx512::kTable;
+  const bool any = gp::has_avx512();
   bool low = cast.enabled;
   for (gp_tensor p : {a, b, c, d}) {
     if (!p) continue;

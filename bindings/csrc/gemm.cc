@@ -41,6 +41,7 @@ void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, boo
 
 void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width,
                  uint32_t* out) {
+  if (o.packer) return o.packer->panels(i0, rows, k0, k, bf16, out);
   const int64_t kw = panel_words(k, bf16);
   // Rows that lie side by side in memory are read a stretch of depth at a time: each page is touched once.
   const int64_t stretch = o.depth == 1 ? k : 64;

@@ -10,14 +10,22 @@ namespace gp {
 // The tile that the inner kernels compute: kTileM rows of the result by kTileN columns.
 constexpr int kTileM = 12, kTileN = 32;
 
+bool has_avx512();        // whether the path for AVX-512 is used
 bool has_kernels();       // for this CPU, that compute in fp32
 bool has_bf16_kernels();  // that compute in bf16
+
+// Packer makes an operand's panels, of kTileN rows each, where its elements do not lie in memory: see pack_panels.
+struct Packer {
+  virtual void panels(int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, uint32_t* out) const = 0;
+  virtual ~Packer() = default;
+};
 
 // A matrix seen as rows by depth: element (i, k) is p[i*row + k*depth], and one of the strides is 1.
 struct Operand {
   const void* p;
   bool bf16;
   int64_t row, depth;
+  const Packer* packer = nullptr;  // in place of p, for a product's b
 };
 
 // c(i, j) = Σk a(i, k)·b(j, k) + bias(j), with c[i*ldc + j].

@@ -3,34 +3,10 @@
 #include "kernel_table.h"
 #include "vec_avx2.h"
 
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 
 namespace gp::avx2 {
 namespace {
-
-// transpose turns 8 rows of 8 into 8 columns.
-inline void transpose(__m256 r[8]) {
-  __m256 t[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; i++) {
-    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    t[i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x20);
-    t[4 + i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x31);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) r[i] = t[i];
-}
 
 // load8 loads n of 8 neighbours.
 template <bool Bf16>
@@ -60,7 +36,7 @@ void pack_along(const char* base, int64_t row_bytes, int64_t n, int64_t k, int w
     const char* p = base + w * (Bf16 ? 2 : 4);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) r[i] = i < n ? load8<Bf16>(p + i * row_bytes, k - w) : _mm256_setzero_ps();
-    transpose(r);
+    transpose8(r);
     const int64_t end = std::min<int64_t>(8, k - w);
     for (int64_t i = 0; i < end; i++) store8(out + (w + i) * width, columns, r[i]);
   }

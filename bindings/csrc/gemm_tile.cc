@@ -2,7 +2,7 @@
 #include "kernel_table.h"
 #include "vec_avx512.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c")
 
 namespace gp::avx512 {
 namespace {

@@ -12,6 +12,7 @@ namespace gp {
 inline c10::DeviceType type_of(int device) { return device < 0 ? c10::kCPU : c10::kCUDA; }
 
 inline c10::Device device_of(int device) {
+  if (device == GP_NOWHERE) return c10::kMeta;
   return device < 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device));
 }
 

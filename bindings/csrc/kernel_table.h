@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "dropout.h"
 #include "gemm.h"
+#include "quant.h"
 
 namespace gp {
 
@@ -31,6 +32,11 @@ struct Kernels {
   decltype(&gp::pack) pack;
   DotOfRows dots[2][kFewRows];  // by whether they are in bf16, and by how many rows less one
   void (*add_rows)(const Tensor& t, int64_t begin, int64_t end, float* sum);  // adds rows of t [m, n]
+
+  // quant.h's.
+  decltype(&gp::packer_of_rows) packer_of_rows;
+  decltype(&gp::packer_of_columns) packer_of_columns;
+  decltype(&gp::decode_rows) decode_rows;
 
   // out [B, H, Sq, D]; lse takes log Σ e^score [B, H, Sq].
   void (*attention_forward)(const Attention& a, const Tensor& out, float* lse);

@@ -14,12 +14,19 @@
 #include "parallel.h"
 
 namespace gp {
-namespace {
+
+Arithmetic arithmetic_for(const Tensor& x) {
+  if (autocast(c10::kCPU).enabled) return {true, at::kBFloat16};
+  return {x.scalar_type() == at::kBFloat16, x.scalar_type()};
+}
+
+Tensor flat_rows(const Tensor& t) {
+  Tensor r = t.reshape({-1, t.size(-1)});
+  return r.stride(1) == 1 || r.size(1) == 1 ? r : r.contiguous();
+}
 
 Operand rows_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, t.stride(0), 1}; }
-Operand columns_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, 1, t.stride(0)}; }
 
-// multiply gives Σk a(i, k)·b(j, k) + bias(j) as [a.rows, b.rows] in dtype d.
 Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Tensor& bias, bool bf16,
                 at::ScalarType d) {
   const bool direct = d == at::kFloat || k <= (bf16 ? kDepthBf16 : kDepth);
@@ -31,6 +38,20 @@ Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Ten
            bf.defined() ? bf.const_data_ptr<float>() : nullptr, bf16});
   return direct ? c : c.to(d);
 }
+
+Tensor column_sums(const Tensor& t) {
+  const int64_t m = t.size(0), n = t.size(1);
+  const int64_t chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
+  Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));
+  each(chunks, [&](int64_t c) {
+    kernels().add_rows(t, m * c / chunks, m * (c + 1) / chunks, parts.mutable_data_ptr<float>() + c * n);
+  });
+  return chunks == 1 ? parts[0] : parts.sum(0);
+}
+
+namespace {
+
+Operand columns_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, 1, t.stride(0)}; }
 
 // stream is multiply for 1 to 4 rows of x: the weight is read once, as it lies in memory, and nothing packed.
 Tensor stream(const Tensor& x, const Tensor& w, const Tensor& bias, at::ScalarType d) {
@@ -58,28 +79,13 @@ Tensor stream(const Tensor& x, const Tensor& w, const Tensor& bias, at::ScalarTy
   return c.to(d);
 }
 
-struct Shape {
-  bool bf16;           // multiply in bf16
-  at::ScalarType out;  // of the result
-};
-
-Shape policy(const Tensor& x) {
-  if (autocast(c10::kCPU).enabled) return {true, at::kBFloat16};
-  return {x.scalar_type() == at::kBFloat16, x.scalar_type()};
-}
-
-Tensor rows(const Tensor& t) {
-  Tensor r = t.reshape({-1, t.size(-1)});
-  return r.stride(1) == 1 || r.size(1) == 1 ? r : r.contiguous();
-}
-
-Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, Shape s) {
+Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, Arithmetic s) {
   TORCH_CHECK(w.dim() == 2 && x.dim() >= 1 && x.size(-1) == w.size(1),
               "the input's last dimension is not the weight's width");
   TORCH_CHECK(!b.defined() || b.numel() == w.size(0), "the bias's length is not the weight's height");
   auto shape = x.sizes().vec();
   shape.back() = w.size(0);
-  Tensor x2 = rows(x), w2 = w.stride(1) == 1 ? w : w.contiguous();
+  Tensor x2 = flat_rows(x), w2 = w.stride(1) == 1 ? w : w.contiguous();
   const int64_t m = x2.size(0);
   const bool as_stored = s.bf16 == (w2.scalar_type() == at::kBFloat16);
   Tensor y = m >= 1 && m <= kFewRows && as_stored && w.size(1) > 0
@@ -99,25 +105,14 @@ Tensor low_rank(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor&
       a.dim() == 2 && up.dim() == 2 && a.size(1) == x.size(-1) && up.size(0) == w.size(0) && a.size(0) == up.size(1),
       "the update's shapes do not fit the map's");
   at::AutoDispatchBelowAutograd below;
-  Tensor y = forward(x, w, b, policy(x));
-  Tensor update = stream(stream(rows(x).to(at::kFloat), a, {}, at::kFloat), up, {}, at::kFloat);
+  Tensor y = forward(x, w, b, arithmetic_for(x));
+  Tensor update = stream(stream(flat_rows(x).to(at::kFloat), a, {}, at::kFloat), up, {}, at::kFloat);
   return at::add(y, update.view(y.sizes()), scale).to(y.scalar_type());
-}
-
-// column_sums is the sum over rows of t [m, n], in fp32.
-Tensor column_sums(const Tensor& t) {
-  const int64_t m = t.size(0), n = t.size(1);
-  const int64_t chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
-  Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));
-  each(chunks, [&](int64_t c) {
-    kernels().add_rows(t, m * c / chunks, m * (c + 1) / chunks, parts.mutable_data_ptr<float>() + c * n);
-  });
-  return chunks == 1 ? parts[0] : parts.sum(0);
 }
 
 // Stored is what a linear map's backward pass knows of its forward pass, and the gradients for its result's g.
 struct Stored {
-  static void keep(AutogradContext* ctx, Shape s, const Tensor& x, const Tensor& w, const Tensor& b) {
+  static void keep(AutogradContext* ctx, Arithmetic s, const Tensor& x, const Tensor& w, const Tensor& b) {
     ctx->saved_data["bf16"] = s.bf16;
     ctx->saved_data["x"] = x.scalar_type();
     ctx->saved_data["w"] = w.scalar_type();
@@ -131,24 +126,25 @@ struct Stored {
         b(ctx->saved_data["b"].toScalarType()) {}
 
   Tensor of_x(const Tensor& g, const Tensor& weight) const {
-    const Tensor g2 = rows(g), w2 = weight.stride(1) == 1 ? weight : weight.contiguous();
+    const Tensor g2 = flat_rows(g), w2 = weight.stride(1) == 1 ? weight : weight.contiguous();
     auto shape = g.sizes().vec();
     shape.back() = weight.size(1);
     return multiply(g2.size(0), weight.size(1), g2.size(1), rows_of(g2), columns_of(w2), {}, bf16, x).view(shape);
   }
 
   Tensor of_w(const Tensor& g, const Tensor& input) const {
-    const Tensor g2 = rows(g), x2 = rows(input);
+    const Tensor g2 = flat_rows(g), x2 = flat_rows(input);
     return multiply(g2.size(1), x2.size(1), g2.size(0), columns_of(g2), columns_of(x2), {}, bf16, w);
   }
 
-  Tensor of_b(const Tensor& g) const { return column_sums(rows(g)).to(b); }
+  Tensor of_b(const Tensor& g) const { return column_sums(flat_rows(g)).to(b); }
 
   bool bf16;
   at::ScalarType x, w, b;
 };
 
-// PlainKernels leaves autograd and mixed precision out of the operations in its lifetime. policy is asked before.
+// PlainKernels leaves autograd and mixed precision out of the operations in its lifetime. arithmetic_for is asked
+// before.
 struct PlainKernels {
   at::AutoDispatchBelowAutograd below;
   c10::impl::ExcludeDispatchKeyGuard no_autocast{at::DispatchKey::AutocastCPU};
@@ -156,7 +152,7 @@ struct PlainKernels {
 
 struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Maybe& bias) {
-    const Shape s = policy(x);
+    const Arithmetic s = arithmetic_for(x);
     const PlainKernels plain;
     const Tensor b = known(bias);
     ctx->save_for_backward({w.requires_grad() ? x : Tensor(), x.requires_grad() ? w : Tensor()});
@@ -182,7 +178,7 @@ struct Linear : torch::autograd::Function<Linear> {
 // computed again in the backward pass: kept, it would be as large as x.
 struct ActivatedLinear : torch::autograd::Function<ActivatedLinear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Maybe& gated, const Tensor& w, const Maybe& bias) {
-    const Shape s = policy(x);
+    const Arithmetic s = arithmetic_for(x);
     const PlainKernels plain;
     const Tensor up = known(gated), b = known(bias), a = activated(x, up, false);
     ctx->save_for_backward({x, up, w});
@@ -229,7 +225,7 @@ char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b) {
   return gp::give(out, [&] {
     const at::Tensor bias = gp::opt(b);
     if (gp::recorded({T(x), T(w), bias})) return gp::Linear::apply(T(x), T(w), gp::maybe(bias));
-    const gp::Shape s = gp::policy(T(x));
+    const gp::Arithmetic s = gp::arithmetic_for(T(x));
     const gp::PlainKernels plain;
     return gp::forward(T(x), T(w), bias, s);
   });
@@ -240,7 +236,7 @@ char* gp_activated_linear(gp_tensor* out, gp_tensor x, gp_tensor up, gp_tensor w
     const at::Tensor gated = gp::opt(up), bias = gp::opt(b);
     if (gp::recorded({T(x), gated, T(w), bias}))
       return gp::ActivatedLinear::apply(T(x), gp::maybe(gated), T(w), gp::maybe(bias));
-    const gp::Shape s = gp::policy(T(x));
+    const gp::Arithmetic s = gp::arithmetic_for(T(x));
     const gp::PlainKernels plain;
     return gp::forward(gp::activated(T(x), gated, true), T(w), bias, s);
   });

@@ -6,6 +6,8 @@
 #include "fused.h"
 #include "gemm.h"
 #include "kernels_linear.h"
+#include "quant.h"
+#include "quantised.h"
 
 namespace gp {
 namespace {
@@ -48,39 +50,54 @@ void add_outer(Tensor& total, const Tensor& g, const Tensor& h, bool own, bool b
 struct Products {
   at::ScalarType dtype;  // computed in
   bool own;              // by our own kernels, which cast while they pack: neither the head nor the logits are copied
+  const Quantised* quantised = nullptr;  // the head, where it is no plain tensor
+  Way way = Way::kComposed;
 
   bool bf16() const { return dtype == at::kBFloat16; }
   at::ScalarType wide() const { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
   double scale() const { return dtype == at::kHalf ? kHalfScale : 1; }
 
-  Tensor weight(const Tensor& w) const { return own ? w.contiguous() : w.to(dtype); }
+  Tensor weight(const Tensor& w) const {
+    if (quantised) return own ? Tensor() : dequantise(*quantised, dtype, way);
+    return own ? w.contiguous() : w.to(dtype);
+  }
   Tensor input(const Tensor& h) const { return own ? h : h.to(dtype); }
   Tensor logits(const Tensor& h, const Tensor& w) const {
+    if (own && quantised) return by_quant_rows(h, *quantised, {}, bf16(), at::kFloat);
     return own ? rows_by_rows(h, w, bf16(), at::kFloat) : at::mm(h, w.t()).to(wide());
   }
   Tensor to_hidden(const Tensor& g, const Tensor& w, at::ScalarType type) const {
+    if (own && quantised) return by_quant_columns(g, *quantised, bf16(), type);
     return own ? rows_by_columns(g, w, bf16(), type) : at::mm(g, w).to(type);
   }
 };
 
+bool plain(const Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+bool served(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? has_bf16_kernels() : dtype == at::kFloat && has_kernels();
+}
+
 Products products_for(const Tensor& hidden, const Tensor& weight, at::ScalarType dtype, bool fused) {
-  const auto plain = [](const Tensor& x) {
-    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-  };
-  const bool served = dtype == at::kBFloat16 ? has_bf16_kernels() : dtype == at::kFloat && has_kernels();
-  return {dtype, fused && served && plain(hidden) && plain(weight)};
+  return {dtype, fused && served(dtype) && plain(hidden) && plain(weight)};
+}
+
+Products products_for(const Tensor& hidden, const Quantised& q, at::ScalarType dtype, bool fused, Way way) {
+  return {dtype, fused && served(dtype) && plain(hidden) && q.codes.is_cpu() && q.on_cpu().aligned(), &q, way};
 }
 
 // The gradients are computed beside the loss, chunk by chunk, while the logits are at hand; the backward pass
 // only scales them.
 struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight, const Tensor& targets,
-                        int64_t ignore, bool mean, int64_t chunk_bytes, int64_t compute, bool fused, bool need_hidden,
+  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Maybe& head, const Tensor& targets,
+                        int64_t ignore, bool mean, int64_t chunk_bytes, const Products& p, bool need_hidden,
                         bool need_weight) {
-    const Products p = products_for(hidden, weight, static_cast<at::ScalarType>(compute), fused);
+    const Tensor weight = known(head);
     const auto wide = p.wide();
     Tensor keep = at::nonzero(targets.ne(ignore)).squeeze(1);
-    int64_t n = keep.size(0), vocab = weight.size(0);
+    int64_t n = keep.size(0), vocab = p.quantised ? p.quantised->rows : weight.size(0);
     Tensor w = p.weight(weight);
     Tensor loss = at::zeros({}, hidden.options().dtype(wide));
     Tensor grad_hidden = need_hidden ? at::zeros_like(hidden) : Tensor();
@@ -100,7 +117,7 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
     double norm = mean && n > 0 ? 1.0 / static_cast<double>(n) : 1.0;
     ctx->saved_data["factor"] = norm / p.scale();
     ctx->save_for_backward({grad_hidden, grad_weight});
-    ctx->saved_data["dtype"] = static_cast<int64_t>(weight.scalar_type());
+    if (need_weight) ctx->saved_data["dtype"] = static_cast<int64_t>(weight.scalar_type());
     return loss.mul_(norm);
   }
 
@@ -112,7 +129,7 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
     Tensor grad_hidden = scaled(saved[0]), grad_weight = scaled(saved[1]);
     if (grad_weight.defined())
       grad_weight = grad_weight.to(static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt()));
-    variable_list out(10);
+    variable_list out(9);
     out[0] = grad_hidden;
     out[1] = grad_weight;
     return out;
@@ -133,9 +150,27 @@ char* gp_lm_cross_entropy(gp_tensor* out, gp_tensor hidden, gp_tensor weight, gp
     const gp::Autocast cast = gp::autocast(h.is_cuda() ? c10::kCUDA : c10::kCPU);
     TORCH_CHECK(cast.enabled || h.scalar_type() == w.scalar_type(), "hidden and weight differ in dtype");
     const bool record = at::GradMode::is_enabled();
-    const auto compute = static_cast<int64_t>(cast.enabled ? cast.dtype : w.scalar_type());
+    const gp::Products p = gp::products_for(h, w, cast.enabled ? cast.dtype : w.scalar_type(), fused != 0);
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    return gp::LMCrossEntropy::apply(h, w, t, ignore, mean != 0, chunk_bytes, compute, fused != 0,
-                                     record && h.requires_grad(), record && w.requires_grad());
+    return gp::LMCrossEntropy::apply(h, gp::maybe(w), t, ignore, mean != 0, chunk_bytes, p, record && h.requires_grad(),
+                                     record && w.requires_grad());
+  });
+}
+
+char* gp_quant_lm_cross_entropy(gp_tensor* out, gp_tensor hidden, gp_tensor* parts, const int64_t* facts, double offset,
+                                gp_tensor targets, int64_t ignore, gp_bool mean, int64_t chunk_bytes, gp_bool fused,
+                                int way) {
+  return gp::give(out, [&] {
+    const at::Tensor &h = T(hidden), &t = T(targets);
+    const gp::Quantised q(parts, facts, offset);
+    TORCH_CHECK(h.dim() == 2 && t.dim() == 1 && h.size(1) == q.cols && h.size(0) == t.size(0),
+                "expected hidden [N, d], a head [V, d] and targets [N]");
+    const gp::Autocast cast = gp::autocast(h.is_cuda() ? c10::kCUDA : c10::kCPU);
+    const bool record = at::GradMode::is_enabled();
+    const gp::Products p =
+        gp::products_for(h, q, cast.enabled ? cast.dtype : h.scalar_type(), fused != 0, static_cast<gp::Way>(way));
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    return gp::LMCrossEntropy::apply(h, gp::Maybe(), t, ignore, mean != 0, chunk_bytes, p, record && h.requires_grad(),
+                                     false);
   });
 }

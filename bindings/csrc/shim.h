@@ -3,7 +3,8 @@
 // Conventions: a gp_tensor is an at::Tensor* owned by the caller (gotch's `tensor` is the same thing).
 // A function that can fail returns NULL, or a message that the caller frees. A function with an `out`
 // parameter stores a new at::Tensor* there on success and leaves it alone on failure. Dtypes are
-// at::ScalarType values; a device is -1 for the CPU and n >= 0 for CUDA device n.
+// at::ScalarType values; a device is -1 for the CPU, n >= 0 for CUDA device n and GP_NOWHERE for tensors without
+// elements.
 //
 // calls.go, with a Go function for each of these, is generated from this file by internal/gen, which knows the types
 // used here. A parameter whose name begins with "out" is where a result goes; `int n` after arrays is their length.
@@ -17,6 +18,8 @@ extern "C" {
 
 typedef void* gp_tensor;
 typedef int gp_bool;  // 0 or 1
+
+#define GP_NOWHERE -2
 
 // Marks what may run Go code, a checkpointed block's second run, before it returns.
 #define GP_CALLS_GO

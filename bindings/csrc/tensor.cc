@@ -52,7 +52,7 @@ int64_t gp_size(gp_tensor t, int64_t dim) {
 
 int64_t gp_numel(gp_tensor t) { return T(t).numel(); }
 int gp_dtype(gp_tensor t) { return static_cast<int>(T(t).scalar_type()); }
-int gp_device(gp_tensor t) { return T(t).is_cuda() ? T(t).get_device() : -1; }
+int gp_device(gp_tensor t) { return T(t).is_cuda() ? T(t).get_device() : T(t).is_meta() ? GP_NOWHERE : -1; }
 gp_bool gp_is_contiguous(gp_tensor t) { return T(t).is_contiguous(); }
 gp_bool gp_requires_grad(gp_tensor t) { return T(t).requires_grad(); }
 void* gp_data(gp_tensor t) { return T(t).data_ptr(); }

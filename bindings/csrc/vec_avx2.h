@@ -1,6 +1,8 @@
-// 16 lanes of fp32 in two registers, for CPUs with AVX2 and FMA: vec_avx512.h's operations, lane by lane the same.
+// 16 lanes of fp32 in two registers, for CPUs with AVX2, FMA and F16C: vec_avx512.h's operations, lane by lane the
+// same.
 #pragma once
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -8,7 +10,7 @@
 #include <cstring>
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 
 namespace gp::avx2 {
 
@@ -97,6 +99,12 @@ inline void store16(c10::BFloat16* p, Tail t, F16 v) {
   _mm256_store_si256(reinterpret_cast<__m256i*>(part), r);
   if (t.n > 0) std::memcpy(static_cast<void*>(p), part, static_cast<size_t>(t.n) * 2);
 }
+inline void store16(c10::Half* p, F16 v) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  auto* to = reinterpret_cast<__m128i*>(p);
+  _mm_storeu_si128(to, _mm256_cvtps_ph(v.lo, mode));
+  _mm_storeu_si128(to + 1, _mm256_cvtps_ph(v.hi, mode));
+}
 inline F16 as_bf16(F16 v) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(round8(v.lo), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(round8(v.hi), 16))};
@@ -169,9 +177,113 @@ template <int N>
 U16 shifted_right(U16 a) {
   return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
 }
+inline U16 shifted_right(U16 a, int n) {
+  const __m128i count = _mm_cvtsi32_si128(n);
+  return {_mm256_srl_epi32(a.lo, count), _mm256_srl_epi32(a.hi, count)};
+}
+template <int N>
+U16 shifted_left(U16 a) {
+  return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
+}
+inline U16 subtract(U16 a, U16 b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
+inline U16 bits_in_both(U16 a, U16 b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
+inline U16 bits_in_any(U16 a, U16 b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+inline U16 bits_where(Mask m, U16 a, U16 b) { return bits_in_any(a, bits_in_both(b, {m.lo, m.hi})); }
 inline Mask at_least(U16 a, U16 b) {  // a ≥ b is the larger of them being a
   return {_mm256_cmpeq_epi32(_mm256_max_epu32(a.lo, b.lo), a.lo),
           _mm256_cmpeq_epi32(_mm256_max_epu32(a.hi, b.hi), a.hi)};
+}
+
+inline Mask share_bits(U16 a, U16 b) {
+  const U16 shared = bits_in_both(a, b);
+  const __m256i zero = _mm256_setzero_si256(), on = _mm256_set1_epi32(-1);
+  return {_mm256_xor_si256(_mm256_cmpeq_epi32(shared.lo, zero), on),
+          _mm256_xor_si256(_mm256_cmpeq_epi32(shared.hi, zero), on)};
+}
+inline Mask lanes_of(uint32_t bits) {
+  const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return share_bits(words(bits), {lanes, _mm256_slli_epi32(lanes, 8)});
+}
+inline U16 bytes_at(const uint8_t* p) {
+  const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_srli_si128(b, 8))};
+}
+inline U16 signed_at(const uint8_t* p) {
+  const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8))};
+}
+inline F16 numbers(U16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+inline U16 as_words(F16 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
+inline void store_words(uint32_t* p, U16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);
+}
+
+// looked_up8 looks in both halves of a table, and takes what bit 3 says.
+inline __m256 looked_up8(const float* table, __m256i i) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), i);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}
+inline F16 looked_up(const float* table, U16 i) { return {looked_up8(table, i.lo), looked_up8(table, i.hi)}; }
+
+inline F16 interleave8(__m256 even, __m256 odd) {
+  const __m256 a = _mm256_unpacklo_ps(even, odd), b = _mm256_unpackhi_ps(even, odd);
+  return {_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)};
+}
+inline void interleave(F16 even, F16 odd, F16 v[2]) {
+  v[0] = interleave8(even.lo, odd.lo);
+  v[1] = interleave8(even.hi, odd.hi);
+}
+
+inline F16 rounded_product(F16 a, F16 b) {
+  F16 v = a * b;
+  asm("" : "+x"(v.lo), "+x"(v.hi));  // hides from the compiler that these are products
+  return v;
+}
+inline float rounded_product(float a, float b) {
+  float v = a * b;
+  asm("" : "+x"(v));
+  return v;
+}
+
+// transpose8 turns 8 rows of 8 into 8 columns.
+inline void transpose8(__m256 r[8]) {
+  __m256 t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    t[i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x20);
+    t[4 + i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x31);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
+inline void transpose(U16 r[16]) {
+  __m256 q[4][8];
+  for (int i = 0; i < 8; i++) {
+    q[0][i] = _mm256_castsi256_ps(r[i].lo);
+    q[1][i] = _mm256_castsi256_ps(r[i].hi);
+    q[2][i] = _mm256_castsi256_ps(r[8 + i].lo);
+    q[3][i] = _mm256_castsi256_ps(r[8 + i].hi);
+  }
+  for (auto& part : q) transpose8(part);
+  for (int i = 0; i < 8; i++) {
+    r[i] = {_mm256_castps_si256(q[0][i]), _mm256_castps_si256(q[2][i])};
+    r[8 + i] = {_mm256_castps_si256(q[1][i]), _mm256_castps_si256(q[3][i])};
+  }
 }
 
 }  // namespace gp::avx2

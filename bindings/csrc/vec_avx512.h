@@ -1,13 +1,14 @@
 // 16 lanes of fp32 in one register, for CPUs with AVX-512. vec.h says what is the same for every path.
 #pragma once
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstdint>
 
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c")
 
 namespace gp::avx512 {
 
@@ -44,6 +45,9 @@ inline __m256i round16(F16 v) {
   return _mm512_cvtepi32_epi16(r);
 }
 inline void store16(c10::BFloat16* p, Tail m, F16 v) { _mm256_mask_storeu_epi16(p, m, round16(v)); }
+inline void store16(c10::Half* p, F16 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 inline F16 as_bf16(F16 v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(round16(v)), 16)); }
 
 inline F16 fma(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }    // a·b + c
@@ -85,7 +89,74 @@ template <int N>
 U16 shifted_right(U16 a) {
   return _mm512_srli_epi32(a, N);
 }
+inline U16 shifted_right(U16 a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+template <int N>
+U16 shifted_left(U16 a) {
+  return _mm512_slli_epi32(a, N);
+}
+inline U16 subtract(U16 a, U16 b) { return _mm512_sub_epi32(a, b); }
+inline U16 bits_in_both(U16 a, U16 b) { return _mm512_and_si512(a, b); }
+inline U16 bits_in_any(U16 a, U16 b) { return _mm512_or_si512(a, b); }
+inline U16 bits_where(Mask m, U16 a, U16 b) { return _mm512_mask_or_epi32(a, m, a, b); }  // those of b under the mask
 inline Mask at_least(U16 a, U16 b) { return _mm512_cmpge_epu32_mask(a, b); }
+inline Mask share_bits(U16 a, U16 b) { return _mm512_test_epi32_mask(a, b); }
+inline Mask lanes_of(uint32_t bits) { return static_cast<Mask>(bits); }
+inline U16 bytes_at(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline U16 signed_at(const uint8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline F16 numbers(U16 a) { return _mm512_cvtepi32_ps(a); }  // as signed ones
+inline U16 as_words(F16 a) { return _mm512_castps_si512(a); }
+inline void store_words(uint32_t* p, U16 a) { _mm512_storeu_si512(p, a); }
+inline F16 looked_up(const float* table, U16 i) { return _mm512_permutexvar_ps(i, load16(table)); }  // by four bits
+
+// interleave puts lanes of even and of odd numbers in order.
+inline void interleave(F16 even, F16 odd, F16 v[2]) {
+  const __m512i lo = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  v[0] = _mm512_permutex2var_ps(even, lo, odd);
+  v[1] = _mm512_permutex2var_ps(even, _mm512_add_epi32(lo, _mm512_set1_epi32(8)), odd);
+}
+
+// Products that are rounded by themselves: the compiler fuses none with a sum.
+inline F16 rounded_product(F16 a, F16 b) {
+  return _mm512_mul_round_ps(a, b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline float rounded_product(float a, float b) {
+  return _mm_cvtss_f32(_mm_mul_round_ss(_mm_set_ss(a), _mm_set_ss(b), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+// transpose turns 16 rows of 16 words into 16 columns.
+inline void transpose(U16 r[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+    r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+    r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+    r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
 
 }  // namespace gp::avx512
 

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <type_traits>
 
 #include "attention.h"
@@ -18,4 +20,5 @@
 #include "gemm.h"
 #include "kernel_table.h"
 #include "parallel.h"
+#include "quant.h"
 #include "typed.h"

@@ -6,6 +6,7 @@
 #include "vec_elementwise.h"
 #include "vec_layer_norm.h"
 #include "vec_linear.h"
+#include "vec_quant_pack.h"
 #include "vec_rms_norm.h"
 #include "vec_rotary.h"
 
@@ -20,6 +21,9 @@ const Kernels kTable = {
     .dots = {{dot<1>, dot<2>, dot<3>, dot<4>}, {}},
 #endif
     .add_rows = add_rows,
+    .packer_of_rows = packer_of_rows,
+    .packer_of_columns = packer_of_columns,
+    .decode_rows = decode_rows,
     .attention_forward = attention_forward,
     .attention_decode = attention_decode,
     .attention_backward = attention_backward,
