@@ -35,6 +35,10 @@ func Version() string { return csrc.TorchVersion() }
 // CPUCapability is the instruction set libtorch's own kernels use, e.g. "AVX512".
 func CPUCapability() string { return csrc.CPUCapability() }
 
+// CPUPath is the instruction set that our own kernels use: "avx512" or "avx2", of which GOPEFT_CPU in the environment
+// may name a lesser one than the CPU's best, or "none" where libtorch computes alone.
+func CPUPath() string { return csrc.CPUPath() }
+
 // LibraryFolder is the folder libtorch was loaded from.
 func LibraryFolder() string { return filepath.Dir(csrc.LibraryPath()) }
 

@@ -83,6 +83,12 @@ func fusedCases() []fusedCase {
 		{"linear deep", [][]int64{{17, 3300}, {33, 3300}, {33}}, 0, linear},
 		{"linear large", [][]int64{{130, 96}, {200, 96}, {200}}, 0, linear},
 		{"linear frozen", [][]int64{{3, 21, 64}, {45, 64}, {45}}, 2, linear},
+		{"linear, weight stored in bf16", [][]int64{{3, 21, 70}, {45, 70}, {45}}, 0, func(s *Scope, in []Tensor) Tensor {
+			return s.Linear(in[0], s.To(in[1], bindings.BFloat16), in[2])
+		}},
+		{"linear, few rows, weight stored in bf16", [][]int64{{2, 70}, {45, 70}}, 0, func(s *Scope, in []Tensor) Tensor {
+			return s.Linear(in[0], s.To(in[1], bindings.BFloat16), Tensor{})
+		}},
 		{"linear first", [][]int64{{45, 64}, {3, 21, 64}}, 1, func(s *Scope, in []Tensor) Tensor { return s.Linear(in[1], in[0], Tensor{}) }},
 		{"linear of a slice", [][]int64{{5, 9, 64}, {45, 64}}, 0, func(s *Scope, in []Tensor) Tensor {
 			return s.Linear(s.Select(in[0], 1, 3), in[1], Tensor{})

@@ -129,9 +129,9 @@ func (s *Scope) dequantise(q *Quantised, d DType, way int) Tensor {
 }
 
 // QuantLinear is x·wᵀ + b for b [Rows] or none, in x's dtype or autocast's; w gets no gradient, and nothing is kept for
-// the backward pass but q. On CPUs with AVX-512 it equals Linear, to the last bit, with the matrix dequantised to the
-// dtype of the product, save for up to four rows of x: outside of autograd those are multiplied as integers, which errs by
-// 4e-5 of the result's size.
+// the backward pass but q. Where our own kernels serve, it equals Linear, to the last bit, with the matrix dequantised to
+// the dtype of the product, save for up to four rows of x on CPUs with AVX-512: outside of autograd those are multiplied as
+// integers, which errs by 4e-5 of the result's size.
 func (s *Scope) QuantLinear(x Tensor, q *Quantised, b Tensor) Tensor {
 	parts, facts, offset := q.quantArgs()
 	message := csrc.QuantLinear(s.slot(), x.p, parts, facts, offset, b.p, s.fusedQuant(x, q, b), s.quantWay(q, s.quantDType(x)))

@@ -16,6 +16,7 @@ import (
 type worker struct {
 	jobs chan job
 	tid  int
+	err  error // of the environment, which every Do returns
 }
 
 type job struct {
@@ -38,6 +39,9 @@ var startWorker = sync.OnceValue(func() *worker {
 		w.tid = syscall.Gettid()
 		buf := newBuffers()
 		csrc.KeepLargeBlocks(true)
+		if msg := csrc.CPUPathCheck(); msg != "" {
+			w.err = errors.New(msg)
+		}
 		close(ready)
 		for j := range w.jobs {
 			j.done <- run(j, buf)
@@ -56,6 +60,9 @@ var ErrNested = errors.New("bindings.Do called inside bindings.Do: pass the *Sco
 // fn itself is never interrupted: loops inside ask s.Context().
 func Do(ctx context.Context, fn func(*Scope) error) error {
 	w := startWorker()
+	if w.err != nil {
+		return w.err
+	}
 	if syscall.Gettid() == w.tid {
 		return ErrNested
 	}

@@ -142,6 +142,10 @@ package csrc
 #cgo nocallback gp_scale_all_
 #cgo noescape gp_add_all_
 #cgo nocallback gp_add_all_
+#cgo noescape gp_cpu_path
+#cgo nocallback gp_cpu_path
+#cgo noescape gp_cpu_path_check
+#cgo nocallback gp_cpu_path_check
 #cgo noescape gp_fusable
 #cgo nocallback gp_fusable
 #cgo noescape gp_linear
@@ -467,6 +471,14 @@ func ScaleAllInPlace(ts []Tensor, factor float64) string {
 
 func AddAllInPlace(ts []Tensor, v float64) string {
 	return message(C.gp_add_all_((*C.gp_tensor)(unsafe.SliceData(ts)), C.int(len(ts)), C.double(v)))
+}
+
+func CPUPath() string {
+	return C.GoString(C.gp_cpu_path())
+}
+
+func CPUPathCheck() string {
+	return message(C.gp_cpu_path_check())
 }
 
 func Fusable(a Tensor, b Tensor, c Tensor, d Tensor) bool {

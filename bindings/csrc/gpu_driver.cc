@@ -136,7 +136,7 @@ void load_kernels(int device, at::ScalarType element, const void* code) {
   k.modules.push_back(module);
 }
 
-bool has_kernels(const at::Device& device, at::ScalarType element) {
+bool has_gpu_kernels(const at::Device& device, at::ScalarType element) {
   if (!device.is_cuda()) return false;
   Loaded& l = loaded();
   const std::lock_guard<std::mutex> lock(l.mutex);

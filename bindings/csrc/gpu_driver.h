@@ -9,8 +9,8 @@ namespace gp {
 // load_kernels loads a cubin or PTX with kernels for an element type onto a device. It throws what the driver says.
 void load_kernels(int device, at::ScalarType element, const void* code);
 
-// has_kernels is whether any were loaded that read and write elements of that type there.
-bool has_kernels(const at::Device& device, at::ScalarType element);
+// has_gpu_kernels is whether any were loaded that read and write elements of that type there.
+bool has_gpu_kernels(const at::Device& device, at::ScalarType element);
 
 // Stream launches kernels for an element type on libtorch's current stream of a device. It throws what the driver says.
 class Stream : public launch::Queue {

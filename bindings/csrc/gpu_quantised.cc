@@ -67,7 +67,7 @@ QuantMatrix view(const GPUMatrix& m) {
 }  // namespace
 
 bool gpu_serves(const GPUMatrix& m, at::ScalarType type) {
-  if (!m.codes.defined() || !has_kernels(m.codes.device(), type)) return false;
+  if (!m.codes.defined() || !has_gpu_kernels(m.codes.device(), type)) return false;
   switch (m.format) {
     case kInt8Rows: return true;
     case kQ4_0: return m.cols % 32 == 0;

@@ -6,11 +6,12 @@
 #include "fused.h"
 #include "gemm.h"
 #include "gpu_driver.h"
+#include "kernel_table.h"
 #include "kernels_linear.h"
 #include "launch/training.h"
+#include "parallel.h"
 #include "quant.h"
 #include "quantised.h"
-#include "softmax_loss.h"
 
 namespace gp {
 namespace {
@@ -20,9 +21,21 @@ constexpr double kHalfScale = 1024;
 // Rows of the head whose gradient is computed at once in a half precision, before it joins the fp32 sum.
 constexpr int64_t kVocabRows = 16384;
 
+// rows_loss is chunk_loss by our own kernels.
+Tensor rows_loss(Tensor& logits, const Tensor& targets, bool need_grad) {
+  const int64_t n = logits.size(0), vocab = logits.size(1);
+  TORCH_CHECK_INDEX(n == 0 || (targets.min().item<int64_t>() >= 0 && targets.max().item<int64_t>() < vocab),
+                    "a target is no row of the head");
+  Tensor losses = at::empty({n}, logits.options());
+  auto *row = logits.mutable_data_ptr<float>(), *loss = losses.mutable_data_ptr<float>();
+  const auto* target = targets.const_data_ptr<int64_t>();
+  each(n, [&](int64_t i) { loss[i] = kernels().softmax_loss(row + i * vocab, vocab, target[i], need_grad); });
+  return losses.sum();
+}
+
 // One chunk of tokens: adds to the loss, and turns the logits into their gradient in place.
 Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool own, bool compiled) {
-  if (own) return softmax_loss(logits, target, need_grad);
+  if (own) return rows_loss(logits, target, need_grad);
   if (compiled) {
     Tensor losses = at::empty({logits.size(0)}, logits.options());
     Stream stream(logits);
@@ -89,18 +102,18 @@ bool plain(const Tensor& x) {
 }
 
 bool served(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? has_avx512_bf16() : dtype == at::kFloat && has_avx512();
+  return dtype == at::kBFloat16 ? has_bf16_kernels() : dtype == at::kFloat && has_kernels();
 }
 
 Products products_for(const Tensor& hidden, const Tensor& weight, at::ScalarType dtype, bool fused) {
   Products p{dtype, fused && served(dtype) && plain(hidden) && plain(weight)};
-  p.compiled = fused && p.wide() == at::kFloat && has_kernels(hidden.device(), at::kFloat);
+  p.compiled = fused && p.wide() == at::kFloat && has_gpu_kernels(hidden.device(), at::kFloat);
   return p;
 }
 
 Products products_for(const Tensor& hidden, const Quantised& q, at::ScalarType dtype, bool fused, Way way) {
   Products p{dtype, fused && served(dtype) && plain(hidden) && q.codes.is_cpu() && q.on_cpu().aligned(), &q, way};
-  p.compiled = fused && p.wide() == at::kFloat && has_kernels(hidden.device(), at::kFloat);
+  p.compiled = fused && p.wide() == at::kFloat && has_gpu_kernels(hidden.device(), at::kFloat);
   return p;
 }
 

@@ -96,7 +96,7 @@ at::Tensor multiply_compiled(const at::Tensor& x, const Quantised& q);
 // decode_row gives one row on any CPU.
 void decode_row(const Codes& w, int64_t row, float* out);
 
-// decode_rows is the rows that ids name, or with ids null the first n, on CPUs with AVX-512; w is aligned.
+// decode_rows is the rows that ids name, or with ids null the first n, where there are kernels; w is aligned.
 void decode_rows(const Codes& w, const int64_t* ids, int64_t n, at::ScalarType d, void* out);
 
 // Packs a matrix, or its transpose, for a product's b; w is aligned.
