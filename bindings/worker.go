@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -39,8 +40,10 @@ var startWorker = sync.OnceValue(func() *worker {
 		w.tid = syscall.Gettid()
 		buf := newBuffers()
 		csrc.KeepLargeBlocks(true)
+		// It is C that reads the variable; read here too, it is among those that `go test` keeps results by.
+		asked := os.Getenv("GOPEFT_CPU")
 		if msg := csrc.CPUPathCheck(); msg != "" {
-			w.err = errors.New(msg)
+			w.err = fmt.Errorf("GOPEFT_CPU=%s: %s", asked, msg)
 		}
 		close(ready)
 		for j := range w.jobs {

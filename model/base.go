@@ -25,6 +25,7 @@ type base struct {
 	source     *hf.Checkpoint // kept open while weights share its mapping
 	fresh      []string
 	stored     []*files.Entry // by parameter, of a model that is only described
+	asked      []hf.Want      // by parameter, the same
 	dtype      bindings.DType // of vectors, and of hidden states
 }
 
@@ -61,6 +62,7 @@ func (b *base) declareNorm(name string, kind initKind, width int64) *Param {
 // declareMap declares the weights of a linear map called name.
 func (b *base) declareMap(name string, m Map) *Dense {
 	d := &Dense{W: b.declareMatrix(name+".weight", int64(m.Out), int64(m.In))}
+	d.W.mapped = true
 	if m.Bias {
 		d.B = b.declare(name+".bias", zero, int64(m.Out))
 		d.B.Inert = m.Shiftless
@@ -97,7 +99,7 @@ func (b *base) withoutBias() (add []func()) {
 				continue
 			}
 			add = append(add, func() {
-				w := m.Dense.W.T
+				w := m.Dense.W
 				m.Bias = true
 				m.Dense.B = b.declare(block.Name+"."+m.Name+".bias", zero, int64(m.Out))
 				m.Dense.B.T, m.Dense.B.Inert = b.scope.Zeros([]int64{int64(m.Out)}, b.dtype, w.Device()), m.Shiftless
@@ -158,12 +160,18 @@ func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bo
 	ts := make([]bindings.Tensor, len(r.Wants))
 	if c.Shapes {
 		b.stored, err = c.Plan(r)
+		b.asked = wants
 		return ts[len(b.params.list):], err
 	}
 	b.scope = s.NewScope()
 	r.Mapped = func(want int, release func() error) {
 		if want < len(b.params.list) {
 			b.params.list[want].file = release
+		}
+	}
+	r.Quantised = func(want int, q *bindings.Quantised) {
+		if want < len(b.params.list) {
+			b.params.list[want].quant = s.MoveQuantised(b.scope, q)
 		}
 	}
 	if c.Weights != nil {
@@ -185,6 +193,11 @@ func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bo
 		switch b.inits[i] {
 		case normal:
 			p.T = b.scope.Normal(b.shapes[i], 0, initRange, b.dtypeOf(r.Wants[i]), r.Device)
+			if kind, yes := r.Wants[i].Quantise.Kind(); yes {
+				p.quant = b.scope.Quantise(p.T, kind, true)
+				b.scope.Free(p.T)
+				p.T = b.scope.Placeholder(b.shapes[i], b.dtypeOf(r.Wants[i]))
+			}
 		case zero:
 			p.T = b.scope.Zeros(b.shapes[i], b.dtype, r.Device)
 		case one:
@@ -207,11 +220,11 @@ func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 	for i, p := range b.params.list {
 		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i]}
 		if p.matrix {
-			ws[i].DType = o.Base
+			ws[i].DType, ws[i].Quantise = o.Base, p.quantised(o)
 		}
 		for _, head := range b.headNames {
 			if ok, _ := Matches(head, p.Name); ok {
-				ws[i].New, ws[i].Fresh, ws[i].DType = true, fresh, 0
+				ws[i].New, ws[i].Fresh, ws[i].DType, ws[i].Quantise = true, fresh, 0, hf.Plain
 			}
 		}
 		for _, pattern := range o.Trained {
@@ -220,7 +233,7 @@ func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 				return nil, err
 			}
 			if ok {
-				ws[i].DType = 0
+				ws[i].DType, ws[i].Quantise = 0, hf.Plain
 			}
 		}
 	}
@@ -241,11 +254,10 @@ func (b *base) DType() bindings.DType { return b.dtype }
 // lookUp gives the rows of a table that ids name, in the dtype of hidden states.
 func (b *base) lookUp(s *bindings.Scope, table *Param, ids bindings.Tensor) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		t := s.Embedding(table.Value(), ids)
-		if table.T.DType() == b.dtype || table.Trainable {
-			return t
+		if table.Trainable {
+			return s.Embedding(table.Value(), ids)
 		}
-		return s.To(t, b.dtype)
+		return table.Rows(s, ids, b.dtype)
 	})
 }
 

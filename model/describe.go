@@ -14,6 +14,8 @@ type Description struct {
 	Params []Described
 	Blocks []string // prefixes of the blocks' parameters
 	Heads  []string // top-level names of the classification head's modules
+	// Quantised says that Load would hold some of the weights quantised.
+	Quantised bool
 }
 
 // Described is a parameter of a model that is not loaded.
@@ -47,6 +49,8 @@ func (b *base) describe() Description {
 		x := Described{Name: p.Name, Shape: b.shapes[i]}
 		if e := b.stored[i]; e != nil {
 			x.DType = e.DType.String()
+			_, rounded := b.asked[i].Quantise.Kind()
+			d.Quantised = d.Quantised || rounded || b.asked[i].Quantise == hf.Keep && e.DType.Quantised()
 		}
 		d.Params = append(d.Params, x)
 	}

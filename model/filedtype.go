@@ -6,7 +6,7 @@ import (
 	"gopeft/model/hf/files"
 )
 
-// FileDType is the dtype of most bytes of weights in the checkpoint at path; fp32 where they are quantised.
+// FileDType is the dtype of most bytes of weights in the checkpoint at path that are not quantised.
 func FileDType(path string) (bindings.DType, error) {
 	c, err := hf.Open(path)
 	if err != nil {
@@ -14,6 +14,9 @@ func FileDType(path string) (bindings.DType, error) {
 	}
 	bytes := map[bindings.DType]int{}
 	for _, e := range c.Weights.Entries() {
+		if e.DType.Quantised() {
+			continue
+		}
 		d := bindings.Float
 		switch e.DType {
 		case files.BF16:

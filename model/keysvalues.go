@@ -8,7 +8,7 @@ func KeysValues(s *bindings.Scope, m Model, ids []int64) [][2]bindings.Tensor {
 	n := int64(len(ids))
 	var out [][2]bindings.Tensor
 	_ = s.Run(func(c *bindings.Scope) error {
-		in := Input{IDs: c.ToDevice(c.FromInt64s(ids, 1, n), bindings.Int64, m.Params().All()[0].T.Device())}
+		in := Input{IDs: c.ToDevice(c.FromInt64s(ids, 1, n), bindings.Int64, m.Params().All()[0].Device())}
 		keep := func(t bindings.Tensor) bindings.Tensor { return c.MoveTo(s, c.Clone(t)) }
 		if m.Info().Decoder {
 			in.Cache = NewCache(c, len(ids))

@@ -9,16 +9,39 @@ type Dense struct {
 
 // Forward implements Linear.
 func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	if q := d.W.quant; q != nil {
+		return s.QuantLinear(x, q, d.B.Value())
+	}
 	return s.Linear(x, d.W.Value(), d.B.Value())
+}
+
+// ForwardLowRank is Forward with the update scale·up·a of the weight, for a [rank, in] and up [out, rank], which is
+// computed in their dtype.
+func (d *Dense) ForwardLowRank(s *bindings.Scope, x, a, up bindings.Tensor, scale float64) bindings.Tensor {
+	if d.W.quant == nil {
+		return s.LinearLowRank(x, d.W.Value(), d.B.Value(), a, up, scale)
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		none := bindings.Tensor{}
+		update := s.MulScalar(s.Linear(s.Linear(s.To(x, a.DType()), a, none), up, none), scale)
+		y := d.Forward(s, x)
+		return s.To(s.Add(y, update), y.DType())
+	})
 }
 
 // ForwardGELU applies the map to gelu(x), which the backward pass computes again.
 func (d *Dense) ForwardGELU(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	if q := d.W.quant; q != nil {
+		return s.QuantGELULinear(x, q, d.B.Value())
+	}
 	return s.GELULinear(x, d.W.Value(), d.B.Value())
 }
 
 // ForwardSwiGLU applies the map to silu(gate)·up, which the backward pass computes again.
 func (d *Dense) ForwardSwiGLU(s *bindings.Scope, gate, up bindings.Tensor) bindings.Tensor {
+	if q := d.W.quant; q != nil {
+		return s.QuantSwiGLULinear(gate, up, q, d.B.Value())
+	}
 	return s.SwiGLULinear(gate, up, d.W.Value(), d.B.Value())
 }
 

@@ -267,8 +267,8 @@ func (m *LLaMA) AddBiases() error {
 // rope is how positions turn queries and keys.
 func (m *LLaMA) rope() Rope { return m.cfg.Rope }
 
-// LMWeight implements CausalLM.
-func (m *LLaMA) LMWeight() bindings.Tensor { return m.head.Value() }
+// LMHead implements CausalLM.
+func (m *LLaMA) LMHead() *Param { return m.head }
 
 // Logits implements CausalLM.
 func (m *LLaMA) Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor {
@@ -278,7 +278,7 @@ func (m *LLaMA) Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tenso
 	if m.head == nil {
 		panic(&bindings.OpError{Op: "logits", Args: []string{hidden.String()}, Message: "the model has no language-model head"})
 	}
-	return s.Linear(hidden, m.LMWeight(), bindings.Tensor{})
+	return (&Dense{W: m.head}).Forward(s, hidden)
 }
 
 // Forward implements Model. With in.Cache it computes the new tokens only and adds them to the cache.

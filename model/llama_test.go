@@ -67,7 +67,7 @@ func TestLLaMAMatchesTransformers(t *testing.T) {
 						}
 					}
 					h, targets := shifted(s, out.Hidden, g.Tensor(s, name+".labels"))
-					modeltest.Close(t, name+" loss", s.LMCrossEntropy(h, m.LMWeight(), targets, -100, true, 0), g.Tensor(s, name+".loss"), 1e-5)
+					modeltest.Close(t, name+" loss", s.LMCrossEntropy(h, m.LMHead().Value(), targets, -100, true, 0), g.Tensor(s, name+".loss"), 1e-5)
 				}
 				t.Logf("logits differ by %.1e", worst)
 				return m.Close()
@@ -123,7 +123,7 @@ func TestLLaMATrainsAsTransformersDoes(t *testing.T) {
 		for step := range 4 {
 			loss := s.In(func(s *bindings.Scope) bindings.Tensor {
 				h, targets := shifted(s, m.Forward(s, in).Hidden, g.Tensor(s, "right.labels"))
-				return s.LMCrossEntropy(h, m.LMWeight(), targets, -100, true, 0)
+				return s.LMCrossEntropy(h, m.LMHead().Value(), targets, -100, true, 0)
 			})
 			modeltest.Close(t, fmt.Sprintf("loss %d", step), loss, adam.Tensor(s, fmt.Sprintf("loss.%d", step)), 1e-5)
 			if step == 3 {
@@ -185,8 +185,8 @@ func TestEveryLayoutOfALLaMACheckpointLoadsTheSame(t *testing.T) {
 		for _, folder := range []string{"base-noprefix", "base-sharded", "seqcls"} {
 			m := causalLM(t, load(t, s, modeltest.Testdata(t, "llama/"+folder), model.Options{}))
 			modeltest.Close(t, folder, m.Forward(s, in).Hidden, want, 0)
-			if headless := folder != "base-sharded"; m.LMWeight().Defined() == headless {
-				t.Errorf("%s: head %v", folder, m.LMWeight())
+			if headless := folder != "base-sharded"; m.LMHead().Value().Defined() == headless {
+				t.Errorf("%s: head %v", folder, m.LMHead().Value())
 			}
 			if err := m.Close(); err != nil {
 				return err
@@ -270,7 +270,7 @@ func TestAModelWithoutAHeadSaysSo(t *testing.T) {
 	for _, use := range []func(s *bindings.Scope, h bindings.Tensor){
 		func(s *bindings.Scope, h bindings.Tensor) { m.Logits(s, h) },
 		func(s *bindings.Scope, h bindings.Tensor) {
-			s.LMCrossEntropy(h, m.LMWeight(), s.FromInt64s([]int64{1, 2}, 1, 2), -100, true, 0)
+			s.LMCrossEntropy(h, m.LMHead().Value(), s.FromInt64s([]int64{1, 2}, 1, 2), -100, true, 0)
 		},
 	} {
 		err := bindings.Do(context.Background(), func(s *bindings.Scope) error {

@@ -25,6 +25,8 @@ type Options struct {
 	// Base is the dtype that matrices are held in while they are frozen: the token embeddings, the blocks' linear maps and
 	// the language-model head. 0 stands for DType. Vectors, positions and a classification head have DType in any case.
 	Base bindings.DType
+	// Quantise is how few bits frozen matrices are held in; hf.Plain stands for Base. Tables are kept as the file has them.
+	Quantise hf.Quantisation
 	// Trained are patterns, as Params.Unfreeze takes them, of parameters that are to be trained in place: they have DType.
 	Trained []string
 	// Dropout overrides the checkpoint's own rates (hidden, attention and classifier) when not nil.
@@ -156,19 +158,34 @@ func configMap(raw []byte) (map[string]any, error) {
 	decoder := json.NewDecoder(strings.NewReader(string(raw)))
 	decoder.UseNumber()
 	m := map[string]any{}
-	return m, decoder.Decode(&m)
+	err := decoder.Decode(&m)
+	delete(m, "quantization_config") // a model is saved with plain weights, or hf.SaveQuantised writes its own
+	return m, err
 }
 
-// Save writes the model as a HuggingFace folder's config.json and weights.
+// Save writes the model as a HuggingFace folder's config.json and weights: quantised ones as bitsandbytes does, which has
+// no place for those of other libraries.
 func Save(s *bindings.Scope, folder string, m Model) error {
-	return saveAs(s, folder, m, 0, m.Config())
+	if Quantised(m) {
+		return SaveQuantised(s, folder, m, 0)
+	}
+	return hf.SaveModel(s, folder, m.Config(), outgoing(m, 0, 0))
 }
 
-// SaveAs is Save with every weight cast to d, one at a time as it is written.
+// SaveAs is Save with every weight cast to d, one at a time as it is written, quantised ones dequantised.
 func SaveAs(s *bindings.Scope, folder string, m Model, d bindings.DType) error {
 	config := maps.Clone(m.Config())
 	config["torch_dtype"] = torchDType(d)
-	return saveAs(s, folder, m, d, config)
+	return hf.SaveModel(s, folder, config, outgoing(m, d, d))
+}
+
+// SaveQuantised is Save of a quantised model with the weights that are not quantised cast to d; 0 leaves them as they are.
+func SaveQuantised(s *bindings.Scope, folder string, m Model, d bindings.DType) error {
+	config := maps.Clone(m.Config())
+	if d != 0 {
+		config["torch_dtype"] = torchDType(d)
+	}
+	return hf.SaveQuantised(s, folder, config, outgoing(m, d, 0))
 }
 
 // torchDType is how a config.json calls a floating-point dtype; 0 stands for fp32.
@@ -182,14 +199,17 @@ func torchDType(d bindings.DType) string {
 	return "float32"
 }
 
-func saveAs(s *bindings.Scope, folder string, m Model, d bindings.DType, config map[string]any) error {
-	var ts []hf.Named
+// outgoing is the model's weights, to be written in dtype d and quantised ones in that of quantised; 0 is their own.
+func outgoing(m Model, d, quantised bindings.DType) (ts []hf.Named) {
 	for _, p := range m.Params().All() {
 		n := hf.Named{Name: p.Name, Tensor: p.T, As: d}
+		if p.quant != nil {
+			n.Quantised, n.As = p.quant, quantised
+		}
 		if p.low.Defined() {
 			n.Written = p.release // it is the copy that is computed with
 		}
 		ts = append(ts, n)
 	}
-	return hf.SaveModel(s, folder, config, ts)
+	return ts
 }

@@ -63,8 +63,9 @@ type Model interface {
 // CausalLM is a model that predicts the next token.
 type CausalLM interface {
 	Model
-	// LMWeight is the language-model head [vocab, hidden]; none when the checkpoint has none.
-	LMWeight() bindings.Tensor
+	// LMHead is the language-model head [vocab, hidden], the embedding table where they are one; nil when the checkpoint has
+	// none.
+	LMHead() *Param
 	// Logits maps hidden states [..., hidden] to scores over the vocabulary [..., vocab].
 	Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor
 }

@@ -18,13 +18,15 @@ type Param struct {
 	// that is Shiftless, but for a block that a method gives memories.
 	Inert bool
 
-	matrix bool            // may be held in a dtype of its own while it is frozen
+	matrix bool // may be held in a dtype of its own while it is frozen
+	mapped bool // of a linear map of a block: may be quantised when it is loaded
+	quant  *bindings.Quantised
 	low    bindings.Tensor // frozen copy of T in the dtype that is computed in, or none
 	file   func() error    // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
 	held   int64           // bytes of memory that the tensor takes which Replace put aside
 }
 
-// Value is the tensor to compute with.
+// Value is the tensor to compute with; of a quantised weight, which Linear maps know how to read, it is none to compute with.
 func (p *Param) Value() bindings.Tensor {
 	if p == nil {
 		return bindings.Tensor{}
@@ -39,19 +41,24 @@ func (p *Param) Value() bindings.Tensor {
 func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
 	p.release()
-	p.T, p.low, p.file = t, bindings.Tensor{}, nil
+	p.T, p.low, p.file, p.quant = t, bindings.Tensor{}, nil, nil
 	if former.file == nil && !t.Same(former.T) {
-		p.held = former.T.Bytes()
+		p.held = former.Bytes()
 	}
 	return func() {
-		p.T, p.low, p.file, p.held, p.Trainable = former.T, former.low, former.file, former.held, false
+		p.T, p.low, p.file, p.quant, p.held, p.Trainable = former.T, former.low, former.file, former.quant, former.held, false
 	}
 }
 
-// Assign is Replace for good: the former tensor is the caller's to free.
-func (p *Param) Assign(t bindings.Tensor) {
+// Assign is Replace for good: the former weight, which s owns, is freed.
+func (p *Param) Assign(s *bindings.Scope, t bindings.Tensor) {
+	former := *p
 	p.Replace(t)
 	p.held = 0
+	s.Free(former.T)
+	if former.quant != nil {
+		s.FreeQuantised(former.quant)
+	}
 }
 
 // release drops the pages of a tensor that lies in its checkpoint's file while it is not computed with: they are read
@@ -194,7 +201,7 @@ func Matches(pattern, name string) (bool, error) {
 // Cast gives a frozen parameter a copy in d to compute with, made once and owned by s; the stored tensor is
 // kept for saving.
 func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
-	if !p.Trainable && p.T.DType() != d && !p.low.Defined() {
+	if !p.Trainable && p.quant == nil && p.T.DType() != d && !p.low.Defined() {
 		p.low = s.To(p.T, d)
 		p.release()
 	}
@@ -207,4 +214,20 @@ func (p *Param) DropStored(s *bindings.Scope) {
 		s.Free(p.T)
 		p.T, p.low, p.file = p.low, bindings.Tensor{}, nil
 	}
+}
+
+// FirstNonFinite is the first parameter with an infinite value or one that is not a number, nil if there is none. Of
+// quantised weights loading has looked at the scales.
+func FirstNonFinite(s *bindings.Scope, params []*Param) *Param {
+	var ts []bindings.Tensor
+	var of []*Param
+	for _, p := range params {
+		if !p.Quantised() {
+			ts, of = append(ts, p.T), append(of, p)
+		}
+	}
+	if i := s.FirstNonFinite(ts); i >= 0 {
+		return of[i]
+	}
+	return nil
 }

@@ -36,7 +36,7 @@ func (b *bitfit) without(x *Structure) []Target {
 
 func (b *bitfit) Attach(x *Attachment) error {
 	for _, t := range b.without(x.Structure) {
-		t.Block.SetWrap(t.Slot, &biased{t.Dense.W, x.Param(t.Name + ".bias")})
+		t.Block.SetWrap(t.Slot, &biased{&model.Dense{W: t.Dense.W}, x.Param(t.Name + ".bias")})
 	}
 	return nil
 }
@@ -54,20 +54,21 @@ func (b *bitfit) Describe() string {
 func (b *bitfit) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
 	var out []Merged
 	for _, t := range b.without(x.Structure) {
-		out = append(out, Merged{t, s.Detach(t.Dense.W.T), s.Detach(x.Param(t.Name + ".bias").T)})
+		out = append(out, Merged{t, t.Dense.W.Stored(s, t.Dense.W.T.DType()), s.Detach(x.Param(t.Name + ".bias").T)})
 	}
 	return out, nil
 }
 
 // biased is a linear map with a bias of fp32 over weights of any dtype.
 type biased struct {
-	w, b *model.Param
+	plain *model.Dense
+	b     *model.Param
 }
 
 // Forward implements model.Linear.
 func (l *biased) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		y := s.Linear(x, l.w.Value(), bindings.Tensor{})
+		y := l.plain.Forward(s, x)
 		return s.To(s.Add(y, l.b.T), y.DType())
 	})
 }

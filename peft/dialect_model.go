@@ -14,7 +14,8 @@ type modelFolder struct{}
 
 func (modelFolder) recognises(f *adapterFiles) bool { return !f.file && f.config == nil }
 
-func (modelFolder) keeps(*method, model.Model) bool { return true }
+// keeps: a folder of quantised weights would be another model's.
+func (modelFolder) keeps(_ *method, m model.Model) bool { return !model.Quantised(m) }
 
 // write saves the model's weights, those trained among them.
 func (modelFolder) write(s *bindings.Scope, a *method, dir string, m model.Model, _ bool) error {

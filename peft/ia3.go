@@ -64,7 +64,7 @@ func (v *ia3) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
 	var out []Merged
 	for _, t := range targets {
 		l := s.Detach(x.Param(t.Name + ".ia3_l").T)
-		n := Merged{Target: t, Weight: s.Mul(s.To(s.Detach(t.Dense.W.T), bindings.Float), l)} // [out, 1] or [1, in]
+		n := Merged{Target: t, Weight: s.Mul(t.Dense.W.Stored(s, bindings.Float), l)} // [out, 1] or [1, in]
 		if b := t.Dense.B; b != nil && !v.scalesInput(t) {
 			n.Bias = s.Mul(s.To(s.Detach(b.T), bindings.Float), s.Reshape(l, -1))
 		}

@@ -24,10 +24,10 @@ type last struct {
 
 func (l *last) Trains(m model.Model, p *model.Param) bool {
 	c, causal := m.(model.CausalLM)
-	if !causal || !c.LMWeight().Defined() {
+	if !causal || c.LMHead() == nil {
 		return false // a classifier's head is trained by every method
 	}
-	return c.LMWeight().Same(p.Value()) || p.Norm && !inBlock(m, p)
+	return p == c.LMHead() || p.Norm && !inBlock(m, p)
 }
 
 // inBlock reports whether a parameter belongs to a block.

@@ -176,7 +176,7 @@ func (a *llamaAdapter) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error)
 		if b := t.Dense.B; b != nil {
 			bias = s.Add(bias, s.To(s.Detach(b.T), bindings.Float))
 		}
-		w := s.Mul(s.To(s.Detach(t.Dense.W.T), bindings.Float), s.Unsqueeze(scale, 1))
+		w := s.Mul(t.Dense.W.Stored(s, bindings.Float), s.Unsqueeze(scale, 1))
 		out = append(out, Merged{t, w, s.Mul(scale, bias)})
 	}
 	return out, nil

@@ -91,7 +91,7 @@ func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 // rowNorms are the norms of the rows of a map's weight: DoRA's magnitudes that change nothing.
 func rowNorms(t Target) Init {
 	return func(s *bindings.Scope, _ model.Model, _ []int64) (bindings.Tensor, error) {
-		return norms(s, s.To(t.Dense.W.T, bindings.Float)), nil
+		return norms(s, t.Dense.W.Stored(s, bindings.Float)), nil
 	}
 }
 
@@ -108,7 +108,7 @@ func (l *lora) Attach(x *Attachment) error {
 			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: alpha / float64(rank),
 			a: x.Param(t.Name + ".lora_A.weight"), b: x.Param(t.Name + ".lora_B.weight"), m: x.Param(t.Name + ".lora_magnitude_vector"),
 		}
-		u.norm = x.Memo(u.a, u.b, t.Dense.W)
+		u.norm, u.own = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
 		if l.o.RSLoRA {
 			u.scale = alpha / math.Sqrt(float64(rank))
 		}
@@ -169,13 +169,14 @@ type loraLinear struct {
 	dropout float64
 	train   *bool
 	norm    *Memo
+	own     *Memo // of a quantised map: the squared norms of its rows
 }
 
 // Forward implements model.Linear. The update is computed in the parameters' fp32, or under autocast.
 func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	dropped := *l.train && l.dropout > 0
 	if l.m == nil && !dropped {
-		return s.LinearLowRank(x, l.dense.W.Value(), l.dense.B.Value(), l.a.T, l.b.T, l.scale)
+		return l.dense.ForwardLowRank(s, x, l.a.T, l.b.T, l.scale)
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		u := s.To(x, l.a.T.DType())
@@ -193,7 +194,7 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		plain := y
 		switch {
 		case dropped: // the directions see the dropped input, as in peft
-			plain = s.Linear(s.To(u, l.dense.W.Value().DType()), l.dense.W.Value(), none)
+			plain = (&model.Dense{W: l.dense.W}).Forward(s, s.To(u, x.DType()))
 		case bias.Defined():
 			plain = s.Sub(y, bias)
 		}
@@ -206,14 +207,36 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 // weightNorm is ‖W + scale·B·A‖ by row, a constant to autograd.
 func (l *loraLinear) weightNorm(s *bindings.Scope) bindings.Tensor {
 	return l.norm.Get(s, bindings.Float, func(s *bindings.Scope) (ts []bindings.Tensor) {
-		s.NoGrad(func() { ts = []bindings.Tensor{norms(s, l.weight(s))} })
+		s.NoGrad(func() {
+			if l.dense.W.Quantised() {
+				ts = []bindings.Tensor{l.quantisedNorm(s)}
+				return
+			}
+			ts = []bindings.Tensor{norms(s, l.weight(s))}
+		})
 		return ts
 	})[0]
+}
+
+// quantisedNorm is the norm without the weight: ‖W + cBA‖² = ‖W‖² + 2c·Σ(WAᵀ∘B) + c²·Σ(B(AAᵀ)∘B), all by row.
+func (l *loraLinear) quantisedNorm(s *bindings.Scope) bindings.Tensor {
+	squares := l.own.Get(s, bindings.Float, func(s *bindings.Scope) []bindings.Tensor {
+		n := norms(s, l.dense.W.Stored(s, bindings.Float))
+		return []bindings.Tensor{s.Mul(n, n)}
+	})[0]
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		byRow := func(x bindings.Tensor) bindings.Tensor {
+			return s.SumDim(s.Mul(s.To(x, bindings.Float), l.b.T), 1, false)
+		}
+		crossed := byRow(s.Transpose((&model.Dense{W: l.dense.W}).Forward(s, l.a.T), 0, 1))
+		update := byRow(s.MatMul(l.b.T, s.MatMul(l.a.T, s.Transpose(l.a.T, 0, 1))))
+		return s.Sqrt(s.Add(squares, s.Add(s.MulScalar(crossed, 2*l.scale), s.MulScalar(update, l.scale*l.scale))))
+	})
 }
 
 // weight is W + scale·B·A in fp32.
 func (l *loraLinear) weight(s *bindings.Scope) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		return s.Add(s.To(l.dense.W.T, bindings.Float), s.MulScalar(s.MatMul(l.b.T, l.a.T), l.scale))
+		return s.Add(l.dense.W.Stored(s, bindings.Float), s.MulScalar(s.MatMul(l.b.T, l.a.T), l.scale))
 	})
 }

@@ -7,7 +7,8 @@ import (
 	"gopeft/model"
 )
 
-// Merge folds a method into the model's own weights, computed in fp32 and stored in the model's dtypes, and
+// Merge folds a method into the model's own weights, computed in fp32 and stored in the model's dtype (where they were
+// quantised, in the dtype that they are dequantised to), and
 // closes the method. The head and other parameters of the model that the method trained become the model's.
 // For methods whose effect no weights can have, the error says why and nothing is changed.
 func Merge(s *bindings.Scope, of Method, m model.Model) error {
@@ -68,13 +69,14 @@ func addsBias(merged []Merged) bool {
 
 // setWeight makes t, in the parameter's dtype, the parameter's value.
 func setWeight(s *bindings.Scope, m model.Model, p *model.Param, t bindings.Tensor) {
-	d := p.T.DType()
-	if isHead(m, p.Name) {
+	d := m.DType() // not of a matrix that is held in 16 bits
+	switch {
+	case p.Quantised():
+		d = p.T.DType()
+	case isHead(m, p.Name):
 		d = t.DType() // a head may have another number of labels, and stays in fp32
 	}
-	former := p.T
-	p.Assign(s.MoveTo(m.Scope(), s.Clone(s.Detach(s.ToDevice(t, d, former.Device())))))
-	m.Scope().Free(former)
+	p.Assign(m.Scope(), s.MoveTo(m.Scope(), s.Clone(s.Detach(s.ToDevice(t, d, p.Device())))))
 }
 
 // relabel records a head's label names in the model's config.

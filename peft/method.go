@@ -174,7 +174,7 @@ func (a *method) make(s *bindings.Scope, m model.Model, stored storedValues) err
 	return s.Run(func(s *bindings.Scope) error {
 		if a.definition.InPlace { // what such a method saves is every parameter
 			for _, p := range m.Params().All() {
-				if t := stored.model[p.Name]; t.Defined() {
+				if t := stored.model[p.Name]; t.Defined() && !p.Quantised() {
 					s.NoGrad(func() { s.Copy(p.T, t) })
 				}
 			}
@@ -182,7 +182,9 @@ func (a *method) make(s *bindings.Scope, m model.Model, stored storedValues) err
 		if err := a.makeOwn(s, m, added, stored); err != nil {
 			return err
 		}
-		a.takeWeights(s, m, stored)
+		if err := a.takeWeights(s, m, stored); err != nil {
+			return err
+		}
 		if a.params.All() == nil && len(a.weights) == 0 {
 			return errors.New("nothing would be trained")
 		}
@@ -212,11 +214,14 @@ func (a *method) makeOwn(s *bindings.Scope, m model.Model, added []NewParam, sto
 }
 
 // takeWeights chooses the model's parameters that are trained, and copies them unless they are trained in place.
-func (a *method) takeWeights(s *bindings.Scope, m model.Model, stored storedValues) {
+func (a *method) takeWeights(s *bindings.Scope, m model.Model, stored storedValues) error {
 	for _, p := range m.Params().All() {
 		head := isHead(m, p.Name)
 		if head && a.ownHead() || !head && !a.trains(m, p) {
 			continue
+		}
+		if p.Quantised() {
+			return p.Untrainable()
 		}
 		if a.definition.InPlace {
 			a.weights = append(a.weights, trainedWeight{p, p.T})
@@ -232,6 +237,7 @@ func (a *method) takeWeights(s *bindings.Scope, m model.Model, stored storedValu
 		}
 		a.weights = append(a.weights, trainedWeight{p, keep(s, m, s.ToDevice(t, d, p.T.Device()))})
 	}
+	return nil
 }
 
 // trains reports whether a parameter of the model, head apart, is trained by the method or on request.

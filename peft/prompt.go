@@ -46,8 +46,8 @@ func (p *prompt) Adds(x *Structure) ([]NewParam, error) {
 }
 
 func (p *prompt) init(s *bindings.Scope, m model.Model, shape []int64) (bindings.Tensor, error) {
-	words := s.Detach(m.Hooks().Words.T)
-	rows := words.Size(0)
+	words := m.Hooks().Words
+	rows := words.T.Size(0)
 	var ids bindings.Tensor
 	switch p.o.Init {
 	case "random": // as PyTorch initialises embeddings
@@ -61,7 +61,7 @@ func (p *prompt) init(s *bindings.Scope, m model.Model, shape []int64) (bindings
 	default:
 		ids = s.Int64sOn(words.Device(), randomIDs(s, shape[0], rows), shape[0])
 	}
-	return s.To(s.Embedding(words, ids), bindings.Float), nil
+	return s.Detach(words.Rows(s, ids, bindings.Float)), nil
 }
 
 // randomIDs draws n token ids with libtorch's generator.

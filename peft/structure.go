@@ -46,7 +46,7 @@ func KaimingUniform(in int) Init {
 	}
 }
 
-func device(m model.Model) bindings.Device { return m.Params().All()[0].T.Device() }
+func device(m model.Model) bindings.Device { return m.Params().All()[0].Device() }
 
 // Structure is what can be said of a model without its weights: enough to list the parameters a method adds.
 type Structure struct {
@@ -57,7 +57,7 @@ type Structure struct {
 
 func structureOf(m model.Model) *Structure {
 	c, causal := m.(model.CausalLM)
-	return &Structure{m.Info(), m.Hooks().Blocks, causal && c.LMWeight().Defined()}
+	return &Structure{m.Info(), m.Hooks().Blocks, causal && c.LMHead() != nil}
 }
 
 // Target is a linear map of a block that a method changes.

@@ -100,5 +100,5 @@ type lmHead struct{ m model.CausalLM }
 
 // Forward implements model.Linear.
 func (u lmHead) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
-	return s.Linear(x, u.m.LMWeight(), bindings.Tensor{})
+	return (&model.Dense{W: u.m.LMHead()}).Forward(s, x)
 }

@@ -5,7 +5,7 @@
 #   scripts/env.sh go test ./...   runs one command under them
 #
 # LIBTORCH=/path uses a libtorch of one's own: an unpacked libtorch archive, or the torch folder of an
-# installed Python torch. Versions other than those tested need GOPEFT_FORCE_LIBTORCH=1.
+# installed Python torch, 2.11 to 2.15 or 2.1. Other versions need GOPEFT_FORCE_LIBTORCH=1.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -50,9 +50,9 @@ if [[ -n ${LIBTORCH:-} ]]; then
     version=$(version_of "$torch")
     abi=$(cxx11_abi_of "$torch")
     case $version in
-    "$libtorch_version" | 2.1.*) ;;
+    "$libtorch_version" | 2.1.* | 2.1[1-5].*) ;;
     *) [[ ${GOPEFT_FORCE_LIBTORCH:-} == 1 ]] ||
-        die "LIBTORCH=$torch is libtorch ${version:-of unknown version}; tested are $libtorch_version and 2.1.x (GOPEFT_FORCE_LIBTORCH=1 tries it anyway)" ;;
+        die "LIBTORCH=$torch is libtorch ${version:-of unknown version}; it may be 2.11 to 2.15 or 2.1 (GOPEFT_FORCE_LIBTORCH=1 tries it anyway)" ;;
     esac
     [[ -n $abi ]] || die "LIBTORCH=$torch: cannot tell the C++ ABI of lib/libc10.so: is it a libtorch for this system?"
     [[ $abi == 1 ]] || extra=" -D_GLIBCXX_USE_CXX11_ABI=0"
@@ -64,14 +64,22 @@ fi
 [[ -f $compat_dir/$compat_header ]] || die "$compat_dir/$compat_header is missing: run 'make setup'"
 
 cxxflags="-I$torch/include -I$torch/include/torch/csrc/api/include$extra"
-# libtorch 2.1 is what gotch was written for; later ones lack three of its functions.
-[[ $version == 2.1.* ]] || cxxflags="-include $compat_dir/$compat_header $cxxflags"
+# libtorch 2.1 is what gotch was written for; later ones lack three of its functions, from 2.13 on more.
+header=$compat_header cxx=
+case $version in
+2.1.*) header= ;;
+2.13.*) header=$compat_213_header ;;
+2.1[4-9].* | 2.[2-9][0-9].* | [3-9].*) header=$compat_213_header cxx=$compat_dir/cxx20 ;; # its headers ask for C++20
+esac
+[[ -z $header ]] || cxxflags="-include $compat_dir/$header $cxxflags"
 ldflags="-L$compat_dir/stubs -L$torch/lib -Wl,-rpath,$torch/lib -Wl,--allow-shlib-undefined"
 
 if [[ $# -gt 0 ]]; then
     export CGO_ENABLED=1 CGO_CXXFLAGS=$cxxflags CGO_LDFLAGS=$ldflags
+    [[ -z $cxx || ${CXX:-} == "$cxx" ]] || export GOPEFT_CXX=${CXX:-g++} CXX=$cxx
     exec "$@"
 fi
 printf 'export CGO_ENABLED=1\n'
 printf 'export CGO_CXXFLAGS="%s"\n' "$cxxflags"
 printf 'export CGO_LDFLAGS="%s"\n' "$ldflags"
+[[ -z $cxx || ${CXX:-} == "$cxx" ]] || printf 'export GOPEFT_CXX="%s" CXX="%s"\n' "${CXX:-g++}" "$cxx"

@@ -10,6 +10,7 @@ cd "$root"
 parts=(
     'distilbert'
     'llama'
+    'quantised_folders'
     'chat'
     'peft_files'
     'peft_targets'
@@ -31,7 +32,7 @@ command -v "$python" >/dev/null || die "$python is missing: the pinned versions 
 venv=$GOPEFT_HOME/goldens-venv
 [[ -x $venv/bin/pip ]] || "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement scripts/goldens/requirements.txt \
-    bitsandbytes==0.49.2 gguf==0.19.0 datasets==4.4.1 pyarrow==26.0.1 sentencepiece==0.2.3 protobuf==6.33.1
+    gguf==0.19.0 bitsandbytes==0.49.2 compressed-tensors==0.12.2 datasets==4.4.1 pyarrow==26.0.1 sentencepiece==0.2.3 protobuf==6.33.1
 
 "$setup_dir/demo-data.sh" minilm >/dev/null
 ran=0

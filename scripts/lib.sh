@@ -23,8 +23,9 @@ export GOPEFT_HOME
 libtorch_version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' "$setup_dir/wheels.lock")
 libtorch_dir=$GOPEFT_HOME/libtorch-$libtorch_version
 compat_header=$(cd "$setup_dir" && echo gotch-compat-v*.h)
+compat_213_header=$(cd "$setup_dir" && echo gotch-compat-213-v*.h)
 
-# The header and the stub archives gotch needs to build; beside our libtorch, apart from a user's own.
+# The headers and the stub archives gotch needs to build; beside our libtorch, apart from a user's own.
 if [[ -n ${LIBTORCH:-} ]]; then
     compat_dir=$GOPEFT_HOME/compat
 else

@@ -41,16 +41,16 @@ func (c Causal) Loss(s *bindings.Scope, m model.CausalLM, out model.Output, b da
 	switch {
 	case c.WholeLogits:
 		return logitsLoss(s, m, h, want), int(n)
-	case m.Hooks().Unembed != nil || !sameProduct(s, h, m.LMWeight()): // a method's map stands in for the head, or it is held in fewer bits
+	case m.Hooks().Unembed != nil || !sameProduct(s, h, m.LMHead()): // a method's map stands in for the head, or it is held in fewer bits
 		return mappedLoss(s, m, h, want), int(n)
 	}
-	return s.LMCrossEntropy(h, m.LMWeight(), want, data.IgnoreTarget, false, 0), int(n)
+	return m.LMHead().CrossEntropy(s, h, want, data.IgnoreTarget), int(n)
 }
 
-// sameProduct reports whether states h and the head w are multiplied in a dtype that w has, or is cast to.
-func sameProduct(s *bindings.Scope, h, w bindings.Tensor) bool {
+// sameProduct reports whether states h and the head are multiplied in a dtype that the head has, or is cast to.
+func sameProduct(s *bindings.Scope, h bindings.Tensor, head *model.Param) bool {
 	_, autocast := s.AutocastDType(h.Device())
-	return autocast || h.DType() == w.DType()
+	return autocast || head.Quantised() || h.DType() == head.Value().DType()
 }
 
 // chunkBytes bounds the fp32 logits of mappedLoss that exist at once.

@@ -23,7 +23,7 @@ func TestLogitsOfATrainedHeadExistInChunks(t *testing.T) {
 			return err
 		}
 		m := built.(model.CausalLM)
-		head := &spyHead{inner: m.LMWeight(), scale: s.Uniform([]int64{vocab}, 0.5, 1.5, bindings.Float, bindings.CPU)}
+		head := &spyHead{inner: m.LMHead().Value(), scale: s.Uniform([]int64{vocab}, 0.5, 1.5, bindings.Float, bindings.CPU)}
 		s.SetRequiresGrad(head.scale, true)
 		words := m.Hooks().Words.T
 		s.SetRequiresGrad(words, true)

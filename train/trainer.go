@@ -382,10 +382,10 @@ func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names [
 // firstBad looks for the tensor a non-finite loss comes from: a weight, else the first block whose output
 // is bad, else the loss itself.
 func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
-	if p := firstNonFinite(s, t.Model.Params().All()); p != nil {
+	if p := model.FirstNonFinite(s, t.Model.Params().All()); p != nil {
 		return p.Name
 	}
-	if p := firstNonFinite(s, t.Params); p != nil {
+	if p := model.FirstNonFinite(s, t.Params); p != nil {
 		return p.Name
 	}
 	var states []bindings.Tensor
@@ -402,21 +402,9 @@ func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
 	return "the loss itself"
 }
 
-// firstNonFinite is the first parameter with an infinite value or one that is not a number, nil if there is none.
-func firstNonFinite(s *bindings.Scope, params []*model.Param) *model.Param {
-	ts := make([]bindings.Tensor, len(params))
-	for i, p := range params {
-		ts[i] = p.T
-	}
-	if i := s.FirstNonFinite(ts); i >= 0 {
-		return params[i]
-	}
-	return nil
-}
-
 // CheckFinite reports a trained weight that is not finite: such a state is no checkpoint to keep.
 func (t *Trainer) CheckFinite(s *bindings.Scope) error {
-	if p := firstNonFinite(s, t.Params); p != nil {
+	if p := model.FirstNonFinite(s, t.Params); p != nil {
 		return &NonFiniteError{Step: t.At.Step, Tensor: p.Name}
 	}
 	return nil

@@ -48,9 +48,9 @@ Choice choose(const char* asked) {
   for (const Path& p : kPaths) {
     if (std::strcmp(p.name, asked) != 0) continue;
     if (p.runs()) return {&p, ""};
-    return {best, std::string("GOPEFT_CPU=") + asked + ": this CPU cannot; its best is " + best->name};
+    return {best, std::string("this CPU cannot; its best is ") + best->name};
   }
-  return {best, std::string("GOPEFT_CPU=") + asked + ": unknown; known are avx512, avx2 and none"};
+  return {best, "known are avx512, avx2 and none"};
 }
 
 const Choice& choice() {

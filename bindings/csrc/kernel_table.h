@@ -61,6 +61,8 @@ struct Kernels {
   void (*rms_norm)(const Tensor& x, const float* w, double eps, const Tensor& out, float* rstd);
   void (*rms_norm_gradients)(const Tensor& g, const Tensor& x, const float* w, const float* rstd, const Tensor& dx,
                              const Tensor& sums, int64_t chunks);
+  // The cross-entropy of a row of n logits; with need_grad the row becomes its gradient.
+  float (*row_loss)(float* row, int64_t n, int64_t target, bool need_grad);
   // x and out [B, H, S, D] with any strides but the last, cos and sin [B, 1, S, D]; backwards when sign is -1.
   void (*rotate)(const Tensor& x, const Tensor& cos, const Tensor& sin, float sign, const Tensor& out);
 };

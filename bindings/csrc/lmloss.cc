@@ -8,6 +8,7 @@
 #include "kernels_linear.h"
 #include "quant.h"
 #include "quantised.h"
+#include "softmax_loss.h"
 
 namespace gp {
 namespace {
@@ -18,7 +19,8 @@ constexpr double kHalfScale = 1024;
 constexpr int64_t kVocabRows = 16384;
 
 // One chunk of tokens: adds to the loss, and turns the logits into their gradient in place.
-Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad) {
+Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool own) {
+  if (own) return softmax_loss(logits, target, need_grad);
   Tensor at_target = logits.gather(1, target);
   Tensor highest = logits.amax(1, /*keepdim=*/true);
   logits.sub_(highest).exp_();
@@ -107,7 +109,7 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
       Tensor rows = keep.narrow(0, first, std::min(step, n - first));
       Tensor h = p.input(hidden.index_select(0, rows));
       Tensor logits = p.logits(h, w);
-      loss.add_(chunk_loss(logits, targets.index_select(0, rows).unsqueeze(1), need_hidden || need_weight));
+      loss.add_(chunk_loss(logits, targets.index_select(0, rows).unsqueeze(1), need_hidden || need_weight, p.own));
       if (!need_hidden && !need_weight) continue;
       if (p.scale() != 1) logits.mul_(p.scale());
       Tensor g = p.input(logits);

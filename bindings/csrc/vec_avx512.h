@@ -75,6 +75,7 @@ inline void store_pairs(uint32_t* p, F16 even, F16 odd) {
 }
 
 inline float sum_of(F16 v) { return _mm512_reduce_add_ps(v); }
+inline float largest_of(F16 v) { return _mm512_reduce_max_ps(v); }
 
 // 16 unsigned words.
 using U16 = __m512i;

@@ -9,6 +9,7 @@
 #include "vec_quant_pack.h"
 #include "vec_rms_norm.h"
 #include "vec_rotary.h"
+#include "vec_softmax_loss.h"
 
 namespace gp::GP_PATH {
 
@@ -36,6 +37,7 @@ const Kernels kTable = {
     .layer_norm_gradients = layer_norm_gradients,
     .rms_norm = rms_norm,
     .rms_norm_gradients = rms_norm_gradients,
+    .row_loss = row_loss,
     .rotate = rotate,
 };
 

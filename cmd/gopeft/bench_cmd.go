@@ -40,7 +40,7 @@ func benchFlags() []cli.Flag {
 	defaults := bench.Defaults()
 	flags := settingFlags(reflect.ValueOf(&defaults).Elem())
 	for group, names := range map[string][]string{
-		groupModel: {"arch", "model", "layers", "hidden", "heads", "kv-heads", "ffn", "vocab", "labels", "dropout", "dtype", "base-dtype", "method"},
+		groupModel: {"arch", "model", "layers", "hidden", "heads", "kv-heads", "ffn", "vocab", "labels", "dropout", "dtype", "base-dtype", "quantize", "method"},
 		groupMeasure: {"mode", "steps", "warmup", "batch", "seq", "lengths", "pad", "new-tokens", "features", "holdout", "classifier", "texts",
 			"profile"},
 		groupTraining: {"optimizer", "checkpoint-activations"},

@@ -50,7 +50,7 @@ func embed(c *cli.Context) error {
 	var x classic.Matrix
 	skipped := 0
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"),
+		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"),
 			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
 		if err != nil {
 			return err

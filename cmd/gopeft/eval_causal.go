@@ -76,7 +76,7 @@ func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 		e.matcher = &m
 	}
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Threads: c.Int("threads")})
+		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Threads: c.Int("threads")})
 		if err != nil {
 			return err
 		}

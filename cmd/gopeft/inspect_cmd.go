@@ -30,7 +30,7 @@ func inspectCommand() *cli.Command {
 				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
 				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
-			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "checkpoint-activations", "no-train-eval")...),
 			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
 			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),
 			peftFlags(), uiFlags()),
@@ -235,11 +235,7 @@ func (x *inspection) chooseBase() (err error) {
 	if x.precision, err = train.ChoosePrecision(x.cfg.Machine.AMP, dev); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	if err := train.CheckBaseDType(x.cfg.Model.BaseDType); err != nil {
-		return err
-	}
-	x.load.Base, x.load.Trained, err = x.cfg.BaseDType(x.src.Model, x.precision)
-	return err
+	return x.cfg.HoldBase(x.src.Model, x.precision, &x.load)
 }
 
 // loaded looks at the model and at the method on it.
@@ -259,12 +255,8 @@ func (x *inspection) loaded(s *bindings.Scope, m model.Model, trains bool, group
 	if !x.c.Bool("load") {
 		return nil
 	}
-	ts := make([]bindings.Tensor, len(all))
-	for i, p := range all {
-		ts[i] = p.T
-	}
-	if i := s.FirstNonFinite(ts); i >= 0 {
-		return fmt.Errorf("%s: tensor %s holds values that are not finite", x.src.Model, all[i].Name)
+	if p := model.FirstNonFinite(s, all); p != nil {
+		return fmt.Errorf("%s: tensor %s holds values that are not finite", x.src.Model, p.Name)
 	}
 	return nil
 }

@@ -140,7 +140,7 @@ func (o *output) Write(p []byte) (int, error) {
 func commands() []*cli.Command {
 	return []*cli.Command{
 		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
-		mergeCommand(), convertCommand(), pullCommand(),
+		mergeCommand(), convertCommand(), quantizeCommand(), pullCommand(),
 		prepareCommand(), tokenizeCommand(), benchCommand(), doctorCommand(),
 	}
 }

@@ -21,6 +21,7 @@ import (
 func foldFlags() []cli.Flag {
 	return slices.Concat(inGroup(groupModel,
 		&cli.StringFlag{Name: "model", Usage: "the base model, where the adapter does not name it; or the folder of a run"},
+		baseFlag(), quantizeFlag(),
 	), adapterFlag(), inGroup(groupOutput,
 		&cli.StringFlag{Name: "out", Usage: "folder to write"},
 		&cli.BoolFlag{Name: "overwrite", Usage: "replace what --out holds"},
@@ -91,7 +92,7 @@ func convertCommand() *cli.Command {
 
 // fold runs merge or convert.
 func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, infer.FoldOptions) (infer.Folded, error)) error {
-	o := infer.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), Tolerance: c.Float64("tolerance")}
+	o := infer.FoldOptions{Out: c.String("out"), Threads: c.Int("threads"), MaxLength: c.Int("max-length"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Tolerance: c.Float64("tolerance")}
 	if o.Out == "" {
 		return &train.UsageError{Err: errors.New("--out is missing: give a folder to write")}
 	}

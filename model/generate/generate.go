@@ -18,7 +18,7 @@ func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on f
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	if !m.LMWeight().Defined() && m.Hooks().Unembed == nil {
+	if m.LMHead() == nil && m.Hooks().Unembed == nil {
 		return nil, fmt.Errorf("generate: the model has no language-model head")
 	}
 	r := run{m: m, o: o, on: on, results: make([]Result, len(prompts)), limit: o.Context}
@@ -33,7 +33,7 @@ func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on f
 	if err != nil {
 		return nil, err
 	}
-	r.device = m.Params().All()[0].T.Device()
+	r.device = m.Params().All()[0].Device()
 	s.Inference(func() {
 		for _, group := range groups(prompts, fitting, cmp.Or(o.Batch, 16)) {
 			if err = s.Run(func(s *bindings.Scope) error { return r.batch(s, prompts, group) }); err != nil {

@@ -328,7 +328,7 @@ func TestAnswersToBadRequests(t *testing.T) {
 		if len(none) != 0 || err != nil {
 			t.Errorf("no prompts: %v, %v", none, err)
 		}
-		s.Copy(m.LMWeight(), s.Full([]int64{1}, math.NaN(), bindings.Float, bindings.CPU))
+		s.Copy(m.LMHead().Value(), s.Full([]int64{1}, math.NaN(), bindings.Float, bindings.CPU))
 		for _, o := range []generate.Options{{}, {Temperature: 1}} {
 			if _, err := generate.Run(s, m, [][]int64{{3}}, o, nil); err == nil || !strings.Contains(err.Error(), "not finite") {
 				t.Errorf("scores that are no numbers: %v", err)

@@ -38,10 +38,29 @@ func Open(path string) (*Checkpoint, error) {
 	if c.Weights, err = files.OpenModel(path); err != nil {
 		return nil, err
 	}
-	if c.Config == nil && c.Weights.Metadata()["general.architecture"] == "" {
-		return nil, errors.Join(fmt.Errorf("model %s: config.json is missing", path), c.Close())
+	if err := c.group(); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// group makes one entry of each weight that the files hold as several tensors, quantised.
+func (c *Checkpoint) group() error {
+	if c.Config == nil {
+		if c.Weights.Metadata()["general.architecture"] == "" {
+			return fmt.Errorf("model %s: config.json is missing", c.Path)
+		}
+		return nil
+	}
+	scheme, err := schemeOf(c.Config)
+	if err != nil {
+		return fmt.Errorf("model %s: config.json: %w", c.Path, err)
+	}
+	whole, err := files.Group(c.Weights, scheme)
+	if err == nil {
+		c.Weights = whole
+	}
+	return err
 }
 
 // Close unmaps the weights.

@@ -19,6 +19,8 @@ type Want struct {
 	New   bool           // may be absent: the caller initialises it
 	Fresh bool           // is not even looked for: a head that is to be initialised anew
 	DType bindings.DType // of the result; the request's unless set
+	// Quantise says how a matrix is held. One that is held quantised is a placeholder, and Request.Quantised is told of it.
+	Quantise Quantisation
 }
 
 // Request is what Load matches against the checkpoint's tensors.
@@ -37,6 +39,9 @@ type Request struct {
 	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with the function that drops its
 	// pages. They are read from the file again when touched, so what was written to them would be lost.
 	Mapped func(want int, release func() error)
+	// Quantised is given the matrix of every want that is held quantised; its tensors are owned by Load's scope. It may be
+	// nil where no want asks for more than Plain.
+	Quantised func(want int, q *bindings.Quantised)
 }
 
 // Load gives the wanted tensors in order, owned by s; one that is Fresh, or New and not in the file, is none.
@@ -178,7 +183,16 @@ func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entr
 	if r.Interleaved != nil {
 		heads = r.Interleaved(r.Wants[want].Name)
 	}
-	if e.DType.Quantised() || heads > 0 {
+	held, err := r.Wants[want].staysQuantised(e)
+	switch {
+	case err != nil:
+		return bindings.Tensor{}, err
+	case held:
+		return hold(s, r, want, e, heads)
+	case e.DType.Grouped():
+		t, err := dequantised(s, e, heads, r.DType, r.Device)
+		return t, errors.Join(err, e.Release())
+	case e.DType.Quantised() || heads > 0:
 		t, err := byRows(s, e, heads, r.DType, r.Device)
 		return t, errors.Join(err, e.Release())
 	}

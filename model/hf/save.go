@@ -18,12 +18,23 @@ type Named struct {
 	Tensor  bindings.Tensor
 	As      bindings.DType // to write it in; 0: its own
 	Written func()         // called once the tensor is in the file; nil: nothing to do
+	// Quantised, unless nil, is written in the place of Tensor, which says the dtype that it stands for: as it is (see
+	// SaveQuantised), or with As dequantised.
+	Quantised *bindings.Quantised
 }
 
 // Outgoing describes tensors for package files' writers, which read each, and cast it, when its turn comes.
 func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
-	out := make([]files.Tensor, len(ts))
-	for i, n := range ts {
+	var out []files.Tensor
+	for _, n := range ts {
+		if n.Quantised != nil && n.As == 0 {
+			parts, err := outgoingQuantised(s, n)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, parts...)
+			continue
+		}
 		as := n.As
 		if as == 0 {
 			as = n.Tensor.DType()
@@ -32,15 +43,19 @@ func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("save %s: %w", n.Name, err)
 		}
-		out[i] = files.Tensor{Name: n.Name, DType: d, Shape: n.Tensor.Shape(), Write: func(w io.Writer) error {
+		out = append(out, files.Tensor{Name: n.Name, DType: d, Shape: n.Tensor.Shape(), Write: func(w io.Writer) error {
 			return s.Run(func(s *bindings.Scope) error {
-				t := s.Contiguous(s.ToDevice(s.Detach(n.Tensor), as, bindings.CPU))
+				t := n.Tensor
+				if n.Quantised != nil {
+					t = s.Dequantise(n.Quantised, as)
+				}
+				t = s.Contiguous(s.ToDevice(s.Detach(t), as, bindings.CPU))
 				if n.Written != nil {
 					defer n.Written()
 				}
 				return t.View(func(raw []byte) error { _, err := w.Write(raw); return err })
 			})
-		}}
+		}})
 	}
 	return out, nil
 }

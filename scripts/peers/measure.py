@@ -1,7 +1,6 @@
 """Runs both sides of a row and keeps what they gave."""
 
 import csv
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -15,15 +14,15 @@ import sys
 import tempfile
 import time
 
+from inputs import DISTILBERT, ROOT, Inputs
 from limits import Limits
 from report import figures
 from watch import TIMEOUT, Watch, brief, note
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PROFILED_SECONDS = 8  # of steps, about
 
 
-class Bench(Limits):
+class Bench(Limits, Inputs):
     def __init__(self, a):
         self.a = a
         self.peers = pathlib.Path(a.peers).resolve()
@@ -103,6 +102,18 @@ class Bench(Limits):
         return self.sides(row, lambda: self.ours(row.ours))
 
     decode = tokens = first_step = step
+
+    def alone(self, row):
+        """gopeft by itself, on what its peers have no room for."""
+        return self.turns(row, {"": lambda: self.ours(row.ours)})
+
+    def gguf(self, row):
+        """Decoding a GGUF file, on the row's own number of threads."""
+        return self.sides(
+            row,
+            lambda: self.run([self.gopeft, "bench", "--json", *row.ours]),
+            lambda stack: self.run([self.python(stack), self.peers / row.peer[0], *row.peer[1:]], cwd=self.peers),
+        )
 
     def lever(self, row):
         """gopeft with what --without leaves off, and without."""
@@ -191,45 +202,6 @@ class Bench(Limits):
 
         return self.sides(row, ours, peer)
 
-    def prepared(self, row):
-        """The row with files in place of {lengths} and {distilbert}."""
-        args = [*row.ours, *row.peer]
-        put = {}
-        if "{lengths}" in args:
-            put["{lengths}"] = self.lengths(
-                self.a.length_batches * (3 if "features" in row.name else 1)
-            )  # which are three times as fast
-        if "{distilbert}" in args:
-            put["{distilbert}"] = self.random_distilbert()
-        return dataclasses.replace(row, ours=[put.get(x, x) for x in row.ours], peer=[put.get(x, x) for x in row.peer])
-
-    def lengths(self, batches):
-        """A file of lengths: as many batches as fit the time, spread over the whole range."""
-        path = self.scratch / f"lengths-{batches}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        everything = sorted(int(x) for x in (self.peers / "lengths.txt").read_text().split())
-        n = 12 * batches
-        chosen = [everything[(2 * i + 1) * len(everything) // (2 * n)] for i in range(n)]
-        random.Random(1).shuffle(chosen)
-        path.write_text("\n".join(map(str, chosen)) + "\n")
-        return str(path.resolve())
-
-    def random_distilbert(self):
-        """A checkpoint of DistilBERT-base's shape with random weights."""
-        folder = self.scratch / "distilbert-base-random"
-        if not (folder / "config.json").exists():
-            code = (
-                "import sys; from transformers import DistilBertConfig, DistilBertForSequenceClassification as M;"
-                "M(DistilBertConfig()).save_pretrained(sys.argv[1])"
-            )
-            part = folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            subprocess.run(
-                [str(self.python(next(iter(self.venvs)))), "-W", "ignore", "-c", code, str(part.resolve())], check=True
-            )
-            part.rename(folder)
-        return str(folder.resolve())
-
     def help(self, _):
         """Wall time of gopeft --help, and of importing what the peers need."""
 
@@ -312,7 +284,7 @@ class Bench(Limits):
 
     def cached(self, _):
         """gopeft's own epochs of last layers, without and with --cache-features, on a random DistilBERT-base."""
-        folder = self.random_distilbert()
+        folder = self.random_model("distilbert-base-random", (), DISTILBERT)
         rows = self.scratch / "rows.jsonl"
         r = random.Random(2)
         rows.write_text(

@@ -41,11 +41,13 @@ OURS = {
     "cached": lambda r: r["seconds"],
     "article": lambda r: r["seconds"],
     "lever": lambda r: r["step_s"]["median"],
+    "alone": lambda r: r["step_s"]["median"],
+    "gguf": lambda r: r["decode_tokens_per_s"],
 }
 THEIRS = dict(
     OURS, step=lambda r: r["step_s_median"], first_step=lambda r: r["time_to_first_step_s"], fit=lambda r: r["fit_s"]
 )
-MORE = {"decode": True, "tokens": True, "tokenize": True}
+MORE = {"decode": True, "gguf": True, "tokens": True, "tokenize": True}
 UNIT = {
     "step": "s/step",
     "decode": "tokens/s",
@@ -57,6 +59,8 @@ UNIT = {
     "cached": "s/epoch",
     "article": "s",
     "lever": "s/step",
+    "alone": "s/step",
+    "gguf": "tokens/s",
 }
 
 

@@ -127,6 +127,84 @@ def llama_rows(quick_steps):
             )
 
 
+LLAMA_7B = [
+    "--arch",
+    "llama",
+    "--layers",
+    "32",
+    "--hidden",
+    "4096",
+    "--heads",
+    "32",
+    "--ffn",
+    "11008",
+    "--vocab",
+    "32000",
+]
+SEVERAL = ("2.11", "2.15")  # bitsandbytes wants a torch of our days
+
+
+def quantised_rows(quick_steps):
+    """Training steps over a base in 16, 8 and 4 bits, and decoding from kept GGUF blocks."""
+    steps = str(max(3, quick_steps // 2))
+    lora = ["--method", "lora", "--targets", "all", "--rank", "8", "--alpha", "16"]
+    common = ["--batch", "1", "--seq", "256"]
+    group = "LLaMA of 1.1 billion parameters (22 × 2048), LoRA on all maps, 1 × 256, bf16"
+    for base, goal, memory in (("bf16", 1, 0), ("nf4", 1.3, 0.3), ("int8", 0, 0)):
+        ours = ["--quantize", base] if base != "bf16" else []
+        yield Row(
+            f"llama 1.1B {base} lora",
+            group,
+            "step",
+            ["--model", "{llama-1.1b}", *lora, *ours, *common, "--amp", "bf16", "--steps", steps],
+            ["peer_quant.py", "--folder", "{llama-1.1b}", "--base", base, *common, "--rank", "8", "--steps", steps],
+            peer_name="bitsandbytes" if ours else "",
+            goal=goal,
+            memory=memory,
+            stacks=SEVERAL,
+        )
+    group = "LLaMA-7B's shape (32 × 4096, made-up weights), 1 × 256, bf16"
+    for method, extra in (("lora", ["--rank", "8", "--alpha", "16"]), ("llama-adapter", ["--adapter-length", "10"])):
+        for base in ("bf16", "nf4"):
+            held = ["--base-dtype", "bf16", *(["--quantize", "nf4"] if base == "nf4" else [])]
+            yield Row(
+                f"llama 7B {base} {method}",
+                group,
+                "alone",
+                [*LLAMA_7B, "--method", method, *extra, *held, *common, "--amp", "bf16", "--steps", "3"],
+            )
+    group = "SmolLM2-135M in Q4_1, kept, greedy decoding, batch 1"
+    for count in (2, 1):
+        yield Row(
+            f"gguf decode {count} threads" if count > 1 else "gguf decode 1 thread",
+            group,
+            "gguf",
+            [
+                "--model",
+                "{smollm2}",
+                "--mode",
+                "generate",
+                "--method",
+                "base",
+                "--batch",
+                "1",
+                "--seq",
+                "8",
+                "--new-tokens",
+                "128",
+                "--steps",
+                "4",
+                "--threads",
+                str(count),
+            ],
+            ["peer_llamacpp.py", "{smollm2}", "--threads", str(count)],
+            peer_name="llama.cpp",
+            goal=1,
+            memory=1.5,
+            stacks=SEVERAL,
+        )
+
+
 def other_rows(threads):
     """Start-up, real lengths, the article's run, classic classifiers, tokenizing, cached features."""
     group = "Start-up"
@@ -239,5 +317,5 @@ def lever_rows(rows):
 
 
 def everything(steps, threads):
-    steps = [*distilbert_rows(steps), *llama_rows(steps)]
-    return [*other_rows(threads), *steps, *lever_rows(steps)]
+    trained = [*distilbert_rows(steps), *llama_rows(steps)]
+    return [*other_rows(threads), *trained, *quantised_rows(steps), *lever_rows(trained)]

@@ -170,7 +170,12 @@ func (b *bench) holdBase(o *model.Options) error {
 		}
 	}
 	if !peft.Builtin().InPlace(b.cfg.Method) {
-		o.Base = train.BaseDType(b.cfg.BaseDType, file, b.on.Precision)
+		base, err := train.ChooseBase(b.cfg.BaseDType, b.cfg.Quantize, file, b.on.Precision)
+		o.Base, o.Quantise = base.DType, base.Quantise
+		return err
+	}
+	if b.cfg.Quantize != "" && b.cfg.Quantize != "none" {
+		return train.Usage("--quantize %s: method %s trains the base's own weights, which quantised weights cannot be", b.cfg.Quantize, b.cfg.Method)
 	}
 	return nil
 }

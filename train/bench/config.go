@@ -54,6 +54,7 @@ type Config struct {
 	Pad       string       `yaml:"pad" usage:"with --lengths: max, longest or bucket"`
 	NewTokens int          `yaml:"new-tokens" usage:"of generate: tokens to decode"`
 	DType     string       `yaml:"dtype" usage:"of generate and infer: the weights' dtype, fp32 or bf16"`
+	Quantize  string       `yaml:"quantize" usage:"bits of the frozen base, as train has it"`
 	BaseDType string       `yaml:"base-dtype" usage:"what the frozen base is held in, as train has it; auto is fp32 for made-up weights"`
 	Features  string       `yaml:"features" usage:"of fit: safetensors file with features [rows, columns] in fp32 and labels [rows] in int64"`
 	Holdout   int          `yaml:"holdout" usage:"of fit: last rows of --features to score on instead of fitting"`
@@ -99,7 +100,7 @@ func (c *Config) check() error {
 			return fail("--%s %q is not known: one of %s", choice.flag, choice.value, strings.Join(choice.of, ", "))
 		}
 	}
-	if err := errors.Join(c.Without.Check(), train.CheckBaseDType(c.BaseDType)); err != nil {
+	if err := errors.Join(c.Without.Check(), train.CheckBase(c.BaseDType, c.Quantize)); err != nil {
 		return err
 	}
 	least := 1

@@ -24,6 +24,8 @@ import (
 type FoldOptions struct {
 	Out       string // folder (or, of some dialects, file) to write
 	DType     string // of merged weights: fp32, bf16 or fp16
+	BaseDType string // of the base's matrices, as --base-dtype has it; "": auto, the files' own 16 bits
+	Quantize  string // bits that the base is held in, as PredictorOptions has it: what is folded into is what that makes of it
 	Threads   int
 	Data      *data.ExampleReader // texts to compare on; nil: sentences of our own
 	MaxLength int                 // tokens of a text compared
@@ -86,7 +88,7 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 	if err != nil {
 		return r, err
 	}
-	merged, before, err := r.merge(ctx, s, src, info, dtype, texts)
+	merged, before, err := r.merge(ctx, s, src, info, o, dtype, texts)
 	if err != nil {
 		return r, err
 	}
@@ -126,8 +128,8 @@ func adapterOf(src Source) (peft.Info, error) {
 
 // merge loads the model with the adapter and folds it, and gives the outputs as they were before. r is left with the
 // tolerance for what is written in dtype. The caller closes the model.
-func (r *Folded) merge(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, dtype bindings.DType, texts [][]int64) (model.Model, outcome, error) {
-	m, method, err := loadWithAdapter(s, src, info, peft.LoadOptions{})
+func (r *Folded) merge(ctx context.Context, s *bindings.Scope, src Source, info peft.Info, o FoldOptions, dtype bindings.DType, texts [][]int64) (model.Model, outcome, error) {
+	m, method, err := loadWithAdapter(s, src, info, o, dtype)
 	if err != nil {
 		return nil, outcome{}, err
 	}
@@ -140,6 +142,7 @@ func (r *Folded) merge(ctx context.Context, s *bindings.Scope, src Source, info 
 
 func (r *Folded) fold(ctx context.Context, s *bindings.Scope, m model.Model, method peft.Method, dtype bindings.DType, texts [][]int64) (out outcome, err error) {
 	r.Notes = method.Notes()
+	quantised := model.Quantised(m)
 	if out, err = outputs(ctx, s, m, texts); err != nil { // closing the model frees the method too
 		return out, err
 	}
@@ -150,7 +153,12 @@ func (r *Folded) fold(ctx context.Context, s *bindings.Scope, m model.Model, met
 	if r.Tolerance == 0 {
 		r.Tolerance = foldTolerance
 	}
-	if share := rounding[dtype]; share > 0 { // else what is read back is what was folded
+	share := rounding[dtype]
+	if quantised && given == 0 && share > 0 { // its maps are folded into weights of dtype
+		r.Tolerance = share * out.largest()
+		return out, nil
+	}
+	if share > 0 { // else what is read back is what was folded
 		folded, err := outputs(ctx, s, m, texts)
 		if err != nil {
 			return out, err
@@ -165,12 +173,28 @@ func (r *Folded) fold(ctx context.Context, s *bindings.Scope, m model.Model, met
 	return out, nil
 }
 
-func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o peft.LoadOptions) (model.Model, peft.Method, error) {
-	m, err := model.Load(s, src.Model, model.Options{Classify: info.NumLabels > 0, Labels: info.Labels})
+// loadWithAdapter loads the source, to be computed with in fp32. Its matrices stay in the files' 16 bits, which loses
+// nothing, or quantised: what is folded into such has dtype d.
+func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o FoldOptions, d bindings.DType) (model.Model, peft.Method, error) {
+	file, err := model.FileDType(src.Model)
 	if err != nil {
 		return nil, nil, err
 	}
-	method, err := src.Methods.LoadWith(s, src.Adapter, m, o)
+	base, err := src.base(o.BaseDType, o.Quantize, train.Precision{DType: file})
+	if err != nil {
+		return nil, nil, err
+	}
+	mo := model.Options{Classify: info.NumLabels > 0, Labels: info.Labels, Base: base.DType, Quantise: base.Quantise}
+	if described, err := model.Describe(s, src.Model, mo); err != nil {
+		return nil, nil, err
+	} else if described.Quantised {
+		mo.Base = d
+	}
+	m, err := model.Load(s, src.Model, mo)
+	if err != nil {
+		return nil, nil, err
+	}
+	method, err := src.Methods.LoadWith(s, src.Adapter, m, o.Load)
 	if err != nil {
 		return nil, nil, errors.Join(err, m.Close())
 	}
@@ -209,7 +233,7 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 	if err != nil {
 		return r, err
 	}
-	m, method, err := loadWithAdapter(s, src, info, o.Load)
+	m, method, err := loadWithAdapter(s, src, info, o, bindings.Float)
 	if err != nil {
 		return r, err
 	}
@@ -325,13 +349,13 @@ type outcome struct {
 func outputs(ctx context.Context, s *bindings.Scope, m model.Model, texts [][]int64) (outcome, error) {
 	o := outcome{what: "logits"}
 	lm, _ := m.(model.CausalLM)
-	if lm != nil && !lm.LMWeight().Defined() && m.Hooks().Unembed == nil {
+	if lm != nil && lm.LMHead() == nil && m.Hooks().Unembed == nil {
 		lm = nil
 	}
 	if len(m.Labels()) == 0 && lm == nil {
 		o.what = "hidden states"
 	}
-	dev := m.Params().All()[0].T.Device()
+	dev := m.Params().All()[0].Device()
 	for _, ids := range texts {
 		if err := ctx.Err(); err != nil {
 			return o, err
@@ -358,6 +382,16 @@ func outputs(ctx context.Context, s *bindings.Scope, m model.Model, texts [][]in
 		}
 	}
 	return o, nil
+}
+
+// largest is the largest value.
+func (o outcome) largest() (most float64) {
+	for _, row := range o.values {
+		for _, v := range row {
+			most = max(most, math.Abs(float64(v)))
+		}
+	}
+	return most
 }
 
 // compare records the largest difference, and fails when it is above the tolerance or no number.

@@ -19,6 +19,7 @@ type GeneratorOptions struct {
 	Device    string
 	DType     string // of weights and states: fp32, bf16 or fp16
 	BaseDType string // of matrices alone, as --base-dtype has it; "": auto, which is DType unless that is fp32
+	Quantize  string // as PredictorOptions has it
 	AMP       string // mixed precision of Score; "" and "auto" mean none
 	Threads   int
 }
@@ -52,10 +53,13 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 		return g, err
 	}
 	mo.Device = g.on.Device
+	base, err := src.base(o.BaseDType, o.Quantize, g.on.Precision)
+	if err != nil {
+		return g, err
+	}
+	mo.Quantise = base.Quantise
 	if open := o.BaseDType == "" || o.BaseDType == "auto"; !open || mo.DType == bindings.Float {
-		if mo.Base, err = g.base(src.Model, o.BaseDType); err != nil {
-			return g, err
-		}
+		mo.Base = base.DType
 	}
 	m, err := model.Load(s, src.Model, mo)
 	if err != nil {

@@ -21,6 +21,7 @@ type PredictorOptions struct {
 	Device    string
 	AMP       string // "" and "auto" mean none: inference
 	BaseDType string // as --base-dtype has it; "": auto
+	Quantize  string // as --quantize has it; "": as the run had it that src is of, or keep
 	Threads   int
 	Batch     int
 	MaxTokens int
@@ -57,9 +58,11 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 		return p, err
 	}
 	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
-	if mo.Base, err = p.base(src.Model, o.BaseDType); err != nil {
+	base, err := src.base(o.BaseDType, o.Quantize, p.on.Precision)
+	if err != nil {
 		return p, err
 	}
+	mo.Base, mo.Quantise = base.DType, base.Quantise
 	if path := src.firstAdapter(); path != "" {
 		info, err := src.Methods.Probe(path)
 		if err != nil {
@@ -120,15 +123,6 @@ func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int) err
 	s.SetThreads(train.Threads(threads))
 	a.on = train.Machine{Device: dev, Precision: precision}
 	return nil
-}
-
-// base is the dtype to hold the frozen base in.
-func (a *adapters) base(folder, asked string) (bindings.DType, error) {
-	if err := train.CheckBaseDType(asked); err != nil {
-		return 0, err
-	}
-	file, err := model.FileDType(folder)
-	return train.BaseDType(asked, file, a.on.Precision), err
 }
 
 func (s Source) firstAdapter() string {

@@ -3,17 +3,19 @@ package infer
 import (
 	"context"
 	"fmt"
-	"gopeft/model/fsutil"
-	"gopeft/model/hub"
-	"gopeft/peft"
-	"gopeft/train"
-	"gopeft/train/data"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"gopeft/model"
+	"gopeft/model/fsutil"
+	"gopeft/model/hub"
+	"gopeft/peft"
+	"gopeft/train"
+	"gopeft/train/data"
 )
 
 // Source is what a path given as --model or --adapter stands for.
@@ -69,11 +71,13 @@ func Resolve(model, adapter string) (Source, error) {
 
 // Trained is what a run's settings say about using its result.
 type Trained struct {
-	Folder string        `yaml:"-"` // of the run
-	Task   string        `yaml:"task"`
-	Model  string        `yaml:"model"`
-	Pool   string        `yaml:"pool"`
-	Data   data.Settings `yaml:",inline"`
+	Folder string `yaml:"-"` // of the run
+	Task   string `yaml:"task"`
+	Model  string `yaml:"model"`
+	Pool   string `yaml:"pool"`
+	// Quantize is the bits that the base was held in; "": the run is from before there was the setting.
+	Quantize string        `yaml:"quantize"`
+	Data     data.Settings `yaml:",inline"`
 }
 
 func resolveRun(dir string) (Source, error) {
@@ -99,6 +103,18 @@ func resolveRun(dir string) (Source, error) {
 		return Source{}, fmt.Errorf("%s: the run has no best checkpoint yet", dir)
 	}
 	return src, nil
+}
+
+// base is what to hold the frozen base in, where products are computed in precision p.
+func (s Source) base(dtype, quantize string, p train.Precision) (train.Base, error) {
+	if quantize == "" && s.Run != nil && s.Adapter != "" {
+		quantize = s.Run.Quantize
+	}
+	file, err := model.FileDType(s.Model)
+	if err != nil {
+		return train.Base{}, err
+	}
+	return train.ChooseBase(dtype, quantize, file, p)
 }
 
 // NamedAdapter is one of several adapters on a base model.

@@ -12,7 +12,7 @@ import (
 func (c *Config) open(fn func(key string, open bool, v reflect.Value)) {
 	c.each(func(key string, v reflect.Value) {
 		switch key {
-		case "lr", "threads":
+		case "lr", "threads", "quantize":
 			fn(key, v.IsZero(), v)
 		case "amp", "device", "base-dtype":
 			fn(key, v.IsZero() || v.String() == "auto", v)
@@ -22,15 +22,16 @@ func (c *Config) open(fn func(key string, open bool, v reflect.Value)) {
 
 // choices are what a run chooses by itself.
 type choices struct {
-	lr        float64 // 0: it has none, as features have
-	amp, base bindings.DType
-	device    bindings.Device
-	threads   int
+	lr             float64 // 0: it has none, as features have
+	amp            bindings.DType
+	base, quantize string
+	device         bindings.Device
+	threads        int
 }
 
 // choose fills in what was left open with what the run has chosen, and lists it as Automatic.
 func (c Config) choose(x choices) Config {
-	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": train.BaseDTypeName(x.base), "device": x.device.String(), "threads": x.threads}
+	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": x.base, "quantize": x.quantize, "device": x.device.String(), "threads": x.threads}
 	c.Automatic = slices.Clone(c.Automatic) // of a session that ended before its first checkpoint
 	c.open(func(key string, open bool, v reflect.Value) {
 		if open && chosen[key] != 0.0 {

@@ -36,6 +36,7 @@ type ModelSettings struct {
 	Path        string  `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
 	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
 	BaseDType   string  `yaml:"base-dtype" usage:"what the frozen base is held in: fp32, bf16, fp16, or auto: the files' own 16 bits where products are computed in them"`
+	Quantize    string  `yaml:"quantize" usage:"bits of the frozen base: nf4, int8, keep for what its files hold quantised, or none (default: keep; with method full none)"`
 	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
 	CacheStates bool    `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
 	Classifier  string  `yaml:"classifier" usage:"of method features: logreg or forest"`
@@ -154,7 +155,7 @@ func (m ModelSettings) check(methods []string) error {
 	case m.Dropout >= 1 || math.IsNaN(m.Dropout):
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
-	return train.CheckBaseDType(m.BaseDType)
+	return train.CheckBase(m.BaseDType, m.Quantize)
 }
 
 func (o OutputSettings) check() error { return train.CheckCount("checkpoint-every", o.Checkpoints, 0) }

@@ -46,11 +46,14 @@ func modelHash(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func featureKey(model, set, pool string, length int, d, base bindings.DType, dev bindings.Device) string {
+func featureKey(model, set, pool string, length int, d, base bindings.DType, quantize string, dev bindings.Device) string {
 	h := sha256.New()
 	fmt.Fprintln(h, "features 3", model, set, pool, length, d, dev, bindings.Version())
 	if base != bindings.Float {
 		fmt.Fprintln(h, "base", base)
+	}
+	if quantize != "none" {
+		fmt.Fprintln(h, "quantize", quantize)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

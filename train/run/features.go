@@ -128,16 +128,20 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
-		held := train.BaseDType(cfg.Model.BaseDType, file, precision)
-		chosen := cfg.choose(choices{amp: precision.DType, base: held, device: dev, threads: s.Threads()})
-		if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
-			return err
-		}
-		f.print = chosen.fingerprint(hash)
-		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Base: held, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
+		held, err := train.ChooseBase(cfg.Model.BaseDType, cfg.Model.Quantize, file, precision)
 		if err != nil {
 			return err
 		}
+		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
+		if err != nil {
+			return err
+		}
+		quantize := train.QuantizeName(held.Quantise, m)
+		chosen := cfg.choose(choices{amp: precision.DType, base: train.BaseDTypeName(held.DType), quantize: quantize, device: dev, threads: s.Threads()})
+		if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
+			return errors.Join(err, m.Close())
+		}
+		f.print = chosen.fingerprint(hash)
 		_, f.frozen = m.Params().Count()
 		cfg.Machine.Without.CastFrozen(m, precision.DType, true)
 		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
@@ -148,7 +152,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			if set == nil || len(set.Examples) == 0 {
 				continue
 			}
-			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, held, dev)
+			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, held.DType, quantize, dev)
 			var seconds float64
 			if xs[i], seconds, err = readFeatures(key); err == nil {
 				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)

@@ -21,8 +21,11 @@ func (c Config) fixed() map[string]string {
 	values := map[string]string{}
 	c.each(func(key string, v reflect.Value) {
 		value := fmt.Sprint(v.Interface())
-		if key == "device" {
+		switch {
+		case key == "device":
 			value, _, _ = strings.Cut(value, ":")
+		case key == "quantize" && value == "none":
+			value = "" // as runs have it from before there was the setting
 		}
 		if !slices.Contains(free[:], key) {
 			values[key] = value

@@ -130,7 +130,7 @@ func (m Memory) inMiB() Memory {
 // isLMHead reports whether a parameter is the map that the language model's loss runs through.
 func (e *estimator) isLMHead(p *model.Param) bool {
 	lm, ok := e.model.(model.CausalLM)
-	return ok && len(e.model.Labels()) == 0 && lm.LMWeight().Defined() && p.T.Same(lm.LMWeight())
+	return ok && len(e.model.Labels()) == 0 && p == lm.LMHead()
 }
 
 // weights are the model's and the method's parameters: the frozen maps of the blocks once more in a half precision, in
@@ -141,7 +141,7 @@ func (e *estimator) weights() float64 {
 		for _, b := range e.model.Hooks().Blocks {
 			for _, module := range b.Modules {
 				for _, p := range []*model.Param{module.Dense.W, module.Dense.B} {
-					if p != nil && !p.Trainable && p.T.DType() == bindings.Float {
+					if p != nil && !p.Trainable && !p.Quantised() && p.T.DType() == bindings.Float {
 						low[p] = true
 					}
 				}
@@ -151,7 +151,7 @@ func (e *estimator) weights() float64 {
 	whole := e.method.Needs().WholeModel // its checkpoints read all of the model
 	sum := 0.0
 	for _, p := range e.model.Params().All() {
-		n := float64(p.T.Bytes())
+		n := float64(p.Bytes())
 		switch {
 		case low[p] && p.Mapped():
 			n /= 2

@@ -116,6 +116,9 @@ func resumeOut(cfg Config, ui train.UI) (Config, error) {
 		return cfg, fmt.Errorf("%s: the run was started with other settings (--%s); resume it with its own, or start anew with --overwrite", settings, strings.Join(names, ", --"))
 	}
 	cfg = cfg.adopt(was)
+	if cfg.Model.Quantize == "" && fsutil.Exists(filepath.Join(cfg.Output.Out, "last")) {
+		cfg.Model.Quantize = "none" // a run from before there was the setting
+	}
 	if now := train.Threads(cfg.Machine.Threads); was.Machine.Threads != 0 && now != was.Machine.Threads {
 		ui.Note("%d threads, the run was begun with %d: its results may differ in the last digits", now, was.Machine.Threads)
 	}

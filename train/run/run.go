@@ -70,7 +70,7 @@ type run struct {
 	events  *report.Events
 	summary report.Summary
 	on      train.Machine
-	base    bindings.DType // that the frozen base is held in
+	base    train.Base
 	resumed float64
 	begun   time.Time
 }

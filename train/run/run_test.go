@@ -323,7 +323,7 @@ func TestConfigHoldsWhatTheRunChose(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !(was.Loop.LR > 0) || (was.Machine.AMP != "none" && was.Machine.AMP != "bf16") || was.Machine.Device != "cpu" || was.Machine.Threads != runtime.GOMAXPROCS(0) ||
-		strings.Join(was.Automatic, " ") != "base-dtype device amp threads lr" {
+		strings.Join(was.Automatic, " ") != "base-dtype quantize device amp threads lr" {
 		t.Errorf("lr %v, amp %s, device %s, %d threads, chosen: %v", was.Loop.LR, was.Machine.AMP, was.Machine.Device, was.Machine.Threads, was.Automatic)
 	}
 	again := was

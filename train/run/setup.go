@@ -32,10 +32,10 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
-	if o.Base, o.Trained, err = cfg.BaseDType(cfg.Model.folder(), machine.Precision); err != nil {
+	if err := cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
 		return err
 	}
-	r.base = o.Base
+	r.base = train.Base{DType: o.Base, Quantise: o.Quantise}
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 	if r.mode == Resume && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
 		return nil
 	}
-	r.cfg = r.cfg.choose(choices{r.method.LR(), r.on.Precision.DType, r.base, r.on.Device, s.Threads()})
+	r.cfg = r.cfg.choose(choices{r.method.LR(), r.on.Precision.DType, train.BaseDTypeName(r.base.DType), train.QuantizeName(r.base.Quantise, r.model), r.on.Device, s.Threads()})
 	return WriteConfig(filepath.Join(r.cfg.Output.Out, "config.yaml"), r.cfg)
 }
 
@@ -172,27 +172,38 @@ func (r *run) keepsStored() bool {
 	return !r.on.Device.IsCUDA() || r.method.Needs().StoredWeights
 }
 
-// BaseDType is the dtype that a run holds the frozen base in folder in, and patterns of the weights that its method
-// trains in place, which are fp32 in any case. Products are computed in precision p.
-func (c Config) BaseDType(folder string, p train.Precision) (d bindings.DType, trained []string, err error) {
+// HoldBase sets in o what a run holds the frozen base in folder in, and patterns of the weights that its method trains in
+// place, which are fp32 in any case. Products are computed in precision p.
+func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) error {
 	file, err := model.FileDType(folder)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
 	method, err := c.Methods.New(c.Model.Method, c.Peft)
 	if err != nil {
-		return 0, nil, &train.UsageError{Err: err}
+		return &train.UsageError{Err: err}
 	}
-	asked := c.Model.BaseDType
+	asked, bits := c.Model.BaseDType, c.Model.Quantize
+	inPlace := c.Methods.InPlace(c.Model.Method)
+	switch {
+	case inPlace && bits == "":
+		bits = "none"
+	case inPlace && bits != "none":
+		return train.Usage("--quantize %s: method %s trains the base's own weights and saves them all, which quantised weights cannot be; train an adapter, or hold them in full with --quantize none", bits, c.Model.Method)
+	}
 	if method.Needs().WholeModel && (asked == "" || asked == "auto") {
-		return bindings.Float, nil, nil // what it saves is a whole model, as exact as it was read
+		asked = "fp32" // what it saves is a whole model, as exact as it was read
 	}
-	d = train.BaseDType(asked, file, p)
-	if d == bindings.Float || !c.Methods.InPlace(c.Model.Method) {
-		return d, nil, nil
+	base, err := train.ChooseBase(asked, bits, file, p)
+	if err != nil {
+		return err
 	}
-	if trained = c.Peft.Unfreeze; len(trained) == 0 {
-		return 0, nil, train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
+	o.Base, o.Quantise = base.DType, base.Quantise
+	if base.DType == bindings.Float || !inPlace {
+		return nil
 	}
-	return d, trained, nil
+	if o.Trained = c.Peft.Unfreeze; len(o.Trained) == 0 {
+		return train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
+	}
+	return nil
 }

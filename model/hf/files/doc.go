@@ -19,6 +19,9 @@
 //		}
 //	}
 //
+// A quantised weight may lie in several tensors: codes, scales and more. [Group]
+// makes one entry of them, which the packages above compute with.
+//
 // Nothing in a file is trusted. Sizes, offsets, shapes, names, paths in an index
 // and pickle programs are checked before they are used, no pickle code is ever
 // executed, and a malformed file is one error naming the file and the tensor.

@@ -5,11 +5,12 @@ import (
 	"math/bits"
 )
 
-// DType is the storage type of an entry: a plain scalar type, or one of GGUF's
-// block-quantised types.
+// DType is the storage type of an entry: a plain scalar type, one of GGUF's
+// block-quantised types, or one whose scales lie in tensors of their own.
 type DType uint8
 
-// The scalar types, and the block types of GGUF that can be dequantised.
+// The scalar types, the block types of GGUF that can be dequantised, and the types
+// of tensors that [Group] puts together.
 const (
 	Invalid DType = iota
 	F64
@@ -30,6 +31,10 @@ const (
 	Q4_K
 	Q5_K
 	Q6_K
+	NF4
+	FP4
+	Int8
+	Int4
 )
 
 // kind describes how a type is laid out: elements come in blocks of elems, each
@@ -60,6 +65,10 @@ var kinds = [...]kind{
 	Q4_K:    {"Q4_K", 256, 144},
 	Q5_K:    {"Q5_K", 256, 176},
 	Q6_K:    {"Q6_K", 256, 210},
+	NF4:     {"NF4", 2, 1},
+	FP4:     {"FP4", 2, 1},
+	Int8:    {"INT8", 1, 1},
+	Int4:    {"INT4", 2, 1},
 }
 
 func (d DType) kind() kind {
@@ -72,7 +81,7 @@ func (d DType) kind() kind {
 // String gives the name used by safetensors ("F32", "BOOL") and GGUF ("Q4_K").
 func (d DType) String() string { return d.kind().name }
 
-// Size gives the bytes of one element, or 0 for block-quantised types.
+// Size gives the bytes of one element, or 0 for quantised types.
 func (d DType) Size() int {
 	if d.Quantised() {
 		return 0
@@ -81,14 +90,17 @@ func (d DType) Size() int {
 }
 
 // Block gives how many consecutive elements are stored together and in how many
-// bytes: (1, 4) for F32, (32, 18) for Q4_0.
+// bytes: (1, 4) for F32, (32, 18) for Q4_0. Of a grouped type these are its codes.
 func (d DType) Block() (elements, bytes int) {
 	k := d.kind()
 	return int(k.elems), int(k.size)
 }
 
-// Quantised tells whether elements are stored in blocks.
-func (d DType) Quantised() bool { return d.kind().elems > 1 }
+// Quantised tells whether elements are stored as codes that scales belong to.
+func (d DType) Quantised() bool { return d >= Q4_0 && int(d) < len(kinds) }
+
+// Grouped tells whether the scales lie in tensors of their own: see [Packed].
+func (d DType) Grouped() bool { return d >= NF4 && d.Quantised() }
 
 // Float tells whether the type is a plain floating point type.
 func (d DType) Float() bool { return d == F64 || d == F32 || d == F16 || d == BF16 }

@@ -30,6 +30,8 @@ type Entry struct {
 	Data []byte
 	// File is the path of the file that holds the entry.
 	File string
+	// Packed is what belongs to the codes in Data where DType is grouped; nil elsewhere.
+	Packed *Packed
 
 	source *mapping // nil when Data is not a view of a mapped file
 	offset int64    // of Data in source
@@ -48,7 +50,7 @@ func (e Entry) Elements() int64 {
 // sharing the data. Converting and releasing a large tensor in such parts keeps
 // little of the file in memory at a time.
 func (e Entry) Rows(first, count int64) (Entry, error) {
-	if len(e.Shape) == 0 || len(e.Shape) == 1 && e.DType.Quantised() {
+	if len(e.Shape) == 0 || len(e.Shape) == 1 && e.DType.Quantised() || e.DType.Grouped() {
 		return Entry{}, fmt.Errorf("%s: tensor %s: %s%v cannot be cut into rows", e.File, quote(e.Name), e.DType, e.Shape)
 	}
 	if rows := e.Shape[0]; first < 0 || count < 0 || first > rows || count > rows-first {

@@ -94,6 +94,8 @@ func (e Entry) Float32(dst []float32, first int64) error {
 	switch total := e.Elements(); {
 	case e.DType == Invalid || k.size == 0:
 		return fmt.Errorf("%s: tensor %s: invalid dtype", e.File, quote(e.Name))
+	case e.DType.Grouped():
+		return fmt.Errorf("%s: tensor %s: %s codes are no numbers without their scales", e.File, quote(e.Name), e.DType)
 	case first < 0 || first > total || count > total-first:
 		return fmt.Errorf("%s: tensor %s: elements %d to %d of %d", e.File, quote(e.Name), first, first+count, total)
 	case first%k.elems != 0 || count%k.elems != 0:

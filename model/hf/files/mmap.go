@@ -92,8 +92,18 @@ func guardFaults(work func()) (err error) {
 // its data have been converted elsewhere: they no longer count as resident, and
 // would be read from the file again if touched. It must not be called while the
 // data are used in place and may have been written to. It does nothing for
-// entries that own their memory.
+// entries that own their memory. The pages of Packed go too.
 func (e Entry) Release() error {
+	err := e.release()
+	if e.Packed != nil {
+		for _, part := range e.Packed.parts() {
+			err = errors.Join(err, part.release())
+		}
+	}
+	return err
+}
+
+func (e Entry) release() error {
 	if e.source == nil || e.source.data == nil {
 		return nil
 	}

@@ -25,6 +25,8 @@ type Tensor struct {
 	Shape []int64
 	Data  []byte
 	Write func(io.Writer) error
+	// Together keeps a tensor in the shard of the one before it: readers look for the parts of a quantised weight there.
+	Together bool
 }
 
 // DefaultShardSize is the size, in bytes, above which weights are split into
@@ -288,9 +290,16 @@ type shardIndex struct {
 func splitShards(plan []planned, maxShard int64) [][]planned {
 	shards := [][]planned{nil}
 	filled := int64(0)
-	for _, t := range plan {
+	for i, t := range plan {
 		last := len(shards) - 1
-		if len(shards[last]) > 0 && t.size > maxShard-filled {
+		size := t.size
+		for _, next := range plan[i+1:] {
+			if !next.Together {
+				break
+			}
+			size += next.size
+		}
+		if len(shards[last]) > 0 && !t.Together && size > maxShard-filled {
 			shards = append(shards, nil)
 			last, filled = last+1, 0
 		}

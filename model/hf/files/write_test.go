@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -153,6 +154,27 @@ func TestShardsAreFilledInOrderAndReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"config.json", "model.safetensors"}, listFolder(t, folder)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestShardsKeepTensorsTogether(t *testing.T) {
+	folder := t.TempDir()
+	c, e := ones("c", 30), ones("e", 90)
+	c.Together, e.Together = true, true
+	if _, err := WriteSharded(folder, "model", []Tensor{ones("a", 60), ones("b", 30), c, ones("d", 30), e, ones("f", 10)}, nil, 100); err != nil {
+		t.Fatal(err)
+	}
+	a, err := OpenModel(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	var got []string
+	for _, e := range a.Entries() {
+		got = append(got, e.Name+" "+strings.TrimPrefix(filepath.Base(e.File), "model-0000")[:1])
+	}
+	if diff := cmp.Diff([]string{"a 1", "b 2", "c 2", "d 3", "e 3", "f 4"}, got); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,0 +1,76 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+
+	"gopeft/bindings"
+	"gopeft/model/hf"
+)
+
+// A frozen matrix may be held in 4 to 8 bits a weight. Its Param's T is then a placeholder, which has the shape and fails
+// when it is computed with; what follows is all that computes with such a matrix.
+
+// Quantised reports whether the weight is held in fewer than 16 bits.
+func (p *Param) Quantised() bool { return p != nil && p.quant != nil }
+
+// Device is where the weight is.
+func (p *Param) Device() bindings.Device {
+	if p.quant != nil {
+		return p.quant.Codes.Device()
+	}
+	return p.T.Device()
+}
+
+// Bytes is the memory that the weight takes, or the part of its file.
+func (p *Param) Bytes() int64 {
+	if p.quant != nil {
+		return p.quant.Bytes()
+	}
+	return p.T.Bytes()
+}
+
+// Stored is the weight as it is stored, in dtype d; one that is held so is not copied.
+func (p *Param) Stored(s *bindings.Scope, d bindings.DType) bindings.Tensor {
+	if p.quant != nil {
+		return s.Dequantise(p.quant, d)
+	}
+	return s.To(s.Detach(p.T), d)
+}
+
+// Rows are the rows of a matrix that ids name, as Embedding gives them, in dtype d.
+func (p *Param) Rows(s *bindings.Scope, ids bindings.Tensor, d bindings.DType) bindings.Tensor {
+	if p.quant != nil {
+		return s.QuantRows(p.quant, ids, d)
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor { return s.To(s.Embedding(p.Value(), ids), d) })
+}
+
+// CrossEntropy is LMCrossEntropy of states h and the head p.
+func (p *Param) CrossEntropy(s *bindings.Scope, h, targets bindings.Tensor, ignore int64) bindings.Tensor {
+	if p.quant != nil {
+		return s.QuantLMCrossEntropy(h, p.quant, targets, ignore, false, 0)
+	}
+	return s.LMCrossEntropy(h, p.Value(), targets, ignore, false, 0)
+}
+
+// quantised is what a parameter is asked for in: the matrices of the blocks in o's bits, the tables as the file has them.
+func (p *Param) quantised(o Options) hf.Quantisation {
+	switch {
+	case !p.matrix:
+		return hf.Plain
+	case o.Quantise == hf.Plain || p.mapped:
+		return o.Quantise
+	}
+	return hf.Keep
+}
+
+// Untrainable says why a weight that is held quantised cannot be trained.
+func (p *Param) Untrainable() error {
+	return fmt.Errorf("%s is quantised (%s), and a quantised weight cannot be trained: --quantize none holds it in full", p.Name, p.quant.Kind)
+}
+
+// Quantised reports whether any weight of m is held quantised.
+func Quantised(m Model) bool {
+	return slices.ContainsFunc(m.Params().All(), (*Param).Quantised)
+}
