@@ -400,7 +400,7 @@ func TestOptimizersMatchTheirFormulas(t *testing.T) {
 
 func TestLoadCUDASaysWhatIsMissing(t *testing.T) {
 	bindingstest.Do(t, func(s *Scope) error {
-		if _, err := s.LoadCUDA(t.TempDir()); err == nil || !strings.Contains(err.Error(), "libtorch_cuda.so") {
+		if _, err := s.LoadCUDA(t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "libtorch_cuda.so") {
 			t.Errorf("got %v, want an error naming the library", err)
 		}
 		return nil

@@ -2,6 +2,7 @@ package bindings_test
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"gopeft/bindings"
@@ -13,7 +14,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// On a GPU operations, in few kernels and composed, compute what the composed ones do on the CPU.
+// On a GPU operations, by kernels compiled for it, in few kernels and composed, compute what the composed ones do on the
+// CPU.
 func TestCUDAComputesWhatTheCPUDoes(t *testing.T) {
 	bindingstest.NeedCUDA(t)
 	for _, m := range []struct {
@@ -25,14 +27,19 @@ func TestCUDAComputesWhatTheCPUDoes(t *testing.T) {
 			t.Run(m.name+"/"+c.name, func(t *testing.T) {
 				bindingstest.Do(t, func(s *Scope) error {
 					want := c.run(s, CPU, false, false, m.dtype)
-					for _, fused := range []bool{true, false} {
-						got := c.run(s, bindings.CUDA(0), fused, false, m.dtype)
+					for _, how := range []struct {
+						name            string
+						fused, compiled bool
+					}{{"compiled", true, true}, {"few kernels", true, false}, {"composed", false, false}} {
+						was := s.SetCompiled(how.compiled)
+						got := c.run(s, bindings.CUDA(0), how.fused, false, m.dtype)
+						s.SetCompiled(was)
 						if len(got) != len(want) {
 							t.Fatalf("%d tensors, on the CPU %d", len(got), len(want))
 						}
 						for k := range want {
 							if d := difference(got[k], want[k]); !(d <= m.tol) {
-								t.Errorf("few kernels %t: %s differs by %.2g of its size", fused, k, d)
+								t.Errorf("%s: %s differs by %.2g of its size", how.name, k, d)
 							}
 						}
 					}
@@ -65,6 +72,57 @@ func TestCUDAQuantised(t *testing.T) {
 		if d := difference(run(there, dev), run(q, CPU)); !(d < 1e-5) {
 			t.Errorf("product and gradient differ by %.2g of their size", d)
 		}
+	})
+}
+
+// In fp16, which CPUs are not asked for, compiled kernels compute what the composed operations do.
+func TestCUDACompiledKernelsInHalfPrecision(t *testing.T) {
+	bindingstest.NeedCUDA(t)
+	for _, c := range fusedCases() {
+		if !slices.Contains([]string{"rms norm", "rms norm, frozen", "swiglu", "rotate", "rotate, all packs", "rotate both"}, c.name) {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			bindingstest.Do(t, func(s *Scope) error {
+				got, want := c.run(s, bindings.CUDA(0), true, false, bindings.Half), c.run(s, bindings.CUDA(0), false, false, bindings.Half)
+				for k := range want {
+					if d := difference(got[k], want[k]); !(d <= 0.004) {
+						t.Errorf("%s differs by %.2g of its size", k, d)
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// The loss that compiled kernels give, and its gradients, are what libtorch's operations give.
+func TestCUDALMCrossEntropyCompiled(t *testing.T) {
+	bindingstest.NeedCUDA(t)
+	bindingstest.Do(t, func(s *Scope) error {
+		var want [][]float32
+		for _, compiled := range []bool{false, true} {
+			was := s.SetCompiled(compiled)
+			s.Seed(5)
+			hidden := s.Normal([]int64{13, 24}, 0, 1, Float, bindings.CUDA(0))
+			head := s.Normal([]int64{301, 24}, 0, 1, Float, bindings.CUDA(0))
+			s.SetRequiresGrad(hidden, true)
+			s.SetRequiresGrad(head, true)
+			targets := s.Int64sOn(bindings.CUDA(0), []int64{0, 300, 5, -100, 7, 7, 8, 9, -100, 11, 12, 13, 14}, 13)
+			loss := s.LMCrossEntropy(hidden, head, targets, -100, true, 4*301*5) // five tokens at a time
+			s.Backward(loss)
+			s.SetCompiled(was)
+			got := [][]float32{loss.Float32s(), s.Grad(hidden).Float32s(), s.Grad(head).Float32s()}
+			if want == nil {
+				want = got
+			}
+			for k := range want {
+				if d := difference(got[k], want[k]); !(d <= 2e-5) {
+					t.Errorf("tensor %d differs by %.2g of its size", k, d)
+				}
+			}
+		}
+		return nil
 	})
 }
 

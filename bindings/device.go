@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gopeft/bindings/csrc"
+	"gopeft/bindings/csrc/nvrtc"
 )
 
 // SetThreads sets how many threads one operation uses, at least 1.
@@ -34,6 +35,10 @@ func Version() string { return csrc.TorchVersion() }
 // CPUCapability is the instruction set libtorch's own kernels use, e.g. "AVX512".
 func CPUCapability() string { return csrc.CPUCapability() }
 
+// CPUPath is the instruction set that our own kernels use: "avx512" or "avx2", of which GOPEFT_CPU in the environment
+// may name a lesser one than the CPU's best, or "none" where libtorch computes alone.
+func CPUPath() string { return csrc.CPUPath() }
+
 // LibraryFolder is the folder libtorch was loaded from.
 func LibraryFolder() string { return filepath.Dir(csrc.LibraryPath()) }
 
@@ -47,9 +52,11 @@ func HasDriver() bool {
 }
 
 // LoadCUDA makes GPUs usable, before the first tensor is made, by loading libtorch's CUDA part from the
-// folder dir ("" searches the rpath). It returns how many GPUs there are; with the libraries present but no
+// folder dir ("" searches the rpath). Kernels that are compiled for them are kept in the folder cache ("" keeps none,
+// so that each process compiles them). It returns how many GPUs there are; with the libraries present but no
 // driver or device that is an error that says so.
-func (s *Scope) LoadCUDA(dir string) (int, error) {
+func (s *Scope) LoadCUDA(dir, cache string) (int, error) {
+	s.buf.kernels.cache = nvrtc.Cache{Folder: cache}
 	path := "libtorch_cuda.so"
 	if dir != "" {
 		path = strings.TrimSuffix(dir, "/") + "/" + path

@@ -21,9 +21,12 @@
 //   - live: owned by an open scope. Live counts these tensors; tests check that it returns to where it was.
 //   - none: the zero Tensor, where an argument or result is optional.
 //   - guard: a method that changes a state of libtorch while it runs a function: NoGrad, Autocast, …
-//   - fused: computed by one of our own kernels in csrc, which take fp32 and bf16 on CPUs with AVX-512.
+//   - fused: computed by one of our own kernels in csrc, which take fp32 and bf16 on CPUs with AVX-512, and fp32 on
+//     those with AVX2; see CPUPath.
 //   - composed: the same result from several of libtorch's operations, where no kernel of ours serves. SetFused(false)
 //     composes everything; tests compare the two.
+//   - compiled: computed by one of our kernels for GPUs, which NVIDIA's run-time compiler makes when it is first needed
+//     (package nvrtc). SetCompiled(false) leaves them off.
 //   - bias: what attention adds to its scores; Masked is the value that hides a key.
 //   - over: an operation that may write its result over its input (GELUOver).
 //   - quantised: held in 4 to 8 bits a weight, with scales, and computed with as it lies; see Quantised.

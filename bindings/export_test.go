@@ -7,6 +7,9 @@ const (
 	QuantFastest  = quantFastest
 )
 
+// Fuses reports whether our own kernels serve x on this CPU.
+func (s *Scope) Fuses(x Tensor) bool { return s.fused(x, Tensor{}, Tensor{}, Tensor{}) }
+
 // DequantiseBy is Dequantise by a way of the caller's choice.
 func (s *Scope) DequantiseBy(q *Quantised, d DType, way int) Tensor { return s.dequantise(q, d, way) }
 

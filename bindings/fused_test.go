@@ -83,6 +83,12 @@ func fusedCases() []fusedCase {
 		{"linear deep", [][]int64{{17, 3300}, {33, 3300}, {33}}, 0, linear},
 		{"linear large", [][]int64{{130, 96}, {200, 96}, {200}}, 0, linear},
 		{"linear frozen", [][]int64{{3, 21, 64}, {45, 64}, {45}}, 2, linear},
+		{"linear, weight stored in bf16", [][]int64{{3, 21, 70}, {45, 70}, {45}}, 0, func(s *Scope, in []Tensor) Tensor {
+			return s.Linear(in[0], s.To(in[1], bindings.BFloat16), in[2])
+		}},
+		{"linear, few rows, weight stored in bf16", [][]int64{{2, 70}, {45, 70}}, 0, func(s *Scope, in []Tensor) Tensor {
+			return s.Linear(in[0], s.To(in[1], bindings.BFloat16), Tensor{})
+		}},
 		{"linear first", [][]int64{{45, 64}, {3, 21, 64}}, 1, func(s *Scope, in []Tensor) Tensor { return s.Linear(in[1], in[0], Tensor{}) }},
 		{"linear of a slice", [][]int64{{5, 9, 64}, {45, 64}}, 0, func(s *Scope, in []Tensor) Tensor {
 			return s.Linear(s.Select(in[0], 1, 3), in[1], Tensor{})
@@ -95,6 +101,7 @@ func fusedCases() []fusedCase {
 			return s.AddLayerNorm(in[0], in[1], in[2], in[3], 1e-12, 0)
 		}},
 		{"rms norm", [][]int64{{3, 21, 70}, {70}}, 0, func(s *Scope, in []Tensor) Tensor { return s.RMSNorm(in[0], in[1], 1e-5) }},
+		{"rms norm, frozen", [][]int64{{3, 21, 64}, {64}}, 1, func(s *Scope, in []Tensor) Tensor { return s.RMSNorm(in[0], in[1], 1e-5) }},
 		{"gelu", [][]int64{{7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.GELU(s.MulScalar(in[0], 3)) }},
 		{"swiglu", [][]int64{{7, 77}, {7, 77}}, 0, func(s *Scope, in []Tensor) Tensor { return s.SwiGLU(in[0], in[1]) }},
 		{"gelu, over its input", [][]int64{{7, 77}}, 1, func(s *Scope, in []Tensor) Tensor { return s.GELUOver(s.MulScalar(in[0], 3)) }},
@@ -112,6 +119,13 @@ func fusedCases() []fusedCase {
 		{"low rank, few rows", [][]int64{{2, 1, 70}, {40, 70}, {40}, {8, 70}, {40, 8}}, 5, lowRank},
 		{"rotate", [][]int64{{2, 9, 4 * 24}, {2, 1, 9, 24}, {1, 1, 9, 24}}, 2, func(s *Scope, in []Tensor) Tensor {
 			return s.Rotate(heads(s, in[0], 4), in[1], in[2])
+		}},
+		{"rotate, all packs", [][]int64{{2, 9, 4 * 32}, {1, 1, 9, 32}, {1, 1, 9, 32}}, 2, func(s *Scope, in []Tensor) Tensor {
+			return s.Rotate(heads(s, in[0], 4), in[1], in[2])
+		}},
+		{"rotate both", [][]int64{{2, 9, 4 * 24}, {2, 9, 2 * 24}, {2, 1, 9, 24}, {1, 1, 9, 24}}, 2, func(s *Scope, in []Tensor) Tensor {
+			q, k := s.RotateBoth(heads(s, in[0], 4), heads(s, in[1], 2), in[2], in[3])
+			return s.Cat(1, q, k)
 		}},
 		{"attention", [][]int64{{2, 70, 3 * 40}, {2, 70, 3 * 40}, {2, 70, 3 * 40}}, 0, attention(3, 3, nil, false)},
 		{"attention, padded", [][]int64{{2, 37, 128}, {2, 61, 128}, {2, 61, 128}}, 0, attention(2, 2, padding, false)},

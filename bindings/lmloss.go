@@ -1,6 +1,9 @@
 package bindings
 
-import "gopeft/bindings/csrc"
+import (
+	"gopeft/bindings/csrc"
+	"gopeft/bindings/csrc/nvrtc"
+)
 
 const lossChunkBytes = 64 << 20 // of logits, where a caller does not say
 
@@ -16,8 +19,12 @@ func (s *Scope) LMCrossEntropy(hidden, weight, targets Tensor, ignore int64, mea
 	if chunkBytes <= 0 {
 		chunkBytes = lossChunkBytes
 	}
+	own := !s.buf.composed
+	if d := hidden.Device(); d.IsCUDA() {
+		own = s.compiledOn(d, Float, nvrtc.Training) // logits are in fp32 whatever they are computed in
+	}
 	return s.In(func(s *Scope) Tensor {
 		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)
-		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, chunkBytes, !s.buf.composed), h, weight, t)
+		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, chunkBytes, own), h, weight, t)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	lib "github.com/sugarme/gotch/libtch"
 
 	"gopeft/bindings/csrc"
+	"gopeft/bindings/csrc/nvrtc"
 )
 
 // SetFused chooses between the fused kernels, where tensors and CPU allow them (the default), and the same
@@ -59,9 +60,22 @@ func (s *Scope) LinearLowRank(x, w, b, a, up Tensor, scale float64) Tensor {
 		}
 	}
 	return s.In(func(s *Scope) Tensor {
-		update := s.MulScalar(s.Linear(s.Linear(s.To(x, a.DType()), a, Tensor{}), up, Tensor{}), scale)
-		y := s.Linear(x, w, b)
-		return s.To(s.Add(y, update), y.DType())
+		h := s.Linear(s.To(x, a.DType()), a, Tensor{})
+		return s.AddLowRank(s.Linear(x, w, b), h, up, scale)
+	})
+}
+
+// The largest rank that a compiled kernel adds: beyond it, libtorch's product, on units for products alone, is expected
+// to be worth the memory that the update takes. This was computed, not measured.
+const compiledRank = 64
+
+// AddLowRank is y + scale·(h·upᵀ) in y's dtype for y [..., out], h [..., rank] and up [out, rank].
+func (s *Scope) AddLowRank(y, h, up Tensor, scale float64) Tensor {
+	if up.Size(-1) <= compiledRank && s.compiled(nvrtc.Training, y) {
+		return s.made("add_low_rank", csrc.CompiledAddLowRank(s.slot(), y.p, h.p, up.p, scale), y, h, up)
+	}
+	return s.In(func(s *Scope) Tensor {
+		return s.To(s.Add(y, s.MulScalar(s.Linear(h, up, Tensor{}), scale)), y.DType())
 	})
 }
 
@@ -96,6 +110,9 @@ func (s *Scope) AddLayerNorm(x, residual, w, b Tensor, eps, dropout float64) Ten
 func (s *Scope) RMSNorm(x, w Tensor, eps float64) Tensor {
 	if s.fused(x, w, Tensor{}, Tensor{}) {
 		return s.made("rms_norm", csrc.RMSNorm(s.slot(), x.p, w.p, eps), x, w)
+	}
+	if s.compiled(nvrtc.Training, x, w) {
+		return s.made("rms_norm", csrc.CompiledRMSNorm(s.slot(), x.p, w.p, eps), x, w)
 	}
 	if x.DType() == w.DType() && s.onGPU(x) && csrc.HasScaledRMS() {
 		return s.made("rms_norm", csrc.ScaledRMS(s.slot(), x.p, w.p, eps), x, w)
@@ -139,6 +156,9 @@ func (s *Scope) swiglu(gate, up Tensor, reuse bool) Tensor {
 	if s.fused(gate, up, Tensor{}, Tensor{}) {
 		return s.made("swiglu", csrc.SwiGLU(s.slot(), gate.p, up.p, reuse), gate, up)
 	}
+	if s.compiled(nvrtc.Training, gate, up) {
+		return s.made("swiglu", csrc.CompiledSwiGLU(s.slot(), gate.p, up.p, reuse), gate, up)
+	}
 	return s.In(func(s *Scope) Tensor { return s.Mul(s.SiLU(gate), up) })
 }
 
@@ -175,10 +195,13 @@ func (s *Scope) Dropout(x Tensor, p float64) Tensor {
 // for x [B, H, S, D] and cos, sin broadcastable to it (Su et al. 2021).
 func (s *Scope) Rotate(x, cos, sin Tensor) Tensor {
 	if !cos.RequiresGrad() && !sin.RequiresGrad() {
-		oneHead := x.Dim() == 4 && (cos.Dim() < 3 || cos.Size(-3) == 1) && (sin.Dim() < 3 || sin.Size(-3) == 1)
+		oneHead := rotatesOneHead(x, cos, sin)
 		switch {
 		case oneHead && s.fused(x, cos, sin, Tensor{}):
 			return s.made("rotate", csrc.Rotate(s.slot(), x.p, cos.p, sin.p), x, cos, sin)
+		case oneHead && s.compiled(nvrtc.Training, x, cos, sin):
+			y, _ := s.rotateCompiled(x, Tensor{}, cos, sin)
+			return y
 		case s.onGPU(x):
 			return s.made("rotate", csrc.Turn(s.slot(), x.p, cos.p, sin.p), x, cos, sin)
 		}

@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"gopeft/bindings/csrc"
+	"gopeft/bindings/csrc/nvrtc"
 )
 
 // QuantKind is how the weights of a Quantised lie in its codes.
@@ -72,13 +73,26 @@ const (
 	quantComposed = iota
 	quantPortable
 	quantFastest
+	quantCompiled
 )
 
-func (s *Scope) quantWay() int {
-	if s.buf.composed {
+// quantWay is the way for a product, or weights, in dtype d.
+func (s *Scope) quantWay(q *Quantised, d DType) int {
+	switch {
+	case s.buf.composed:
 		return quantComposed
+	case s.compiledOn(q.Codes.Device(), d, nvrtc.Quantised):
+		return quantCompiled
 	}
 	return quantFastest
+}
+
+// quantDType is the dtype of x's product with q.
+func (s *Scope) quantDType(x Tensor) DType {
+	if d, on := s.AutocastDType(x.Device()); on {
+		return d
+	}
+	return x.DType()
 }
 
 // Placeholder has a shape and a dtype and no elements: computing with it fails.
@@ -107,7 +121,7 @@ func (s *Scope) Quantise(w Tensor, kind QuantKind, double bool) *Quantised {
 }
 
 // Dequantise is the matrix in dtype d, each weight rounded once from fp32.
-func (s *Scope) Dequantise(q *Quantised, d DType) Tensor { return s.dequantise(q, d, s.quantWay()) }
+func (s *Scope) Dequantise(q *Quantised, d DType) Tensor { return s.dequantise(q, d, s.quantWay(q, d)) }
 
 func (s *Scope) dequantise(q *Quantised, d DType, way int) Tensor {
 	parts, facts, offset := q.quantArgs()
@@ -115,12 +129,12 @@ func (s *Scope) dequantise(q *Quantised, d DType, way int) Tensor {
 }
 
 // QuantLinear is x·wᵀ + b for b [Rows] or none, in x's dtype or autocast's; w gets no gradient, and nothing is kept for
-// the backward pass but q. On CPUs with AVX-512 it equals Linear, to the last bit, with the matrix dequantised to the
-// dtype of the product, save for up to four rows of x: outside of autograd those are multiplied as integers, which errs by
-// 4e-5 of the result's size.
+// the backward pass but q. Where our own kernels serve, it equals Linear, to the last bit, with the matrix dequantised to
+// the dtype of the product, save for up to four rows of x on CPUs with AVX-512: outside of autograd those are multiplied as
+// integers, which errs by 4e-5 of the result's size.
 func (s *Scope) QuantLinear(x Tensor, q *Quantised, b Tensor) Tensor {
 	parts, facts, offset := q.quantArgs()
-	message := csrc.QuantLinear(s.slot(), x.p, parts, facts, offset, b.p, s.fusedQuant(x, q, b), s.quantWay())
+	message := csrc.QuantLinear(s.slot(), x.p, parts, facts, offset, b.p, s.fusedQuant(x, q, b), s.quantWay(q, s.quantDType(x)))
 	return s.made("quant_linear", message, x, q.Codes, b)
 }
 
@@ -141,7 +155,7 @@ func (s *Scope) QuantSwiGLULinear(gate, up Tensor, q *Quantised, b Tensor) Tenso
 
 // QuantRows gives the rows of q that ids name, as Embedding does, in dtype d.
 func (s *Scope) QuantRows(q *Quantised, ids Tensor, d DType) Tensor {
-	return s.quantRows(q, ids, d, s.quantWay())
+	return s.quantRows(q, ids, d, s.quantWay(q, d))
 }
 
 func (s *Scope) quantRows(q *Quantised, ids Tensor, d DType, way int) Tensor {
@@ -157,7 +171,7 @@ func (s *Scope) QuantLMCrossEntropy(hidden Tensor, q *Quantised, targets Tensor,
 	return s.In(func(s *Scope) Tensor {
 		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)
 		parts, facts, offset := q.quantArgs()
-		message := csrc.QuantLMCrossEntropy(s.slot(), h.p, parts, facts, offset, t.p, ignore, mean, chunkBytes, !s.buf.composed, s.quantWay())
+		message := csrc.QuantLMCrossEntropy(s.slot(), h.p, parts, facts, offset, t.p, ignore, mean, chunkBytes, !s.buf.composed, s.quantWay(q, s.quantDType(h)))
 		return s.made("quant_lm_cross_entropy", message, h, q.Codes, t)
 	})
 }

@@ -28,6 +28,7 @@ type buffers struct {
 	free []*Scope // closed child scopes, used again with their capacity
 
 	composed bool // no fused kernels: see SetFused
+	kernels  compiledKernels
 }
 
 func newBuffers() *buffers {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -16,6 +17,7 @@ import (
 type worker struct {
 	jobs chan job
 	tid  int
+	err  error // of the environment, which every Do returns
 }
 
 type job struct {
@@ -38,6 +40,11 @@ var startWorker = sync.OnceValue(func() *worker {
 		w.tid = syscall.Gettid()
 		buf := newBuffers()
 		csrc.KeepLargeBlocks(true)
+		// It is C that reads the variable; read here too, it is among those that `go test` keeps results by.
+		asked := os.Getenv("GOPEFT_CPU")
+		if msg := csrc.CPUPathCheck(); msg != "" {
+			w.err = fmt.Errorf("GOPEFT_CPU=%s: %s", asked, msg)
+		}
 		close(ready)
 		for j := range w.jobs {
 			j.done <- run(j, buf)
@@ -56,6 +63,9 @@ var ErrNested = errors.New("bindings.Do called inside bindings.Do: pass the *Sco
 // fn itself is never interrupted: loops inside ask s.Context().
 func Do(ctx context.Context, fn func(*Scope) error) error {
 	w := startWorker()
+	if w.err != nil {
+		return w.err
+	}
 	if syscall.Gettid() == w.tid {
 		return ErrNested
 	}

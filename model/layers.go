@@ -22,10 +22,7 @@ func (d *Dense) ForwardLowRank(s *bindings.Scope, x, a, up bindings.Tensor, scal
 		return s.LinearLowRank(x, d.W.Value(), d.B.Value(), a, up, scale)
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		none := bindings.Tensor{}
-		update := s.MulScalar(s.Linear(s.Linear(s.To(x, a.DType()), a, none), up, none), scale)
-		y := d.Forward(s, x)
-		return s.To(s.Add(y, update), y.DType())
+		return s.AddLowRank(d.Forward(s, x), s.Linear(s.To(x, a.DType()), a, bindings.Tensor{}), up, scale)
 	})
 }
 

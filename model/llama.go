@@ -338,7 +338,8 @@ func (m *LLaMA) attend(s *bindings.Scope, b *llamaBlock, x, cos, sin bindings.Te
 		k := mappedHeads(s, b.Block, K, x, m.cfg.KVHeads)
 		v := mappedHeads(s, b.Block, V, x, m.cfg.KVHeads)
 		cos, sin := s.To(cos, q.DType()), s.To(sin, q.DType())
-		return a.apply(s, b.Block, s.Rotate(q, cos, sin), s.Rotate(k, cos, sin), v)
+		q, k = s.RotateBoth(q, k, cos, sin)
+		return a.apply(s, b.Block, q, k, v)
 	})
 }
 

@@ -184,12 +184,12 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 			u = s.Dropout(u, l.dropout)
 		}
 		none := bindings.Tensor{}
-		update := s.MulScalar(s.Linear(s.Linear(u, l.a.T, none), l.b.T, none), l.scale)
-		if l.m == nil {
-			y := l.dense.Forward(s, x)
-			return s.To(s.Add(y, update), y.DType())
-		}
+		h := s.Linear(u, l.a.T, none)
 		y := l.dense.Forward(s, x)
+		if l.m == nil {
+			return s.AddLowRank(y, h, l.b.T, l.scale)
+		}
+		update := s.MulScalar(s.Linear(h, l.b.T, none), l.scale)
 		bias := l.dense.B.Value()
 		plain := y
 		switch {

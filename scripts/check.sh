@@ -30,7 +30,7 @@ cpp-format() {
     local tool
     tool=$(from_pip clang-format 21.1.2)
     tool+=/clang_format/data/bin/clang-format
-    files '*.cc' '*.c' '*.h' | xargs "$tool" --dry-run --Werror || die "not formatted: $tool -i on the files above"
+    files '*.cc' '*.c' '*.cu' '*.h' | xargs "$tool" --dry-run --Werror || die "not formatted: $tool -i on the files above"
 }
 
 python-format() {
@@ -67,6 +67,13 @@ shell() {
 
 setup-scripts() { python3 -B -m unittest discover --quiet --start-directory scripts/setup; }
 
+# The GPU kernels compile for each generation of GPUs and keep to registers: with the compiler alone, no GPU is needed.
+nvrtc() {
+    local folder
+    folder=$(PYTHONDONTWRITEBYTECODE=1 python3 scripts/setup/nvrtc.py)
+    GOPEFT_NVRTC=$folder CGO_ENABLED=1 go test ./bindings/csrc/nvrtc
+}
+
 vet() { scripts/env.sh go vet ./...; }
 
 staticcheck() {
@@ -80,7 +87,7 @@ staticcheck() {
 race() { scripts/env.sh go test -race -p "${TEST_PROCESSES:-2}" -timeout 30m ./...; }
 
 checks=("$@")
-[[ $# -gt 0 ]] || checks=(format words layers names sizes shell cpp-format python-format generated setup-scripts vet staticcheck race)
+[[ $# -gt 0 ]] || checks=(format words layers names sizes shell cpp-format python-format generated setup-scripts nvrtc vet staticcheck race)
 for check in "${checks[@]}"; do
     [[ $(type -t "$check") == function ]] || die "no check called $check"
     echo "check: $check" >&2

@@ -13,6 +13,7 @@ import (
 // up to rounding; where dropout draws its masks differs.
 const (
 	LeverKernels   = "kernels"   // fused operations and matrix products of our own, on CPUs that have what they need; on GPUs, operations in few kernels
+	LeverNVRTC     = "nvrtc"     // on GPUs, kernels of our own, which NVIDIA's run-time compiler makes
 	LeverBlocks    = "blocks"    // large blocks of memory are kept for the next tensor
 	LeverCasts     = "casts"     // frozen weights are cast once, not at every step
 	LeverPooling   = "pooling"   // a classifier's last block computes only the position that is read
@@ -25,7 +26,7 @@ const (
 
 // AllLevers are the names of all of them.
 func AllLevers() []string {
-	return []string{LeverKernels, LeverBlocks, LeverCasts, LeverPooling, LeverPasses, LeverOverlap, LeverChunks, LeverOptimizer, LeverMapping}
+	return []string{LeverKernels, LeverNVRTC, LeverBlocks, LeverCasts, LeverPooling, LeverPasses, LeverOverlap, LeverChunks, LeverOptimizer, LeverMapping}
 }
 
 // Levers are the means of speed that a run does without.
@@ -47,6 +48,7 @@ func (l Levers) Use(lever string) bool { return !slices.Contains(l, lever) }
 // apply turns on or off those that hold for the whole process.
 func (l Levers) apply(s *bindings.Scope) {
 	s.SetFused(l.Use(LeverKernels))
+	s.SetCompiled(l.Use(LeverNVRTC))
 	s.KeepLargeBlocks(l.Use(LeverBlocks))
 }
 

@@ -2,11 +2,13 @@ package train
 
 import (
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 
 	"gopeft/bindings"
+	"gopeft/model/fsutil"
 )
 
 // Machine is what a run computes on, in what precision, and with which means of speed.
@@ -53,7 +55,7 @@ func OpenDevice(s *bindings.Scope, name string) (dev bindings.Device, note strin
 		return dev, "", err
 	}
 	return autoDevice(bindings.HasDriver(), func() error {
-		_, err := s.LoadCUDA("")
+		_, err := s.LoadCUDA("", kernelCache())
 		return err
 	})
 }
@@ -81,7 +83,7 @@ func namedDevice(s *bindings.Scope, name string) (bindings.Device, error) {
 				return 0, Usage("--device %q: want cuda:N with a device number", name)
 			}
 		}
-		count, err := s.LoadCUDA("")
+		count, err := s.LoadCUDA("", kernelCache())
 		if err != nil {
 			return 0, fmt.Errorf("--device %s: %w (`gopeft doctor` tells more)", name, err)
 		}
@@ -91,6 +93,15 @@ func namedDevice(s *bindings.Scope, name string) (bindings.Device, error) {
 		return bindings.CUDA(n), nil
 	}
 	return 0, Usage("--device %q is not known (auto, cpu, cuda, cuda:N)", name)
+}
+
+// kernelCache is the folder of compiled GPU kernels, "" where there is no folder for what gopeft caches.
+func kernelCache() string {
+	home, err := fsutil.Home()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, "gpu-kernels")
 }
 
 // Threads is how many CPU threads a setting asks for: 0 stands for all cores.

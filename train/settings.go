@@ -15,7 +15,7 @@ type MachineSettings struct {
 	Seed          uint64 `yaml:"seed" usage:"seed of everything random"`
 	Deterministic bool   `yaml:"deterministic" usage:"use deterministic algorithms only"`
 	TF32          bool   `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
-	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
+	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, nvrtc, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
 }
 
 // LoopSettings are those of the training loop: its length, its batches, its optimizer, and when it ends early.

@@ -16,7 +16,7 @@ func LoadCUDA() {
 		return
 	}
 	err := bindings.Do(context.Background(), func(s *bindings.Scope) error {
-		_, err := s.LoadCUDA("")
+		_, err := s.LoadCUDA("", "")
 		return err
 	})
 	if err != nil {

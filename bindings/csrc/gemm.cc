@@ -4,9 +4,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "vec.h"
-
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#include "kernel_table.h"
+#include "parallel.h"
 
 namespace gp {
 
@@ -29,6 +28,27 @@ void* scratch(int slot, int64_t bytes) {
     b.size = size;
   }
   return b.p;
+}
+
+void tile(bool bf16, int rows, int64_t kw, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb,
+          const Tile& t) {
+  kernels().tile(bf16, rows, kw, a, lda, b, ldb, t);
+}
+
+void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out) {
+  kernels().pack(o, i0, rows, k0, k, bf16, width, out);
+}
+
+void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width,
+                 uint32_t* out) {
+  if (o.packer) return o.packer->panels(i0, rows, k0, k, bf16, out);
+  const int64_t kw = panel_words(k, bf16);
+  // Rows that lie side by side in memory are read a stretch of depth at a time: each page is touched once.
+  const int64_t stretch = o.depth == 1 ? k : 64;
+  for (int64_t at = 0; at < k; at += stretch)
+    for (int64_t i = 0; i < rows; i += width)
+      pack(o, i0 + i, std::min<int64_t>(width, rows - i), k0 + at, std::min(stretch, k - at), bf16, width,
+           out + i * kw + panel_words(at, bf16) * width);
 }
 
 namespace {

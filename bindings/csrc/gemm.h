@@ -1,4 +1,4 @@
-// Matrix products for CPUs with AVX-512, single precision or bf16 with fp32 accumulation.
+// Matrix products for CPUs with AVX-512 or AVX2, single precision or, with AVX-512, bf16 with fp32 accumulation.
 //
 // libtorch hands these to MKL and oneDNN, which lose up to a third at transformer shapes on some CPUs and need
 // their operands cast first. Here the cast is part of packing, and any mix of fp32 and bf16 goes in and out.
@@ -10,8 +10,9 @@ namespace gp {
 // The tile that the inner kernels compute: kTileM rows of the result by kTileN columns.
 constexpr int kTileM = 12, kTileN = 32;
 
-bool has_avx512();       // what the fp32 kernels need
-bool has_avx512_bf16();  // what the bf16 kernels need
+bool has_avx512();        // whether the path for AVX-512 is used
+bool has_kernels();       // for this CPU, that compute in fp32
+bool has_bf16_kernels();  // that compute in bf16
 
 // Packer makes an operand's panels, of kTileN rows each, where its elements do not lie in memory: see pack_panels.
 struct Packer {

@@ -1,10 +1,10 @@
 // Packing: operands of a product rearranged into the panels that the inner kernels read, cast on the way.
-#include "gemm.h"
-#include "vec.h"
+#include "kernel_table.h"
+#include "vec_avx512.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c")
 
-namespace gp {
+namespace gp::avx512 {
 namespace {
 
 // along loads 16 words of one row, from `left` elements that are contiguous in depth.
@@ -87,7 +87,8 @@ void pack_typed(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t 
 
 }  // namespace
 
-void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width, uint32_t* out) {
+void pack_kernel(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width,
+                 uint32_t* out) {
   if (o.bf16)
     bf16 ? pack_typed<true, true>(o, i0, rows, k0, k, width, out)
          : pack_typed<true, false>(o, i0, rows, k0, k, width, out);
@@ -96,16 +97,4 @@ void pack(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, boo
          : pack_typed<false, false>(o, i0, rows, k0, k, width, out);
 }
 
-void pack_panels(const Operand& o, int64_t i0, int64_t rows, int64_t k0, int64_t k, bool bf16, int width,
-                 uint32_t* out) {
-  if (o.packer) return o.packer->panels(i0, rows, k0, k, bf16, out);
-  const int64_t kw = panel_words(k, bf16);
-  // Rows that lie side by side in memory are read a stretch of depth at a time: each page is touched once.
-  const int64_t stretch = o.depth == 1 ? k : 64;
-  for (int64_t at = 0; at < k; at += stretch)
-    for (int64_t i = 0; i < rows; i += width)
-      pack(o, i0 + i, std::min<int64_t>(width, rows - i), k0 + at, std::min(stretch, k - at), bf16, width,
-           out + i * kw + panel_words(at, bf16) * width);
-}
-
-}  // namespace gp
+}  // namespace gp::avx512

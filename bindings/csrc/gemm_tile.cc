@@ -1,10 +1,10 @@
 // The inner kernels of a product: one tile of the result, in registers.
-#include "gemm.h"
-#include "vec.h"
+#include "kernel_table.h"
+#include "vec_avx512.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c")
 
-namespace gp {
+namespace gp::avx512 {
 namespace {
 
 template <bool Bf16>
@@ -58,9 +58,9 @@ constexpr TileKernel kKernels[kTileM + 1] = {nullptr,          tile_of<Bf16, 1>,
 
 }  // namespace
 
-void tile(bool bf16, int rows, int64_t kw, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb,
-          const Tile& t) {
+void tile_kernel(bool bf16, int rows, int64_t kw, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb,
+                 const Tile& t) {
   (bf16 ? kKernels<true> : kKernels<false>)[rows](kw, a, lda, b, ldb, t);
 }
 
-}  // namespace gp
+}  // namespace gp::avx512

@@ -1,6 +1,6 @@
-// Fused operations for CPUs with AVX-512, each an autograd function with a backward pass of its own. The
+// Fused operations for CPUs with AVX-512 or AVX2, each an autograd function with a backward pass of its own. The
 // conventions are shim.h's. They take fp32 and bf16 tensors on the CPU, in any mix; gp_fusable says whether
-// they can run here. Under autocast matrix products are in bf16, as PyTorch's are.
+// they can run here. Under autocast matrix products are in bf16, as PyTorch's are, which AVX2 does not serve.
 #pragma once
 #include "shim.h"
 
@@ -8,7 +8,12 @@
 extern "C" {
 #endif
 
-// Whether the tensors (NULL for none) and the CPU suit the functions below.
+// The instructions that the functions below use here: "avx512", "avx2", or "none" where they cannot run. GOPEFT_CPU in
+// the environment names lesser ones than the best; the check's message is what is wrong with that.
+const char* gp_cpu_path(void);
+char* gp_cpu_path_check(void);
+
+// Whether the tensors (NULL for none, a being the first argument) and the CPU suit the functions below.
 gp_bool gp_fusable(gp_tensor a, gp_tensor b, gp_tensor c, gp_tensor d);
 
 char* gp_linear(gp_tensor* out, gp_tensor x, gp_tensor w, gp_tensor b /* or NULL */);

@@ -4,6 +4,7 @@
 
 #include "attention.h"
 #include "fused.h"
+#include "kernel_table.h"
 
 namespace gp {
 namespace {
@@ -75,15 +76,20 @@ Attention problem(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
   return a;
 }
 
+// result is room for a problem's result [B, H, Sq, D], laid out as [B, Sq, H, D].
+Tensor result(const Attention& a, at::ScalarType type) {
+  return at::empty({a.b, a.sq, a.h, a.d}, at::TensorOptions().dtype(type)).transpose(1, 2);
+}
+
 struct Fused : torch::autograd::Function<Fused> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Maybe& maybe_bias, double scale, bool causal, double p, int64_t seed, bool bf16,
                         at::ScalarType type) {
     at::AutoDispatchBelowAutograd below;
     const Tensor bias = known(maybe_bias);
-    Tensor lse;
-    Tensor out = attention_forward(problem(q, k, v, bias, scale, causal, Dropout(p, static_cast<uint64_t>(seed)), bf16),
-                                   type, &lse);
+    const Attention a = problem(q, k, v, bias, scale, causal, Dropout(p, static_cast<uint64_t>(seed)), bf16);
+    Tensor out = result(a, type), lse = at::empty({a.b, a.h, a.sq}, at::TensorOptions().dtype(at::kFloat));
+    kernels().attention_forward(a, out, lse.mutable_data_ptr<float>());
     ctx->save_for_backward({q, k, v, bias, out, lse});
     ctx->saved_data["scale"] = scale;
     ctx->saved_data["causal"] = causal;
@@ -108,7 +114,7 @@ struct Fused : torch::autograd::Function<Fused> {
           .transpose(1, 2);
     };
     Tensor dq = room(q, 0), dk = room(k, 1), dv = room(v, 2);
-    attention_backward(a, saved[4], saved[5], dense_last(grads[0]), dq, dk, dv);
+    kernels().attention_backward(a, saved[4], saved[5], dense_last(grads[0]), dq, dk, dv);
     variable_list out(10);
     out[0] = dq;
     out[1] = dk;
@@ -118,6 +124,12 @@ struct Fused : torch::autograd::Function<Fused> {
 };
 
 }  // namespace
+
+Operand one_head(const at::Tensor& t, int64_t bi, int64_t hi, bool turned) {
+  const bool low = t.scalar_type() == at::kBFloat16;
+  const auto* p = static_cast<const char*>(t.const_data_ptr()) + offset(t, bi, hi) * (low ? 2 : 4);
+  return turned ? Operand{p, low, 1, t.stride(2)} : Operand{p, low, t.stride(2), 1};
+}
 
 Block block_of(const Attention& a, int64_t bi, int64_t hi, int64_t index) {
   Block k{};
@@ -156,6 +168,9 @@ char* gp_fused_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, 
       return gp::Fused::apply(tq, tk, tv, gp::maybe(mask), scale, causal != 0, p, static_cast<int64_t>(seed), bf16,
                               type);
     const gp::Attention a = gp::problem(tq, tk, tv, mask, scale, causal != 0, gp::Dropout(p, seed), bf16);
-    return a.sq <= gp::kFew && p == 0 ? gp::attention_decode(a, type) : gp::attention_forward(a, type, nullptr);
+    at::Tensor y = gp::result(a, type);
+    if (a.sq <= gp::kFew && p == 0) gp::kernels().attention_decode(a, y);
+    else gp::kernels().attention_forward(a, y, nullptr);
+    return y;
   });
 }

@@ -4,9 +4,8 @@
 #include <mutex>
 
 #include "dropout.h"
-#include "elementwise.h"
-
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#include "fused.h"
+#include "kernel_table.h"
 
 namespace gp {
 
@@ -21,9 +20,7 @@ namespace {
 
 Tensor dropped(const Tensor& x, const Dropout& d) {
   Tensor out = like(x);
-  map(x, x, out, [&](int64_t i, __m512 v, __m512) {
-    return _mm512_maskz_mul_ps(keep16(d, static_cast<uint64_t>(i)), v, _mm512_set1_ps(d.scale));
-  });
+  kernels().dropout(x, d, out);
   return out;
 }
 

@@ -9,10 +9,9 @@
 
 #include "fused.h"
 #include "gemm.h"
+#include "kernel_table.h"
 #include "kernels_activation.h"
-#include "vec.h"
-
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
+#include "parallel.h"
 
 namespace gp {
 
@@ -40,60 +39,19 @@ Tensor multiply(int64_t m, int64_t n, int64_t k, Operand a, Operand b, const Ten
   return direct ? c : c.to(d);
 }
 
-namespace {
-
-// add_row adds n elements to sum.
-template <class X>
-void add_row(const X* row, int64_t n, float* sum) {
-  for (int64_t j = 0; j < n; j += 16) {
-    const __mmask16 k = first16(n - j);
-    store16(sum + j, k, _mm512_add_ps(load16(sum + j, k), load16(row + j, k)));
-  }
-}
-
-}  // namespace
-
 Tensor column_sums(const Tensor& t) {
   const int64_t m = t.size(0), n = t.size(1);
   const int64_t chunks = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, m / 64));
   Tensor parts = at::zeros({chunks, n}, at::TensorOptions().dtype(at::kFloat));
-  typed(
-      [&](const auto* p) {
-        each(chunks, [&](int64_t c) {
-          float* sum = parts.mutable_data_ptr<float>() + c * n;
-          for (int64_t i = m * c / chunks; i < m * (c + 1) / chunks; i++) add_row(p + i * t.stride(0), n, sum);
-        });
-      },
-      t);
+  each(chunks, [&](int64_t c) {
+    kernels().add_rows(t, m * c / chunks, m * (c + 1) / chunks, parts.mutable_data_ptr<float>() + c * n);
+  });
   return chunks == 1 ? parts[0] : parts.sum(0);
 }
 
 namespace {
 
 Operand columns_of(const Tensor& t) { return {t.const_data_ptr(), t.scalar_type() == at::kBFloat16, 1, t.stride(0)}; }
-
-// dot is Σ x·w over k elements for one row of w and 1 to 4 rows of x, both in the type that is multiplied.
-template <int M, bool Bf16>
-void dot(const void* w, const uint32_t* x, int64_t ldx, int64_t k, float* out) {
-  __m512 acc[M][2];
-  for (int i = 0; i < M; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
-  constexpr int64_t step = Bf16 ? 32 : 16;
-  const auto* p = static_cast<const char*>(w);
-  for (int64_t j = 0, half = 0; j < k; j += step, half ^= 1) {
-    __m512i wv;
-    if constexpr (Bf16) wv = _mm512_maskz_loadu_epi16(first32(k - j), p + j * 2);
-    else wv = _mm512_maskz_loadu_epi32(first16(k - j), p + j * 4);
-    for (int i = 0; i < M; i++) {
-      const __m512i xv = _mm512_loadu_si512(x + i * ldx + j / (Bf16 ? 2 : 1));
-      __m512& a = acc[i][half];
-      if constexpr (Bf16) a = _mm512_dpbf16_ps(a, (__m512bh)wv, (__m512bh)xv);
-      else a = _mm512_fmadd_ps((__m512)wv, (__m512)xv, a);
-    }
-  }
-  for (int i = 0; i < M; i++) out[i] = _mm512_reduce_add_ps(_mm512_add_ps(acc[i][0], acc[i][1]));
-}
-
-constexpr int64_t kFewRows = 4;
 
 // stream is multiply for 1 to 4 rows of x: the weight is read once, as it lies in memory, and nothing packed.
 Tensor stream(const Tensor& x, const Tensor& w, const Tensor& bias, at::ScalarType d) {
@@ -109,10 +67,7 @@ Tensor stream(const Tensor& x, const Tensor& w, const Tensor& bias, at::ScalarTy
   const auto* ws = static_cast<const char*>(w.const_data_ptr());
   const int64_t stride = w.stride(0) * size;
   float* out = c.mutable_data_ptr<float>();
-  using Dot = void (*)(const void*, const uint32_t*, int64_t, int64_t, float*);
-  static constexpr Dot kDots[2][kFewRows] = {{dot<1, false>, dot<2, false>, dot<3, false>, dot<4, false>},
-                                             {dot<1, true>, dot<2, true>, dot<3, true>, dot<4, true>}};
-  const Dot f = kDots[bf16][m - 1];
+  const DotOfRows f = kernels().dots[bf16][m - 1];
   at::parallel_for(0, n, std::max<int64_t>(1, (1 << 16) / k), [&](int64_t begin, int64_t end) {
     float sums[kFewRows];
     for (int64_t j = begin; j < end; j++) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fused.h"
+#include "kernel_table.h"
 #include "kernels_linear.h"
 #include "quant.h"
 #include "quantised.h"
@@ -58,7 +59,7 @@ Tensor rows_on_cpu(const Codes& w, const int64_t* ids, int64_t n, at::ScalarType
   const bool direct = d == at::kFloat || d == at::kBFloat16 || d == at::kHalf;
   Tensor out = at::empty({n, w.cols}, at::TensorOptions().dtype(direct ? d : at::kFloat));
   if (out.numel() == 0) return out.to(d);
-  if (way == Way::kFastest && w.aligned() && has_avx512()) {
+  if (way == Way::kFastest && w.aligned() && has_kernels()) {
     decode_rows(w, ids, n, out.scalar_type(), out.mutable_data_ptr());
     return out.to(d);
   }
@@ -82,11 +83,19 @@ Operand packed(const Packer& p) { return {nullptr, false, 0, 0, &p}; }
 
 at::ScalarType multiplied(bool bf16) { return bf16 ? at::kBFloat16 : at::kFloat; }
 
-constexpr int64_t kFewRows = 4;
-
 }  // namespace
 
+std::unique_ptr<Packer> packer_of_rows(const Codes& w) { return kernels().packer_of_rows(w); }
+
+std::unique_ptr<Packer> packer_of_columns(const Codes& w) { return kernels().packer_of_columns(w); }
+
+void decode_rows(const Codes& w, const int64_t* ids, int64_t n, at::ScalarType d, void* out) {
+  kernels().decode_rows(w, ids, n, d, out);
+}
+
 Tensor dequantise(const Quantised& q, at::ScalarType d, Way way) {
+  if (way == Way::kCompiled)
+    if (Tensor w = dequantise_compiled(q, d); w.defined()) return w;
   if (way == Way::kComposed || !q.codes.is_cpu()) return dequantise_composed(q, d);
   return rows_on_cpu(q.on_cpu(), nullptr, q.rows, d, way);
 }
@@ -153,6 +162,8 @@ Tensor forward(const Tensor& x, const Quantised& q, const Tensor& b, const How& 
   const at::ScalarType d = how.arithmetic.out;
   if (!how.fused) {
     const Tensor bias = b.defined() ? b.to(d) : b;
+    if (how.way == Way::kCompiled && !exact)
+      if (Tensor y = multiply_compiled(x.to(d), q); y.defined()) return bias.defined() ? y.add_(bias) : y;
     return at::linear(x.to(d), dequantise(q, d, how.way), maybe(bias));
   }
   auto shape = x.sizes().vec();

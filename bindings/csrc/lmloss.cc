@@ -5,10 +5,13 @@
 
 #include "fused.h"
 #include "gemm.h"
+#include "gpu_driver.h"
+#include "kernel_table.h"
 #include "kernels_linear.h"
+#include "launch/training.h"
+#include "parallel.h"
 #include "quant.h"
 #include "quantised.h"
-#include "softmax_loss.h"
 
 namespace gp {
 namespace {
@@ -18,9 +21,28 @@ constexpr double kHalfScale = 1024;
 // Rows of the head whose gradient is computed at once in a half precision, before it joins the fp32 sum.
 constexpr int64_t kVocabRows = 16384;
 
+// rows_loss is chunk_loss by our own kernels.
+Tensor rows_loss(Tensor& logits, const Tensor& targets, bool need_grad) {
+  const int64_t n = logits.size(0), vocab = logits.size(1);
+  TORCH_CHECK_INDEX(n == 0 || (targets.min().item<int64_t>() >= 0 && targets.max().item<int64_t>() < vocab),
+                    "a target is no row of the head");
+  Tensor losses = at::empty({n}, logits.options());
+  auto *row = logits.mutable_data_ptr<float>(), *loss = losses.mutable_data_ptr<float>();
+  const auto* target = targets.const_data_ptr<int64_t>();
+  each(n, [&](int64_t i) { loss[i] = kernels().softmax_loss(row + i * vocab, vocab, target[i], need_grad); });
+  return losses.sum();
+}
+
 // One chunk of tokens: adds to the loss, and turns the logits into their gradient in place.
-Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool own) {
-  if (own) return softmax_loss(logits, target, need_grad);
+Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool own, bool compiled) {
+  if (own) return rows_loss(logits, target, need_grad);
+  if (compiled) {
+    Tensor losses = at::empty({logits.size(0)}, logits.options());
+    Stream stream(logits);
+    launch::cross_entropy(stream, logits.mutable_data_ptr(), target.const_data_ptr<int64_t>(),
+                          losses.mutable_data_ptr<float>(), logits.size(0), logits.size(1), need_grad);
+    return losses.sum();
+  }
   Tensor at_target = logits.gather(1, target);
   Tensor highest = logits.amax(1, /*keepdim=*/true);
   logits.sub_(highest).exp_();
@@ -54,6 +76,7 @@ struct Products {
   bool own;              // by our own kernels, which cast while they pack: neither the head nor the logits are copied
   const Quantised* quantised = nullptr;  // the head, where it is no plain tensor
   Way way = Way::kComposed;
+  bool compiled = false;  // by kernels that are compiled on a GPU
 
   bool bf16() const { return dtype == at::kBFloat16; }
   at::ScalarType wide() const { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
@@ -79,15 +102,19 @@ bool plain(const Tensor& x) {
 }
 
 bool served(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? has_avx512_bf16() : dtype == at::kFloat && has_avx512();
+  return dtype == at::kBFloat16 ? has_bf16_kernels() : dtype == at::kFloat && has_kernels();
 }
 
 Products products_for(const Tensor& hidden, const Tensor& weight, at::ScalarType dtype, bool fused) {
-  return {dtype, fused && served(dtype) && plain(hidden) && plain(weight)};
+  Products p{dtype, fused && served(dtype) && plain(hidden) && plain(weight)};
+  p.compiled = fused && p.wide() == at::kFloat && has_gpu_kernels(hidden.device(), at::kFloat);
+  return p;
 }
 
 Products products_for(const Tensor& hidden, const Quantised& q, at::ScalarType dtype, bool fused, Way way) {
-  return {dtype, fused && served(dtype) && plain(hidden) && q.codes.is_cpu() && q.on_cpu().aligned(), &q, way};
+  Products p{dtype, fused && served(dtype) && plain(hidden) && q.codes.is_cpu() && q.on_cpu().aligned(), &q, way};
+  p.compiled = fused && p.wide() == at::kFloat && has_gpu_kernels(hidden.device(), at::kFloat);
+  return p;
 }
 
 // The gradients are computed beside the loss, chunk by chunk, while the logits are at hand; the backward pass
@@ -109,7 +136,8 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
       Tensor rows = keep.narrow(0, first, std::min(step, n - first));
       Tensor h = p.input(hidden.index_select(0, rows));
       Tensor logits = p.logits(h, w);
-      loss.add_(chunk_loss(logits, targets.index_select(0, rows).unsqueeze(1), need_hidden || need_weight, p.own));
+      const Tensor target = targets.index_select(0, rows).unsqueeze(1);
+      loss.add_(chunk_loss(logits, target, need_hidden || need_weight, p.own, p.compiled));
       if (!need_hidden && !need_weight) continue;
       if (p.scale() != 1) logits.mul_(p.scale());
       Tensor g = p.input(logits);

@@ -77,7 +77,7 @@ struct Quantised {
   Codes on_cpu() const;  // while the tensors live
 };
 
-enum class Way { kComposed, kPortable, kFastest };
+enum class Way { kComposed, kPortable, kFastest, kCompiled };
 
 // dequantise gives all weights, quant_rows those of the rows that ids (int64, on the CPU for the ways of the CPU) name.
 at::Tensor dequantise(const Quantised& q, at::ScalarType d, Way way);
@@ -88,10 +88,15 @@ at::Tensor dequantise_composed(const Quantised& q, at::ScalarType d);
 at::Tensor quant_scales(const Quantised& q);  // of NF4 and FP4, in fp32
 at::Tensor quant_rows_composed(const Quantised& q, const at::Tensor& ids, at::ScalarType d);
 
+// By compiled kernels on a GPU, where they serve: none otherwise. multiply_compiled is x·wᵀ for few rows, without
+// autograd.
+at::Tensor dequantise_compiled(const Quantised& q, at::ScalarType d);
+at::Tensor multiply_compiled(const at::Tensor& x, const Quantised& q);
+
 // decode_row gives one row on any CPU.
 void decode_row(const Codes& w, int64_t row, float* out);
 
-// decode_rows is the rows that ids name, or with ids null the first n, on CPUs with AVX-512; w is aligned.
+// decode_rows is the rows that ids name, or with ids null the first n, where there are kernels; w is aligned.
 void decode_rows(const Codes& w, const int64_t* ids, int64_t n, at::ScalarType d, void* out);
 
 // Packs a matrix, or its transpose, for a product's b; w is aligned.

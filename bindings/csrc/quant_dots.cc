@@ -4,11 +4,17 @@
 #include <limits>
 #include <vector>
 
-#include "quant_decode.h"
+#include "vec_includes.h"
+
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c")
+
+#define GP_PATH avx512
+#include "vec_avx512.h"
+#include "vec_quant_decode.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,avx512vnni")
 
-namespace gp {
+namespace gp::avx512 {
 namespace {
 
 constexpr int kRowsAtOnce = 4;  // of the matrix, whose scales are converted together
@@ -40,7 +46,7 @@ void round_span(const X* x, int16_t* q, float* scale, float* sum) {
   constexpr int n = span(K) / 16;
   __m512 v[n], top = _mm512_setzero_ps(), total = _mm512_setzero_ps();
   for (int i = 0; i < n; i++) {
-    v[i] = load16(x + i * 16, 0xffff);
+    v[i] = load16(x + i * 16, first16(16));
     top = _mm512_max_ps(top, _mm512_abs_ps(v[i]));
     total = _mm512_add_ps(total, v[i]);
   }
@@ -306,16 +312,19 @@ void dots_of(const Codes& w, const at::Tensor& x, const float* bias, float* out)
 }
 
 }  // namespace
+}  // namespace gp::avx512
+
+namespace gp {
 
 bool quant_dots_serve(const Codes& w) {
   static const bool instructions = has_avx512() && __builtin_cpu_supports("avx512vnni");
-  const int64_t whole = span(w.kind);
+  const int64_t whole = avx512::span(w.kind);
   return instructions && w.cols > 0 && w.cols % whole == 0 && w.aligned() &&
          (!has_table(w.kind) || w.block % whole == 0);
 }
 
 void quant_dots(const Codes& w, const at::Tensor& x, const float* bias, float* out) {
-  for_kind(w.kind, [&](auto k) { dots_of<k()>(w, x, bias, out); });
+  for_kind(w.kind, [&](auto k) { avx512::dots_of<k()>(w, x, bias, out); });
 }
 
 }  // namespace gp

@@ -2,8 +2,8 @@
 //
 // A matrix is given as parts: its codes, scales, zeros, nested scales and nested map, NULL where it has none; facts:
 // its kind, rows, columns, weights to a scale, and scales to a nested scale (0 for none); and the offset of nested
-// scales. The kinds are numbered as in Go. `way` is how weights are made: 0 of libtorch's operations, as always on
-// GPUs, 1 one by one, 2 by the fastest means the CPU has.
+// scales. The kinds are numbered as in Go. `way` is how weights are made: 0 of libtorch's operations, 1 one by one,
+// 2 by the fastest means the CPU has, 3 by compiled kernels, where they serve, on a GPU.
 #pragma once
 #include "shim.h"
 

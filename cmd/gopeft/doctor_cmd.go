@@ -31,6 +31,7 @@ type health struct {
 	LibtorchDir string   `json:"libtorch_folder"`
 	CXX11ABI    bool     `json:"cxx11_abi"`
 	CPU         string   `json:"cpu_kernels"`
+	CPUPath     string   `json:"own_cpu_kernels"`
 	BF16        bool     `json:"cpu_bf16"`
 	Cores       int      `json:"cores"`
 	Driver      string   `json:"nvidia_driver"`
@@ -43,7 +44,7 @@ type health struct {
 
 func doctor(c *cli.Context) error {
 	h := health{Gopeft: version(), Go: runtime.Version(), Libtorch: bindings.Version(), LibtorchDir: bindings.LibraryFolder(), CXX11ABI: bindings.CXX11ABI(),
-		CPU: bindings.CPUCapability(), BF16: cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16, Cores: runtime.NumCPU(), Missing: []string{}}
+		CPU: bindings.CPUCapability(), CPUPath: bindings.CPUPath(), BF16: cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16, Cores: runtime.NumCPU(), Missing: []string{}}
 	var err error
 	if h.Cache, err = fsutil.Home(); err != nil {
 		return err
@@ -86,7 +87,7 @@ func (h *health) gpus(c *cli.Context) {
 		return
 	}
 	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		h.GPUs, err = s.LoadCUDA(h.LibtorchDir)
+		h.GPUs, err = s.LoadCUDA(h.LibtorchDir, "")
 		return err
 	})
 	if err != nil {
@@ -104,7 +105,7 @@ func (h *health) print(c *cli.Context) {
 	}
 	fmt.Fprintf(w, "gopeft     %s (%s)\n", h.Gopeft, h.Go)
 	fmt.Fprintf(w, "libtorch   %s in %s (C++11 ABI: %t)\n", h.Libtorch, h.LibtorchDir, h.CXX11ABI)
-	fmt.Fprintf(w, "CPU        %d cores, kernels for %s, bf16 arithmetic: %t\n", h.Cores, h.CPU, h.BF16)
+	fmt.Fprintf(w, "CPU        %d cores, libtorch's kernels for %s, own kernels for %s, bf16 arithmetic: %t\n", h.Cores, h.CPU, h.CPUPath, h.BF16)
 	fmt.Fprintf(w, "driver     %s\n", or(h.Driver, "none"))
 	fmt.Fprintf(w, "CUDA       %s\n", or(h.CUDALibrary, "not installed"))
 	fmt.Fprintf(w, "GPUs       %s\n", strings.TrimSpace(fmt.Sprint(h.GPUs, "  ", h.GPUError)))

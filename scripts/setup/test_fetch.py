@@ -18,6 +18,7 @@ from unittest import mock
 
 import demo_data
 import libtorch
+import nvrtc
 import wheels
 from wheels import Failure, Pin
 
@@ -359,6 +360,33 @@ class TestLibtorch(Case):
             self.assertRaisesRegex(Failure, "no libtorch wheel for riscv64"),
         ):
             self.install("base")
+
+
+class TestNVRTC(Case):
+    def setUp(self):
+        super().setUp()
+        lib = "nvidia/cu13/lib/"
+        files = {lib + "libnvrtc.so.13": b"1", lib + "libnvrtc.alt.so.13": b"2", "nvidia/cu13/include/nvrtc.h": b"3"}
+        self.lock("wheels-cuda.lock", {"nvidia-cublas": {lib + "libcublas.so.13": b"4"}, "nvidia-cuda-nvrtc": files})
+
+    def main(self):
+        out = io.StringIO()
+        with (
+            mock.patch.dict(os.environ, {"GOPEFT_HOME": str(self.home)}),
+            mock.patch("wheels.HERE", self.locks),
+            contextlib.redirect_stdout(out),
+        ):
+            nvrtc.main()
+        return out.getvalue()
+
+    def test_the_compiler_alone(self):
+        self.assertEqual(self.main(), f"{self.home}/nvrtc-1.0\n")
+        self.assertEqual(files_below(self.home), {".lock", "nvrtc-1.0/libnvrtc.so.13"})
+
+    def test_a_second_run_fetches_nothing(self):
+        self.main()
+        with mock.patch("wheels.fetch", side_effect=AssertionError):
+            self.main()
 
 
 class TestDemoData(Case):

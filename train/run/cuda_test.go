@@ -108,6 +108,22 @@ func TestCUDASettings(t *testing.T) {
 	}
 }
 
+// A language model learns with compiled kernels what it does without them.
+func TestCUDACompiledKernelsChangeNothing(t *testing.T) {
+	bindingstest.NeedCUDA(t)
+	for amp, tol := range map[string]float64{"none": 2e-4, "bf16": 0.03, "fp16": 0.03} {
+		t.Run(amp, func(t *testing.T) {
+			base := causalConfig(t, "lora")
+			base.Model.Dropout, base.Peft.LoRADropout, base.Machine.Device, base.Machine.AMP = 0, 0, "cuda", amp
+			mustRun(t, base, run.Refuse)
+			cfg := base
+			cfg.Machine.Without, cfg.Output.Out = train.Levers{train.LeverNVRTC}, filepath.Join(t.TempDir(), "without")
+			mustRun(t, cfg, run.Refuse)
+			sameCurve(t, readLosses(t, cfg.Output.Out), readLosses(t, base.Output.Out), tol)
+		})
+	}
+}
+
 // A run on a GPU that was interrupted goes on to the same bits, dropout and loss scaler included.
 func TestCUDAResumes(t *testing.T) {
 	bindingstest.NeedCUDA(t)

@@ -48,14 +48,14 @@ func oldRun(t *testing.T, name string) run.Config {
 }
 
 // onTheirCPU reports whether this machine computes as the one that the old runs were made on: only then are bits the
-// same, since libtorch chooses its kernels by the CPU.
+// same, since libtorch and we choose kernels by the CPU.
 func onTheirCPU(t *testing.T) bool {
 	t.Helper()
 	want, err := os.ReadFile(filepath.Join("runs", "cpu.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(want)) == thisCPU()
+	return strings.TrimSpace(string(want)) == thisCPU() && os.Getenv("GOPEFT_CPU") == ""
 }
 
 // thisCPU is libtorch's instruction set, the CPU's maker, and those of its features that kernels are chosen by.

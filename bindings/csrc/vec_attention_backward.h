@@ -1,10 +1,8 @@
 // The backward pass of attention.
-#include "attention.h"
-#include "fused.h"
+#pragma once
+#include "vec_attention.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
-
-namespace gp {
+namespace gp::GP_PATH {
 namespace {
 
 struct BackwardRoom {
@@ -33,11 +31,10 @@ struct BackwardRoom {
 };
 
 template <class X, class Y>
-float dot(const X* x, const Y* y, int64_t d) {
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t j = 0; j < d; j += 16)
-    sum = _mm512_fmadd_ps(load16(x + j, first16(d - j)), load16(y + j, first16(d - j)), sum);
-  return _mm512_reduce_add_ps(sum);
+float dot_of_rows(const X* x, const Y* y, int64_t d) {
+  F16 sum = all(0);
+  for (int64_t j = 0; j < d; j += 16) sum = fma(load16(x + j, first16(d - j)), load16(y + j, first16(d - j)), sum);
+  return sum_of(sum);
 }
 
 // delta_of is Σdim dout·out per query of a block.
@@ -47,7 +44,7 @@ void delta_of(const Attention& a, const Block& k, const Tensor& out, const Tenso
         const auto* o = po + offset(out, k.bi, k.hi) + k.q0 * out.stride(2);
         const auto* g = pg + offset(dout, k.bi, k.hi) + k.q0 * dout.stride(2);
         for (int64_t i = 0; i < kQ; i++)
-          delta[i] = i < k.n ? dot(o + i * out.stride(2), g + i * dout.stride(2), a.d) : 0.f;
+          delta[i] = i < k.n ? dot_of_rows(o + i * out.stride(2), g + i * dout.stride(2), a.d) : 0.f;
       },
       out, dout);
 }
@@ -56,21 +53,21 @@ void delta_of(const Attention& a, const Block& k, const Tensor& out, const Tenso
 // gradients of q·k. logs and delta are the forward pass's log Σ e^score and delta_of, per query.
 void score_gradients(const Attention& a, const Block& k, int half, const float* logs, const float* delta, float* s,
                      float* dp) {
-  const __m512 log = _mm512_loadu_ps(logs + half * 16), dl = _mm512_loadu_ps(delta + half * 16);
-  const __m512 scale = _mm512_set1_ps(static_cast<float>(a.scale)), up16 = _mm512_set1_ps(k.drop.scale);
-  const __mmask16 there = first16(k.n - half * 16);
+  const F16 log = load16(logs + half * 16), dl = load16(delta + half * 16);
+  const F16 scale = all(static_cast<float>(a.scale)), up16 = all(k.drop.scale);
+  const Mask there = first16(k.n - half * 16);
   for (int64_t key = k.first; key < k.last; key++) {
     float *ps = s + key * kQ + half * 16, *pd = dp + key * kQ + half * 16;
-    const __m512 e = exp16(_mm512_sub_ps(score(a, k, _mm512_loadu_ps(ps), key, half), log));
-    const __m512 p = _mm512_maskz_mov_ps(there, e);
-    __m512 d = _mm512_loadu_ps(pd), kept = p;
+    const F16 e = exp16(score(a, k, load16(ps), key, half) - log);
+    const F16 p = only(there, e);
+    F16 d = load16(pd), kept = p;
     if (k.drop.on()) {
-      const __mmask16 m = keep16(k.drop, mask_index(a, k, key, half));
-      kept = _mm512_maskz_mul_ps(m, p, up16);
-      d = _mm512_maskz_mul_ps(m, d, up16);
+      const Mask m = keep16(k.drop, mask_index(a, k, key, half));
+      kept = product_where(m, p, up16);
+      d = product_where(m, d, up16);
     }
-    _mm512_storeu_ps(ps, kept);
-    _mm512_storeu_ps(pd, _mm512_mul_ps(_mm512_mul_ps(p, _mm512_sub_ps(d, dl)), scale));
+    store16(ps, kept);
+    store16(pd, p * (d - dl) * scale);
   }
 }
 
@@ -82,14 +79,14 @@ void gather_keys(const Attention& a, const Block& k, const float* p, const uint3
   const int64_t words = panel_words(k.n, a.bf16);
   for (int64_t key = k.first; key < k.last; key += kTileM) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileM, k.last - key));
-    pack(o, key, rows, 0, k.n, a.bf16, kTileM, turned);
+    pack_kernel(o, key, rows, 0, k.n, a.bf16, kTileM, turned);
     for (int64_t j = 0; j < a.d; j += kTileN) {
       Tile t{};
       t.c = out + key * ldo + j;
       t.ldc = ldo;
       t.cols = static_cast<int>(std::min<int64_t>(kTileN, a.d - j));
       t.add = true;
-      tile(a.bf16, rows, words, turned, kTileM, x + j * words, kTileN, t);
+      tile_kernel(a.bf16, rows, words, turned, kTileM, x + j * words, kTileN, t);
     }
   }
 }
@@ -99,7 +96,7 @@ void pack_dimensions(const Attention& a, const Block& k, const Tensor& t, uint32
   const int64_t depth = panel_words(k.n, a.bf16);
   for (int64_t j = 0; j < a.d; j += kTileN) {
     const int64_t n = std::min<int64_t>(kTileN, a.d - j);
-    pack(one_head(t, k.bi, k.hi, true), j, n, k.q0, k.n, a.bf16, kTileN, out + j * depth);
+    pack_kernel(one_head(t, k.bi, k.hi, true), j, n, k.q0, k.n, a.bf16, kTileN, out + j * depth);
   }
 }
 
@@ -111,8 +108,8 @@ void write_head(const float* from, int64_t ldf, const Tensor& t, int64_t bi, int
         auto* to = p + offset(t, bi, hi) + at * t.stride(2);
         for (int64_t i = 0; i < rows; i++)
           for (int64_t j = 0; j < d; j += 16) {
-            const __mmask16 m = first16(d - j);
-            store16(to + i * t.stride(2) + j, m, _mm512_maskz_loadu_ps(m, from + i * ldf + j));
+            const Tail m = first16(d - j);
+            store16(to + i * t.stride(2) + j, m, load16(from + i * ldf + j, m));
           }
       },
       t);
@@ -126,8 +123,8 @@ struct Gradients {
 void backward_of_block(const Attention& a, const Block& k, const Tensor& out, const float* lse, const Tensor& dout,
                        const Gradients& grads, const BackwardRoom& r) {
   const int64_t ld = round_up(a.d, kTileN);
-  pack(one_head(a.q, k.bi, k.hi, false), k.q0, k.n, 0, a.d, a.bf16, kQ, r.queries);
-  pack(one_head(dout, k.bi, k.hi, false), k.q0, k.n, 0, a.d, a.bf16, kQ, r.douts);
+  pack_kernel(one_head(a.q, k.bi, k.hi, false), k.q0, k.n, 0, a.d, a.bf16, kQ, r.queries);
+  pack_kernel(one_head(dout, k.bi, k.hi, false), k.q0, k.n, 0, a.d, a.bf16, kQ, r.douts);
   products(a, k, r.keys, r.queries, r.s);
   products(a, k, r.values, r.douts, r.dp);
   float logs[kQ] = {}, delta[kQ];
@@ -149,8 +146,8 @@ void backward_of_block(const Attention& a, const Block& k, const Tensor& out, co
 
 }  // namespace
 
-void attention_backward(const Attention& a, const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
-                        at::Tensor dq, at::Tensor dk, at::Tensor dv) {
+void attention_backward(const Attention& a, const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dq,
+                        const Tensor& dk, const Tensor& dv) {
   const float* plse = lse.const_data_ptr<float>();
   const int64_t ld = round_up(a.d, kTileN), group = a.h / a.hkv, rows = round_up(a.sk, kTileM);
   const Gradients grads{dq, dk, dv};
@@ -171,4 +168,4 @@ void attention_backward(const Attention& a, const at::Tensor& out, const at::Ten
   });
 }
 
-}  // namespace gp
+}  // namespace gp::GP_PATH

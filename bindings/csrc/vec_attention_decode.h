@@ -1,11 +1,9 @@
 // Attention for a few queries, as in decoding: keys and values are read as they lie, since packing them would cost more
 // than the products.
-#include "attention.h"
-#include "fused.h"
+#pragma once
+#include "vec_attention.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
-
-namespace gp {
+namespace gp::GP_PATH {
 namespace {
 
 // Rows of a head are `stride` apart.
@@ -40,10 +38,9 @@ float scores(const float* q, Rows<K> keys, Bias bias, int64_t n, int64_t d, floa
   float most = -std::numeric_limits<float>::infinity();
   for (int64_t key = 0; key < n; key++) {
     const K* row = keys.p + key * keys.stride;
-    __m512 dot = _mm512_setzero_ps();
-    for (int64_t j = 0; j < d; j += 16)
-      dot = _mm512_fmadd_ps(load16(row + j, first16(d - j)), _mm512_loadu_ps(q + j), dot);
-    s[key] = _mm512_reduce_add_ps(dot) + bias.of(key);
+    F16 dot = all(0);
+    for (int64_t j = 0; j < d; j += 16) dot = fma(load16(row + j, first16(d - j)), load16(q + j), dot);
+    s[key] = sum_of(dot) + bias.of(key);
     most = std::max(most, s[key]);
   }
   return most;
@@ -53,11 +50,10 @@ float scores(const float* q, Rows<K> keys, Bias bias, int64_t n, int64_t d, floa
 float exponentials(float* s, int64_t n, float most) {
   float total = 0;
   for (int64_t key = 0; key < n; key += 16) {
-    const __mmask16 m = first16(n - key);
-    const __m512 e =
-        _mm512_maskz_mov_ps(m, exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + key), _mm512_set1_ps(most))));
-    total += _mm512_reduce_add_ps(e);
-    _mm512_mask_storeu_ps(s + key, m, e);
+    const Tail m = first16(n - key);
+    const F16 e = only(m, exp16(load16(s + key, m) - all(most)));
+    total += sum_of(e);
+    store16(s + key, m, e);
   }
   return total;
 }
@@ -68,8 +64,8 @@ void weigh(const float* s, Rows<V> values, int64_t n, int64_t d, float* sum) {
   for (int64_t key = 0; key < n; key++) {
     const V* row = values.p + key * values.stride;
     for (int64_t j = 0; j < d; j += 16) {
-      const __m512 v = load16(row + j, first16(d - j));
-      _mm512_storeu_ps(sum + j, _mm512_fmadd_ps(v, _mm512_set1_ps(s[key]), _mm512_loadu_ps(sum + j)));
+      const F16 v = load16(row + j, first16(d - j));
+      store16(sum + j, fma(v, all(s[key]), load16(sum + j)));
     }
   }
 }
@@ -83,21 +79,19 @@ void one_query(const Attention& a, const Q* query, Rows<K> keys, Rows<V> values,
                const DecodeRoom& r) {
   const int64_t d = a.d;
   for (int64_t j = 0; j < d; j += 16) {
-    const __m512 q = load16(query + j, first16(d - j));
-    _mm512_storeu_ps(r.q + j, _mm512_mul_ps(q, _mm512_set1_ps(static_cast<float>(a.scale))));
-    _mm512_storeu_ps(r.sum + j, _mm512_setzero_ps());
+    const F16 q = load16(query + j, first16(d - j));
+    store16(r.q + j, q * all(static_cast<float>(a.scale)));
+    store16(r.sum + j, all(0));
   }
   const float most = scores(r.q, keys, bias, seen, d, r.s);
   const float total = exponentials(r.s, seen, most);
   weigh(r.s, values, seen, d, r.sum);
-  for (int64_t j = 0; j < d; j += 16)
-    store16(to + j, first16(d - j), _mm512_mul_ps(_mm512_loadu_ps(r.sum + j), _mm512_set1_ps(1 / total)));
+  for (int64_t j = 0; j < d; j += 16) store16(to + j, first16(d - j), load16(r.sum + j) * all(1 / total));
 }
 
 }  // namespace
 
-at::Tensor attention_decode(const Attention& a, at::ScalarType type) {
-  Tensor out = at::empty({a.b, a.sq, a.h, a.d}, at::TensorOptions().dtype(type)).transpose(1, 2);
+void attention_decode(const Attention& a, const Tensor& out) {
   const int64_t group = a.h / a.hkv;
   typed(
       [&](const auto* pq, const auto* pk, const auto* pv, auto* po) {
@@ -115,7 +109,6 @@ at::Tensor attention_decode(const Attention& a, at::ScalarType type) {
         });
       },
       a.q, a.k, a.v, out);
-  return out;
 }
 
-}  // namespace gp
+}  // namespace gp::GP_PATH
