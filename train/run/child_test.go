@@ -77,7 +77,15 @@ func inChild(t *testing.T, what string, cfg run.Config) *exec.Cmd {
 // estimate is what EstimateMemory says of a run.
 func estimate(cfg run.Config) (m run.Memory, err error) {
 	err = bindings.Do(context.Background(), func(s *bindings.Scope) (err error) {
-		base, err := model.Load(s, cfg.Model.Path, model.Options{Classify: cfg.Model.Task == "classify"})
+		precision, err := train.ChoosePrecision(cfg.Machine.AMP, bindings.CPU)
+		if err != nil {
+			return err
+		}
+		o := model.Options{Classify: cfg.Model.Task == "classify"}
+		if err := cfg.HoldBase(cfg.Model.Path, precision, &o); err != nil {
+			return err
+		}
+		base, err := model.Load(s, cfg.Model.Path, o)
 		if err != nil {
 			return err
 		}
@@ -90,11 +98,8 @@ func estimate(cfg run.Config) (m run.Memory, err error) {
 		if err := method.Attach(s, base); err != nil {
 			return err
 		}
-		precision, err := train.ChoosePrecision(cfg.Machine.AMP, bindings.CPU)
-		if err == nil {
-			m = run.EstimateMemory(cfg, precision, base, method)
-		}
-		return err
+		m = run.EstimateMemory(cfg, precision, base, method)
+		return nil
 	})
 	return m, err
 }

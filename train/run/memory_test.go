@@ -53,9 +53,14 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		method    string
 		amp       string
 		recompute bool
-	}{{"full", "none", false}, {"full", "none", true}, {"lora", "none", false}, {"lora", "none", true}, {"last", "none", false}, {"channel-scale", "none", false}} {
+		quantize  string
+	}{
+		{"full", "none", false, ""}, {"full", "none", true, ""}, {"lora", "none", false, ""}, {"lora", "none", true, ""}, {"last", "none", false, ""},
+		{"channel-scale", "none", false, ""}, {"lora", "none", false, "nf4"}, {"lora", "none", true, "int8"},
+	} {
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
+		cfg.Model.Quantize = c.quantize
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
 		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
 		said := run.Memory{}
