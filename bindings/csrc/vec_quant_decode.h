@@ -38,13 +38,21 @@ inline GroupScale group_scale(const uint8_t* packed, int64_t i) {
           static_cast<float>((packed[i + 4] >> 4) | (packed[i] >> 6 << 4))};
 }
 
+// table_values gives the even weights of 32, then the odd ones.
 template <QuantKind K>
-inline void decode_table(const Codes& w, int64_t row, int64_t k, F16 v[2]) {
+inline void table_values(const Codes& w, int64_t row, int64_t k, F16 v[2]) {
   const int64_t at = row * w.cols + k;
   const F16 s = all(scale_at(w, at >> w.shift));
   const U16 b = bytes_at(w.q + at / 2);
-  interleave(rounded_product(looked_up(kTables[K], shifted_right<4>(b)), s),
-             rounded_product(looked_up(kTables[K], b), s), v);
+  v[0] = rounded_product(looked_up(kTables[K], shifted_right<4>(b)), s);
+  v[1] = rounded_product(looked_up(kTables[K], b), s);
+}
+
+template <QuantKind K>
+inline void decode_table(const Codes& w, int64_t row, int64_t k, F16 v[2]) {
+  F16 apart[2];
+  table_values<K>(w, row, k, apart);
+  interleave(apart[0], apart[1], v);
 }
 
 inline void decode_int8_rows(const Codes& w, int64_t row, int64_t k, F16 v[2]) {

@@ -44,14 +44,32 @@ void pack_columns(const Codes& w, int64_t i0, int64_t k0, int64_t k, uint32_t* o
 }
 
 #ifdef GP_BF16
+// halves is 32 neighbours of a row in bf16. Those of a table are put in order when they are half as large.
+template <QuantKind K>
+GP_INLINE U16 halves(const Codes& w, int64_t row, int64_t k) {
+  F16 v[2];
+  if constexpr (has_table(K)) {
+    alignas(64) static constexpr uint16_t in_turn[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    table_values<K>(w, row, k, v);
+    return _mm512_permutexvar_epi16(_mm512_load_si512(in_turn), (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]));
+  } else {
+    decode<K>(w, row, k, v);
+    return (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]);
+  }
+}
+
 template <QuantKind K>
 void pack_rows_bf16(const Codes& w, int64_t i0, int64_t n, int64_t k0, int64_t k, uint32_t* out) {
   for (int64_t g = 0; g < kTileN; g += 16)
     for (int64_t d = 0; d < k; d += 32) {
-      F16 v[16][2];
-      sixteen_rows<K>(w, i0 + g, n - g, k0 + d, v);
       U16 r[16];
-      for (int i = 0; i < 16; i++) r[i] = (__m512i)_mm512_cvtne2ps_pbh(v[i][1], v[i][0]);
+      if (n - g >= 16) {
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) r[i] = halves<K>(w, i0 + g + i, k0 + d);
+      } else {
+        for (int i = 0; i < 16; i++) r[i] = i < n - g ? halves<K>(w, i0 + g + i, k0 + d) : words(0);
+      }
       transpose(r);
       for (int64_t i = 0; i < 16; i++) store_words(out + (d / 2 + i) * kTileN + g, r[i]);
     }
@@ -63,14 +81,7 @@ void pack_columns_bf16(const Codes& w, int64_t i0, int64_t k0, int64_t k, uint32
                                                      8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
   const __m512i lo = _mm512_load_si512(pairs), hi = _mm512_add_epi16(lo, _mm512_set1_epi16(16));
   for (int64_t d = 0; d < k; d += 2) {
-    F16 v[2];
-    decode<K>(w, k0 + d, i0, v);
-    const __m512i a = (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]);
-    __m512i b = _mm512_setzero_si512();
-    if (d + 1 < k) {
-      decode<K>(w, k0 + d + 1, i0, v);
-      b = (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]);
-    }
+    const U16 a = halves<K>(w, k0 + d, i0), b = d + 1 < k ? halves<K>(w, k0 + d + 1, i0) : words(0);
     store_words(out + d / 2 * kTileN, _mm512_permutex2var_epi16(a, lo, b));
     store_words(out + d / 2 * kTileN + 16, _mm512_permutex2var_epi16(a, hi, b));
   }

@@ -17,7 +17,7 @@ TRIED = [
     "runs, as measured here, the system has to find and clear pages first (1.4 s of system time against 0.3 s). Most of it is the step itself (1.2 and 1.9 s when "
     "warm), which touches the memory of activations, gradients and optimizer for the first time; the start takes 0.5 s, the made-up weights in it.",
     "Decoding in bf16 reads its weights at 78 % of the memory's bandwidth and more: 3× would need more than 84 % beside a peer at 43 tokens/s.",
-    "LLaMA in bf16: a run's steps are alike, but runs differ, 1.30 to 1.50 s with LoRA, on an idle machine and with as many huge pages; why is not known. The rows "
+    "LLaMA in bf16: a run's steps are alike, but runs differ, 1.30 to 1.50 s with LoRA, on an idle machine: with the same addresses (without address randomisation), threads bound to cores and packed panels on huge pages too, so it is the (virtual) machine's. The rows "
     "of LoRA and prefix, there and at 12 × 128 in bf16, were measured twice, with 4 steps a run (1.32×, 1.29×, 1.31×, 1.34×) and with 8, which are the ones above.",
     "Memory of LLaMA with all layers trained: weights, gradients and Adam's two moments, all in fp32, are 2,147 MB of it.",
 ]
