@@ -25,6 +25,7 @@
 //   - Fresh: a parameter that no checkpoint had and that was initialised anew, such as a new head's.
 //   - Stored and computed: a parameter's tensor T is what is saved; Value is what is computed with, which may be a copy in
 //     another dtype.
+//   - Quantised: a frozen matrix in 4 to 8 bits a weight; its T is a placeholder with a shape and no elements.
 //   - Mapped: a tensor that lies in its file's memory mapping, whose pages the system may drop and read again.
 //   - Layout: where a batch's tokens stand in their texts, and which keys each of them may see.
 //   - Window: how many positions a token sees, itself included.

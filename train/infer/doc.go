@@ -1,5 +1,5 @@
 // Package infer uses what was trained: it classifies texts, scores and continues them, turns them into vectors, switches
-// between several adapters on one base model, and folds an adapter into its base or writes it in another format.
+// between several adapters on one base model, folds an adapter into its base or writes it in another format, and writes a model quantised.
 //
 // Its own words:
 //

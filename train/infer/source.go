@@ -107,7 +107,7 @@ func resolveRun(dir string) (Source, error) {
 
 // base is what to hold the frozen base in, where products are computed in precision p.
 func (s Source) base(dtype, quantize string, p train.Precision) (train.Base, error) {
-	if quantize == "" && s.Run != nil && s.Adapter != "" {
+	if quantize == "" && s.Run != nil && (s.Adapter != "" || s.Classifier != "") {
 		quantize = s.Run.Quantize
 	}
 	file, err := model.FileDType(s.Model)
