@@ -52,7 +52,7 @@ func (b *bench) matrix(f Format, rows, cols int, nested bool) (Matrix, []float32
 	case NF4, FP4:
 		m.Shift, m.OuterShift = 6, 3 // few scales to an outer one, so that a small matrix has several
 		code = raw((n + 1) / 2)
-		of := func(block int) float32 { return 0 }
+		var of func(block int) float32
 		blocks := (n + 63) / 64
 		if nested {
 			inner, table, outer := raw(blocks), scales(256), scales((blocks+7)/8)
