@@ -34,6 +34,7 @@ type health struct {
 	CPUPath     string   `json:"own_cpu_kernels"`
 	BF16        bool     `json:"cpu_bf16"`
 	Cores       int      `json:"cores"`
+	OpenMP      string   `json:"openmp"` // how its threads wait for work, "" for as the library has it
 	Driver      string   `json:"nvidia_driver"`
 	CUDALibrary string   `json:"cuda_library"`
 	GPUs        int      `json:"gpus"`
@@ -45,6 +46,11 @@ type health struct {
 func doctor(c *cli.Context) error {
 	h := health{Gopeft: version(), Go: runtime.Version(), Libtorch: bindings.Version(), LibtorchDir: bindings.LibraryFolder(), CXX11ABI: bindings.CXX11ABI(),
 		CPU: bindings.CPUCapability(), CPUPath: bindings.CPUPath(), BF16: cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16, Cores: runtime.NumCPU(), Missing: []string{}}
+	for _, name := range []string{"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} {
+		if v := os.Getenv(name); v != "" {
+			h.OpenMP = strings.TrimSpace(h.OpenMP + " " + name + "=" + v)
+		}
+	}
 	var err error
 	if h.Cache, err = fsutil.Home(); err != nil {
 		return err
@@ -106,6 +112,7 @@ func (h *health) print(c *cli.Context) {
 	fmt.Fprintf(w, "gopeft     %s (%s)\n", h.Gopeft, h.Go)
 	fmt.Fprintf(w, "libtorch   %s in %s (C++11 ABI: %t)\n", h.Libtorch, h.LibtorchDir, h.CXX11ABI)
 	fmt.Fprintf(w, "CPU        %d cores, libtorch's kernels for %s, own kernels for %s, bf16 arithmetic: %t\n", h.Cores, h.CPU, h.CPUPath, h.BF16)
+	fmt.Fprintf(w, "OpenMP     %s\n", or(h.OpenMP, "waits as the library has it"))
 	fmt.Fprintf(w, "driver     %s\n", or(h.Driver, "none"))
 	fmt.Fprintf(w, "CUDA       %s\n", or(h.CUDALibrary, "not installed"))
 	fmt.Fprintf(w, "GPUs       %s\n", strings.TrimSpace(fmt.Sprint(h.GPUs, "  ", h.GPUError)))

@@ -1,7 +1,7 @@
 package main
 
-// early.c runs `gopeft --help` before libtorch's initialisers, which take 0.2 s; it says how. This file holds the
-// compiler flags for it.
+// early.c runs before libtorch's initialisers: it answers `gopeft --help`, which need not wait 0.2 s for them, and keeps
+// OpenMP's threads from spinning. It says how. This file holds the compiler flags for it.
 
 // #cgo CFLAGS: -std=c11 -Wall -O2
 import "C"

@@ -16,6 +16,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// Beside another program spinning threads cost most of the time; what the user says of them holds.
+func TestThreadsDoNotSpin(t *testing.T) {
+	for set, want := range map[string]string{"": "GOMP_SPINCOUNT=1000", "GOMP_SPINCOUNT=7": "GOMP_SPINCOUNT=7", "OMP_WAIT_POLICY=active": "OMP_WAIT_POLICY=active"} {
+		cmd := exec.Command(os.Args[0], "doctor", "--json")
+		for _, v := range os.Environ() {
+			if !strings.HasPrefix(v, "GOMP_SPINCOUNT=") && !strings.HasPrefix(v, "OMP_WAIT_POLICY=") {
+				cmd.Env = append(cmd.Env, v)
+			}
+		}
+		if cmd.Env = append(cmd.Env, "GOPEFT_TEST_PROGRAM=1"); set != "" {
+			cmd.Env = append(cmd.Env, set)
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), `"openmp": "`+want+`"`) {
+			t.Errorf("with %q: %v, %s", set, err, out)
+		}
+	}
+}
+
 func TestHelpRunsBeforeLibtorchIsInitialised(t *testing.T) {
 	// initialises reports whether the dynamic loader ran libtorch's initialisers, as its own log says.
 	initialises := func(want string, args ...string) bool {
