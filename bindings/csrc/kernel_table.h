@@ -44,9 +44,6 @@ struct Kernels {
   void (*attention_backward)(const Attention& a, const Tensor& out, const Tensor& lse, const Tensor& dout,
                              const Tensor& dq, const Tensor& dk, const Tensor& dv);
 
-  // log Σ e^row - row[target] over n logits; with need_grad the row becomes its gradient.
-  float (*softmax_loss)(float* row, int64_t n, int64_t target, bool need_grad);
-
   void (*gelu)(const Tensor& x, const Tensor& out);
   void (*gelu_gradient)(const Tensor& x, const Tensor& g, const Tensor& dx);
   void (*swiglu)(const Tensor& gate, const Tensor& up, const Tensor& out);

@@ -6,10 +6,8 @@
 #include "fused.h"
 #include "gemm.h"
 #include "gpu_driver.h"
-#include "kernel_table.h"
 #include "kernels_linear.h"
 #include "launch/training.h"
-#include "parallel.h"
 #include "quant.h"
 #include "quantised.h"
 
@@ -21,21 +19,8 @@ constexpr double kHalfScale = 1024;
 // Rows of the head whose gradient is computed at once in a half precision, before it joins the fp32 sum.
 constexpr int64_t kVocabRows = 16384;
 
-// rows_loss is chunk_loss by our own kernels.
-Tensor rows_loss(Tensor& logits, const Tensor& targets, bool need_grad) {
-  const int64_t n = logits.size(0), vocab = logits.size(1);
-  TORCH_CHECK_INDEX(n == 0 || (targets.min().item<int64_t>() >= 0 && targets.max().item<int64_t>() < vocab),
-                    "a target is no row of the head");
-  Tensor losses = at::empty({n}, logits.options());
-  auto *row = logits.mutable_data_ptr<float>(), *loss = losses.mutable_data_ptr<float>();
-  const auto* target = targets.const_data_ptr<int64_t>();
-  each(n, [&](int64_t i) { loss[i] = kernels().softmax_loss(row + i * vocab, vocab, target[i], need_grad); });
-  return losses.sum();
-}
-
 // One chunk of tokens: adds to the loss, and turns the logits into their gradient in place.
-Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool own, bool compiled) {
-  if (own) return rows_loss(logits, target, need_grad);
+Tensor chunk_loss(Tensor& logits, const Tensor& target, bool need_grad, bool compiled) {
   if (compiled) {
     Tensor losses = at::empty({logits.size(0)}, logits.options());
     Stream stream(logits);
@@ -137,7 +122,7 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
       Tensor h = p.input(hidden.index_select(0, rows));
       Tensor logits = p.logits(h, w);
       const Tensor target = targets.index_select(0, rows).unsqueeze(1);
-      loss.add_(chunk_loss(logits, target, need_hidden || need_weight, p.own, p.compiled));
+      loss.add_(chunk_loss(logits, target, need_hidden || need_weight, p.compiled));
       if (!need_hidden && !need_weight) continue;
       if (p.scale() != 1) logits.mul_(p.scale());
       Tensor g = p.input(logits);

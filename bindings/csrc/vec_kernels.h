@@ -9,7 +9,6 @@
 #include "vec_quant_pack.h"
 #include "vec_rms_norm.h"
 #include "vec_rotary.h"
-#include "vec_softmax.h"
 
 namespace gp::GP_PATH {
 
@@ -28,7 +27,6 @@ const Kernels kTable = {
     .attention_forward = attention_forward,
     .attention_decode = attention_decode,
     .attention_backward = attention_backward,
-    .softmax_loss = softmax_loss,
     .gelu = gelu,
     .gelu_gradient = gelu_gradient,
     .swiglu = swiglu,

@@ -58,13 +58,6 @@ func onTheirCPU(t *testing.T) bool {
 	return strings.TrimSpace(string(want)) == thisCPU() && os.Getenv("GOPEFT_CPU") == ""
 }
 
-// exactly reports whether an old run's bits are to be the same here. A language model's loss adds up its terms in another
-// order since.
-func exactly(t *testing.T, run string) bool {
-	t.Helper()
-	return onTheirCPU(t) && !strings.HasPrefix(run, "llama")
-}
-
 // thisCPU is libtorch's instruction set, the CPU's maker, and those of its features that kernels are chosen by.
 func thisCPU() string {
 	words := []string{bindings.CPUCapability()}
@@ -116,7 +109,7 @@ func TestOldRunsResume(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			needTheirDropout(t, c.folder)
 			inTestdata(t)
-			exact := exactly(t, c.folder)
+			exact := onTheirCPU(t)
 			t.Logf("compared to the bit: %v", exact)
 			cfg := oldRun(t, c.folder)
 			c.set(&cfg)
@@ -277,7 +270,7 @@ func TestOldSettingsRepeatTheirRun(t *testing.T) {
 			}
 			sameScores(t, sum, want)
 			if name != train.Features {
-				sameWeights(t, trained(t, cfg.Output.Out), params(t, filepath.Join("runs", "final", name+".safetensors")), exactly(t, name))
+				sameWeights(t, trained(t, cfg.Output.Out), params(t, filepath.Join("runs", "final", name+".safetensors")), onTheirCPU(t))
 			}
 		})
 	}
