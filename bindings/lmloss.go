@@ -16,15 +16,25 @@ func (s *Scope) LMCrossEntropy(hidden, weight, targets Tensor, ignore int64, mea
 	if !weight.Defined() {
 		fail("lm_cross_entropy", "the model has no language-model head", hidden)
 	}
-	if chunkBytes <= 0 {
-		chunkBytes = lossChunkBytes
-	}
+	return s.lmLoss(hidden, targets, func(s *Scope, h, t Tensor, own bool) Tensor {
+		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, lossChunk(chunkBytes), own), h, weight, t)
+	})
+}
+
+// lmLoss calls loss with rows of states and their targets, and whether our own kernels serve.
+func (s *Scope) lmLoss(hidden, targets Tensor, loss func(s *Scope, h, t Tensor, own bool) Tensor) Tensor {
 	own := !s.buf.composed
 	if d := hidden.Device(); d.IsCUDA() {
 		own = s.compiledOn(d, Float, nvrtc.Training) // logits are in fp32 whatever they are computed in
 	}
 	return s.In(func(s *Scope) Tensor {
-		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)
-		return s.made("lm_cross_entropy", csrc.LMCrossEntropy(s.slot(), h.p, weight.p, t.p, ignore, mean, chunkBytes, own), h, weight, t)
+		return loss(s, s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1), own)
 	})
+}
+
+func lossChunk(bytes int64) int64 {
+	if bytes <= 0 {
+		return lossChunkBytes
+	}
+	return bytes
 }

@@ -61,10 +61,10 @@ func (q *Quantised) tensors() (ts []Tensor) {
 	return ts
 }
 
-// quantArgs is a matrix as csrc's functions take it; it is valid until the next call.
-func (q *Quantised) quantArgs() (parts []unsafe.Pointer, facts []int64, offset float64) {
-	parts = []unsafe.Pointer{q.Codes.p, q.Scales.p, q.Zeros.p, q.NestedScales.p, q.NestedMap.p}
-	facts = []int64{int64(q.Kind), q.Rows, q.Cols, q.Block, q.NestedBlock}
+// quantArgs is a matrix as csrc's functions take it, in C memory: it is valid until the next call.
+func (s *Scope) quantArgs(q *Quantised) (parts []unsafe.Pointer, facts []int64, offset float64) {
+	parts = s.pointers([]Tensor{q.Codes, q.Scales, q.Zeros, q.NestedScales, q.NestedMap})
+	facts = s.dims([]int64{int64(q.Kind), q.Rows, q.Cols, q.Block, q.NestedBlock})
 	return parts, facts, float64(q.Offset)
 }
 
@@ -124,7 +124,7 @@ func (s *Scope) Quantise(w Tensor, kind QuantKind, double bool) *Quantised {
 func (s *Scope) Dequantise(q *Quantised, d DType) Tensor { return s.dequantise(q, d, s.quantWay(q, d)) }
 
 func (s *Scope) dequantise(q *Quantised, d DType, way int) Tensor {
-	parts, facts, offset := q.quantArgs()
+	parts, facts, offset := s.quantArgs(q)
 	return s.made("dequantise", csrc.Dequantise(s.slot(), parts, facts, offset, int(d), way), q.Codes)
 }
 
@@ -133,8 +133,9 @@ func (s *Scope) dequantise(q *Quantised, d DType, way int) Tensor {
 // the dtype of the product, save for up to four rows of x on CPUs with AVX-512: outside of autograd those are multiplied as
 // integers, which errs by 4e-5 of the result's size.
 func (s *Scope) QuantLinear(x Tensor, q *Quantised, b Tensor) Tensor {
-	parts, facts, offset := q.quantArgs()
-	message := csrc.QuantLinear(s.slot(), x.p, parts, facts, offset, b.p, s.fusedQuant(x, q, b), s.quantWay(q, s.quantDType(x)))
+	fused, way := s.fusedQuant(x, q, b), s.quantWay(q, s.quantDType(x))
+	parts, facts, offset := s.quantArgs(q)
+	message := csrc.QuantLinear(s.slot(), x.p, parts, facts, offset, b.p, fused, way)
 	return s.made("quant_linear", message, x, q.Codes, b)
 }
 
@@ -159,19 +160,16 @@ func (s *Scope) QuantRows(q *Quantised, ids Tensor, d DType) Tensor {
 }
 
 func (s *Scope) quantRows(q *Quantised, ids Tensor, d DType, way int) Tensor {
-	parts, facts, offset := q.quantArgs()
+	parts, facts, offset := s.quantArgs(q)
 	return s.made("quant_rows", csrc.QuantRows(s.slot(), parts, facts, offset, ids.p, int(d), way), q.Codes, ids)
 }
 
 // QuantLMCrossEntropy is LMCrossEntropy for a quantised head. The products run in autocast's dtype, else in hidden's.
 func (s *Scope) QuantLMCrossEntropy(hidden Tensor, q *Quantised, targets Tensor, ignore int64, mean bool, chunkBytes int64) Tensor {
-	if chunkBytes <= 0 {
-		chunkBytes = lossChunkBytes
-	}
-	return s.In(func(s *Scope) Tensor {
-		h, t := s.Reshape(hidden, -1, hidden.Size(-1)), s.Reshape(targets, -1)
-		parts, facts, offset := q.quantArgs()
-		message := csrc.QuantLMCrossEntropy(s.slot(), h.p, parts, facts, offset, t.p, ignore, mean, chunkBytes, !s.buf.composed, s.quantWay(q, s.quantDType(h)))
+	return s.lmLoss(hidden, targets, func(s *Scope, h, t Tensor, own bool) Tensor {
+		way := s.quantWay(q, s.quantDType(h))
+		parts, facts, offset := s.quantArgs(q)
+		message := csrc.QuantLMCrossEntropy(s.slot(), h.p, parts, facts, offset, t.p, ignore, mean, lossChunk(chunkBytes), own, way)
 		return s.made("quant_lm_cross_entropy", message, h, q.Codes, t)
 	})
 }

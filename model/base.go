@@ -62,7 +62,7 @@ func (b *base) declareNorm(name string, kind initKind, width int64) *Param {
 // declareMap declares the weights of a linear map called name.
 func (b *base) declareMap(name string, m Map) *Dense {
 	d := &Dense{W: b.declareMatrix(name+".weight", int64(m.Out), int64(m.In))}
-	d.W.mapped = true
+	d.W.linear = true
 	if m.Bias {
 		d.B = b.declare(name+".bias", zero, int64(m.Out))
 		d.B.Inert = m.Shiftless

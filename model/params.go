@@ -18,12 +18,12 @@ type Param struct {
 	// that is Shiftless, but for a block that a method gives memories.
 	Inert bool
 
-	matrix bool // may be held in a dtype of its own while it is frozen
-	mapped bool // of a linear map of a block: may be quantised when it is loaded
-	quant  *bindings.Quantised
-	low    bindings.Tensor // frozen copy of T in the dtype that is computed in, or none
-	file   func() error    // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
-	held   int64           // bytes of memory that the tensor takes which Replace put aside
+	matrix bool                // may be held in a dtype of its own while it is frozen
+	linear bool                // of a linear map of a block: may be quantised when it is loaded
+	quant  *bindings.Quantised // what is computed with in T's place, or nil
+	low    bindings.Tensor     // frozen copy of T in the dtype that is computed in, or none
+	file   func() error        // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
+	held   int64               // bytes of memory that the tensor takes which Replace put aside
 }
 
 // Value is the tensor to compute with; of a quantised weight, which Linear maps know how to read, it is none to compute with.

@@ -59,7 +59,7 @@ func (p *Param) quantised(o Options) hf.Quantisation {
 	switch {
 	case !p.matrix:
 		return hf.Plain
-	case o.Quantise == hf.Plain || p.mapped:
+	case o.Quantise == hf.Plain || p.linear:
 		return o.Quantise
 	}
 	return hf.Keep

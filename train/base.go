@@ -68,6 +68,14 @@ func ChooseBase(dtype, quantize string, file bindings.DType, p Precision) (b Bas
 	return b, nil
 }
 
+// FullBase refuses a --quantize for a method that trains the base's own weights.
+func FullBase(method, quantize string) error {
+	if quantize == "" || quantize == "none" {
+		return nil
+	}
+	return Usage("--quantize %s: method %s trains the base's own weights and saves them all, which quantised weights cannot be; train an adapter, or hold them in full with --quantize none", quantize, method)
+}
+
 // BaseDTypeName is the value of --base-dtype that asks for a dtype.
 func BaseDTypeName(d bindings.DType) string {
 	switch d {

@@ -11,6 +11,7 @@
 // share the cores, each then waits for the other's spinning, and takes 7 times as long as alone, or 20. The library
 // reads GOMP_SPINCOUNT when it is initialised, from the environment that the process began with; so the program begins
 // again with it, before anything is initialised. What the user has set holds.
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,7 +40,13 @@ static void calm_openmp(char** argv, char** env) {
   memcpy(more, env, n * sizeof *more);
   more[n] = spin_count;
   more[n + 1] = NULL;
-  execve("/proc/self/exe", argv, more);
+  char path[PATH_MAX];  // by the link itself the process would be listed as "exe"
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (length > 0) {
+    path[length] = 0;
+    execve(path, argv, more);
+  }
+  execve("/proc/self/exe", argv, more);  // where the file has been replaced since
   free(more);
 }
 

@@ -3,5 +3,5 @@ package main
 // early.c runs before libtorch's initialisers: it answers `gopeft --help`, which need not wait 0.2 s for them, and keeps
 // OpenMP's threads from spinning. It says how. This file holds the compiler flags for it.
 
-// #cgo CFLAGS: -std=c11 -Wall -O2
+// #cgo CFLAGS: -std=c11 -D_GNU_SOURCE -Wall -O2
 import "C"

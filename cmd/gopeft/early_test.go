@@ -1,31 +1,52 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // TestMain lets a test run the program in a process of its own.
 func TestMain(m *testing.M) {
-	if os.Getenv("GOPEFT_TEST_PROGRAM") != "" {
+	switch os.Getenv("GOPEFT_TEST_PROGRAM") {
+	case "":
+	case "name":
+		name, err := os.ReadFile("/proc/self/comm")
+		fmt.Println(os.Getenv("GOMP_SPINCOUNT"), strings.TrimSpace(string(name)), err)
+		os.Exit(0)
+	default:
 		main()
 	}
 	os.Exit(m.Run())
+}
+
+// Lists of processes show the program by its own name, although it began twice.
+func TestProgramKeepsItsName(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "doctor", "--json")
+	cmd.Env = append(withoutOpenMP(), "GOPEFT_TEST_PROGRAM=name")
+	out, err := cmd.CombinedOutput()
+	name := filepath.Base(os.Args[0])
+	if want := "1000 " + name[:min(len(name), 15)] + " <nil>\n"; err != nil || string(out) != want {
+		t.Errorf("%v: %q, want %q", err, out, want)
+	}
+}
+
+// withoutOpenMP is the environment without settings of OpenMP's threads.
+func withoutOpenMP() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "GOMP_SPINCOUNT=") || strings.HasPrefix(v, "OMP_WAIT_POLICY=")
+	})
 }
 
 // Beside another program spinning threads cost most of the time; what the user says of them holds.
 func TestThreadsDoNotSpin(t *testing.T) {
 	for set, want := range map[string]string{"": "GOMP_SPINCOUNT=1000", "GOMP_SPINCOUNT=7": "GOMP_SPINCOUNT=7", "OMP_WAIT_POLICY=active": "OMP_WAIT_POLICY=active"} {
 		cmd := exec.Command(os.Args[0], "doctor", "--json")
-		for _, v := range os.Environ() {
-			if !strings.HasPrefix(v, "GOMP_SPINCOUNT=") && !strings.HasPrefix(v, "OMP_WAIT_POLICY=") {
-				cmd.Env = append(cmd.Env, v)
-			}
-		}
-		if cmd.Env = append(cmd.Env, "GOPEFT_TEST_PROGRAM=1"); set != "" {
+		if cmd.Env = append(withoutOpenMP(), "GOPEFT_TEST_PROGRAM=1"); set != "" {
 			cmd.Env = append(cmd.Env, set)
 		}
 		out, err := cmd.CombinedOutput()

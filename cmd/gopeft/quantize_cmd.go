@@ -43,7 +43,8 @@ func quantize(c *cli.Context) error {
 	case o.Out == "":
 		return train.Usage("--out is missing: give a folder to write")
 	}
-	path, err := hub.Find(c.Context, c.String("model"), newUI(c))
+	ui := newUI(c)
+	path, err := hub.Find(c.Context, c.String("model"), ui)
 	if err != nil {
 		return err
 	}
@@ -57,6 +58,9 @@ func quantize(c *cli.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, note := range r.Notes {
+		ui.Note("%s", note)
 	}
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, r)

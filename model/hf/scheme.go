@@ -83,7 +83,8 @@ func (q *quantisationConfig) scheme() (files.Scheme, error) {
 	if q.Bits != 4 {
 		return s, unsupported("bits", q.Bits, "4")
 	}
-	return s, setGroup(&s, q.Group)
+	err := setGroup(&s, q.Group)
+	return s, err
 }
 
 // setGroup reads a group size; -1 stands for a whole row.

@@ -174,10 +174,7 @@ func (b *bench) holdBase(o *model.Options) error {
 		o.Base, o.Quantise = base.DType, base.Quantise
 		return err
 	}
-	if b.cfg.Quantize != "" && b.cfg.Quantize != "none" {
-		return train.Usage("--quantize %s: method %s trains the base's own weights, which quantised weights cannot be", b.cfg.Quantize, b.cfg.Method)
-	}
-	return nil
+	return train.FullBase(b.cfg.Method, b.cfg.Quantize)
 }
 
 // build makes the model with random weights, or opens its folder: what is no language model gets a classification

@@ -15,20 +15,21 @@ import (
 // QuantiseOptions are what Quantise makes of a model.
 type QuantiseOptions struct {
 	Out     string          // folder to write
-	To      hf.Quantisation // hf.NF4 or hf.Int8, or hf.Keep for what the files hold so
+	To      hf.Quantisation // hf.NF4 or hf.Int8
 	DType   string          // of the weights that are not quantised: fp32, bf16 or fp16; "": the files'
 	Threads int
 }
 
 // QuantisedFolder is what Quantise wrote.
 type QuantisedFolder struct {
-	Out        string  `json:"out"`
-	Matrices   int     `json:"quantised_matrices"`
-	Before     int64   `json:"bytes_before"` // of weights in files
-	After      int64   `json:"bytes_after"`
-	Compared   string  `json:"compared"` // "logits", or "hidden states" where there is no head
-	Difference float64 `json:"largest_difference"`
-	Largest    float64 `json:"largest_value"`
+	Out        string   `json:"out"`
+	Matrices   int      `json:"quantised_matrices"`
+	Before     int64    `json:"bytes_before"` // of weights in files
+	After      int64    `json:"bytes_after"`
+	Compared   string   `json:"compared"` // "logits", or "hidden states" where there is no head
+	Difference float64  `json:"largest_difference"`
+	Largest    float64  `json:"largest_value"`
+	Notes      []string `json:"notes,omitempty"`
 }
 
 // Quantise writes the model at path as a folder of bitsandbytes' form with the maps of its blocks quantised, one tensor at a
@@ -63,7 +64,10 @@ func Quantise(ctx context.Context, s *bindings.Scope, path string, o QuantiseOpt
 	if r.Matrices == 0 {
 		return r, fmt.Errorf("model %s: none of its weights is quantised", path)
 	}
-	tok, _ := train.OpenTokenizer(path) // without one the folder has none either
+	tok, noTok := train.OpenTokenizer(path)
+	if noTok != nil {
+		r.Notes = append(r.Notes, fmt.Sprintf("no tokenizer was written: %v", noTok))
+	}
 	ids := make([]int64, min(64, m.Info().Vocab, m.Info().MaxPositions))
 	for i := range ids {
 		ids[i] = int64(i * m.Info().Vocab / len(ids))

@@ -185,11 +185,11 @@ func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) err
 	}
 	asked, bits := c.Model.BaseDType, c.Model.Quantize
 	inPlace := c.Methods.InPlace(c.Model.Method)
-	switch {
-	case inPlace && bits == "":
+	if inPlace {
+		if err := train.FullBase(c.Model.Method, bits); err != nil {
+			return err
+		}
 		bits = "none"
-	case inPlace && bits != "none":
-		return train.Usage("--quantize %s: method %s trains the base's own weights and saves them all, which quantised weights cannot be; train an adapter, or hold them in full with --quantize none", bits, c.Model.Method)
 	}
 	if method.Needs().WholeModel && (asked == "" || asked == "auto") {
 		asked = "fp32" // what it saves is a whole model, as exact as it was read

@@ -50,6 +50,7 @@ char* compiler_open(const char* path, compiler** out, int* major, int* minor) {
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) return failed("open NVRTC", dlerror());
   compiler* c = calloc(1, sizeof *c);
+  if (!c) return failed("open NVRTC", "no memory");
   const char* missing = NULL;
   find(library, "nvrtcVersion", &c->version, &missing);
   find(library, "nvrtcGetNumSupportedArchs", &c->count, &missing);
@@ -77,7 +78,7 @@ int compiler_supports(const compiler* c, int architecture) {
   int n = 0, found = 0;
   if (c->count(&n) != 0 || n <= 0) return 0;
   int* all = calloc((size_t)n, sizeof *all);
-  if (c->architectures(all) == 0)
+  if (all && c->architectures(all) == 0)
     for (int i = 0; i < n; i++) found |= all[i] == architecture;
   free(all);
   return found;

@@ -1,4 +1,4 @@
-// What CUDA gives a kernel, for one thread of a block that emulator.cc runs.
+// What CUDA gives a kernel, for one thread of a block that fibres.cc runs.
 #pragma once
 #include <cmath>
 #include <cstdint>

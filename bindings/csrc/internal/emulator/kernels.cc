@@ -28,7 +28,12 @@
   K(dequantise_fp4)       \
   K(dequantise_int8_rows) \
   K(dequantise_q4_0)      \
-  K(dequantise_q4_k) K(multiply_nf4) K(multiply_fp4) K(multiply_int8_rows) K(multiply_q4_0) K(multiply_q4_k)
+  K(dequantise_q4_k)      \
+  K(multiply_nf4)         \
+  K(multiply_fp4)         \
+  K(multiply_int8_rows)   \
+  K(multiply_q4_0)        \
+  K(multiply_q4_k)
 
 namespace {
 
