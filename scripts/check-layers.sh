@@ -12,7 +12,7 @@ layers=(
     'model'
     'peft'
     'train/data/rows'
-    'train/data train/metrics train/report train/classic'
+    'train/data train/metrics train/report train/classic train/launch'
     'train'
     'train/run train/infer train/bench'
     'cmd'
