@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 )
 
 // World says which process of a run this one is, and where it meets the others.
@@ -12,13 +13,14 @@ type World struct {
 	LocalRank, LocalSize int    // of those on this machine
 	Host                 string // where the store is; "" for a process alone
 	Port                 int
-	Served               bool   // the launcher keeps the store, and rank 0 is a client of it as the others are
-	Listen               int    // the descriptor of the store's listening socket that rank 0 inherits, 0 for none
-	Attempt              string // differs between attempts that share a store: what the keys in it begin with
-	Restarts             int    // how often the run was started again
-	Source               string // who started the processes, e.g. "torchrun"; "" for a process alone
-	Note                 string // how host and port came about
-	ErrorFile            string // where the launcher looks for the reason of a failure, "" for nowhere
+	Served               bool      // the launcher keeps the store, and rank 0 is a client of it as the others are
+	Listen               int       // the descriptor of the store's listening socket that rank 0 inherits, 0 for none
+	Attempt              string    // differs between attempts that share a store: what the keys in it begin with
+	Restarts             int       // how often the run was started again
+	Begun                time.Time // when the run was first started, zero where that is not known
+	Source               string    // who started the processes, e.g. "torchrun"; "" for a process alone
+	Note                 string    // how host and port came about
+	ErrorFile            string    // where the launcher looks for the reason of a failure, "" for nowhere
 }
 
 // Who starts processes, in World.Source.
@@ -34,6 +36,7 @@ const (
 const (
 	ownAttempt  = "GOPEFT_LAUNCH_ATTEMPT" // marks a process that gopeft launch started
 	ownRestarts = "GOPEFT_LAUNCH_RESTARTS"
+	ownBegun    = "GOPEFT_LAUNCH_BEGUN" // in nanoseconds since 1970
 	ownSocket   = "GOPEFT_LAUNCH_SOCKET"
 	ownErrors   = "GOPEFT_LAUNCH_ERRORS"
 )
@@ -53,7 +56,7 @@ func FromEnv(getenv func(string) string) (World, error) {
 	case v.err != nil:
 		return World{}, v.err
 	case w.Size == 1:
-		w.Host, w.Port, w.Note = "", 0, "" // there is nobody to meet
+		w.Host, w.Port, w.Listen, w.Note = "", 0, 0, "" // there is nobody to meet
 	}
 	return w, nil
 }
@@ -105,6 +108,9 @@ func (v *vars) own() World {
 	w.Source, w.Attempt, w.ErrorFile = SourceLaunch, v.get(ownAttempt), v.get(ownErrors)
 	w.Restarts = v.optional(ownRestarts, 0)
 	w.Listen = v.optional(ownSocket, 0)
+	if n := v.optional(ownBegun, 0); n > 0 {
+		w.Begun = time.Unix(0, int64(n))
+	}
 	return w
 }
 
@@ -128,6 +134,9 @@ func (w World) environ() []string {
 		{ownRestarts, w.Restarts}, {ownSocket, w.Listen},
 	} {
 		env = append(env, n.name+"="+strconv.Itoa(n.value))
+	}
+	if !w.Begun.IsZero() {
+		env = append(env, ownBegun+"="+strconv.FormatInt(w.Begun.UnixNano(), 10))
 	}
 	return env
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 // env makes a getenv of lines NAME=VALUE.
@@ -27,7 +28,7 @@ const (
 )
 
 func TestFromEnv(t *testing.T) {
-	own := World{Rank: 0, Size: 2, LocalRank: 0, LocalSize: 2, Host: "127.0.0.1", Port: 40001, Listen: 4, Attempt: "x.1", Restarts: 1, Source: SourceLaunch,
+	own := World{Rank: 0, Size: 2, LocalRank: 0, LocalSize: 2, Host: "127.0.0.1", Port: 40001, Listen: 4, Attempt: "x.1", Restarts: 1, Begun: time.Unix(0, 1800000000123456789), Source: SourceLaunch,
 		ErrorFile: "/dev/fd/3", Note: "store at 127.0.0.1:40001 (MASTER_ADDR, MASTER_PORT)"}
 	torchrun := World{Rank: 3, Size: 8, LocalRank: 1, LocalSize: 2, Host: "node1", Port: 4711, Attempt: "abc.0", Source: SourceTorchrun,
 		Note: "store at node1:4711 (MASTER_ADDR, MASTER_PORT)"}
