@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +20,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model/fsutil"
 	"gopeft/train"
+	"gopeft/train/launch"
 	"gopeft/train/report"
 	"gopeft/train/run"
 )
@@ -29,17 +32,29 @@ func compareCommand() *cli.Command {
 		Name: "compare", Usage: "train a model with several methods and put the results side by side",
 		Flags: slices.Concat(
 			inGroup(groupModel, &cli.StringFlag{Name: "methods", Usage: "all, or a comma-separated list of: " + strings.Join(run.CompareMethods(), ", "), DefaultText: "all"}),
-			configFlags("method", "classifier"), outFlags(), uiFlags()),
+			configFlags("method", "classifier"), processFlags(), outFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
 			cmp, err := readComparison(c)
 			if err != nil {
 				return err
 			}
-			mode, err := outMode(c)
+			settings := filepath.Join(cmp.Base.Output.Out, "compare.yaml")
+			mode, err := outMode(c, launch.World{}, settings, func() run.OutMode {
+				if fsutil.Exists(settings) {
+					return run.Resume
+				}
+				return run.Refuse
+			})
 			if err != nil {
 				return err
 			}
-			results, err := run.Compare(c.Context, cmp, mode, newUI(c), trainElsewhere(c))
+			procs := 1
+			if c.IsSet("nproc") {
+				if procs, err = processes(c.String("nproc"), cmp.Base.Machine.Device, strconv.Itoa(cmp.Base.Machine.Threads), newUI(c)); err != nil {
+					return err
+				}
+			}
+			results, err := run.Compare(c.Context, cmp, mode, newUI(c), trainElsewhere(c, procs))
 			if len(results) > 0 {
 				err = errors.Join(printCompare(c, results), err)
 			}
@@ -93,9 +108,9 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	return cmp, nil
 }
 
-// trainElsewhere runs one configuration as `gopeft train` in a process of its own, so that the peak of memory is that of
-// one method, and a crash does not end the comparison.
-func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMode) (report.Summary, error) {
+// trainElsewhere runs one configuration as `gopeft train` in a process of its own, or in several, so that the peak of
+// memory is that of one method, and a crash does not end the comparison.
+func trainElsewhere(c *cli.Context, procs int) func(context.Context, run.Config, run.OutMode) (report.Summary, error) {
 	return func(ctx context.Context, cfg run.Config, mode run.OutMode) (report.Summary, error) {
 		var sum report.Summary
 		self, err := os.Executable()
@@ -120,6 +135,9 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		case run.Resume:
 			args = append(args, "--resume")
 		}
+		if procs > 1 && cfg.Model.Method != train.Features { // a classifier on features is fitted by one process
+			args = append(args, "--nproc", strconv.Itoa(procs), "--dist-timeout", c.Duration("dist-timeout").String())
+		}
 		for _, flag := range []string{"quiet", "debug"} {
 			if c.Bool(flag) {
 				args = append(args, "--"+flag)
@@ -137,7 +155,7 @@ func trainElsewhere(c *cli.Context) func(context.Context, run.Config, run.OutMod
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-		cmd.WaitDelay = 2 * time.Minute
+		cmd.WaitDelay = launch.DefaultGrace + 10*time.Second // a launcher gives its processes that grace, and tells of one that hangs
 		err = cmd.Start()
 		if closed := to.Close(); err != nil || closed != nil {
 			return sum, errors.Join(err, closed)

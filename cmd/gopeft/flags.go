@@ -205,20 +205,8 @@ func setSlice(v reflect.Value, text, key string) error {
 func outFlags() []cli.Flag {
 	return inGroup(groupOutput,
 		&cli.BoolFlag{Name: "overwrite", Usage: "replace what --out holds"},
-		&cli.BoolFlag{Name: "resume", Usage: "go on from the last checkpoint in --out"},
+		&cli.GenericFlag{Name: "resume", Value: &resumeValue{}, Usage: "go on from the last checkpoint in --out; --resume=auto begins where there is none"},
 	)
-}
-
-func outMode(c *cli.Context) (run.OutMode, error) {
-	switch {
-	case c.Bool("overwrite") && c.Bool("resume"):
-		return 0, &train.UsageError{Err: fmt.Errorf("--overwrite and --resume exclude each other")}
-	case c.Bool("overwrite"):
-		return run.Overwrite, nil
-	case c.Bool("resume"):
-		return run.Resume, nil
-	}
-	return run.Refuse, nil
 }
 
 // uiFlags are shared by every command that takes a while.

@@ -25,6 +25,9 @@ const (
 	groupOutput   = "output"
 	groupMethods  = "methods" // of settings that are no single method's
 	groupGeneral  = "general" // of flags without a group
+
+	groupProcesses = "processes"
+	groupMachines  = "several machines"
 )
 
 // groupOrder is the order in which help shows groups. Groups that are not listed follow in the order of their flags, and
@@ -98,7 +101,7 @@ func heading(group string) string {
 
 // synopsis is how a flag is given.
 func synopsis(f cli.Flag) string {
-	if takes, ok := f.(cli.DocGenerationFlag); ok && takes.TakesValue() {
+	if takes, ok := f.(cli.DocGenerationFlag); ok && takes.TakesValue() && !standsAlone(f) {
 		return "--" + f.Names()[0] + " value"
 	}
 	return "--" + f.Names()[0]

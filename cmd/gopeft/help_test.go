@@ -44,7 +44,11 @@ func TestHelpGroupsEveryFlagOnce(t *testing.T) {
 		if groups[len(groups)-1] != "General" {
 			t.Errorf("%s has the groups %q", c.Name, groups)
 		}
-		if general := help[strings.Index(help, "   General:"):]; strings.Count(general, "     --") != 5 {
+		want := 5
+		if c.Name == "launch" { // which has no result
+			want = 3
+		}
+		if general := help[strings.Index(help, "   General:"):]; strings.Count(general, "     --") != want {
 			t.Errorf("%s has flags without a group:\n%s", c.Name, general)
 		}
 	}

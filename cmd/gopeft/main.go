@@ -30,6 +30,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/train"
+	"gopeft/train/launch"
 	"gopeft/train/run"
 )
 
@@ -55,7 +56,7 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		if r := recover(); r != nil {
 			text := fmt.Sprintf("%v\n\n%s", r, debug.Stack())
 			line, _, _ := strings.Cut(text, "\n")
-			fmt.Fprintf(stderr, "gopeft: a fault of gopeft's own: %s (--debug shows where)\n", line)
+			fail(stderr, fmt.Sprintf("a fault of gopeft's own: %s (--debug shows where)", line))
 			if trace {
 				fmt.Fprintln(stderr, text)
 			}
@@ -65,7 +66,8 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	out := &output{to: stdout}
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
-		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, DisableSliceFlagSeparator: true,
+		Metadata: map[string]any{argsKey: args},
+		Reader:   stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(c *cli.Context, err error, _ bool) error { return usageError(c.Command, err) },
 		Commands:       commands(),
@@ -88,6 +90,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 			if err := refuseArguments(command, c); err != nil {
 				return err
 			}
+			if err := refuseWorld(command.Name); err != nil {
+				return err
+			}
 			if !own {
 				if err := flagsFromFile(c); err != nil {
 					return err
@@ -100,9 +105,14 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	if err == nil && out.failed != nil {
 		err = fmt.Errorf("write results: %w", out.failed)
 	}
-	switch usage := (*train.UsageError)(nil); {
+	switch usage, ended := (*train.UsageError)(nil), (*launch.ExitError)(nil); {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &ended): // of processes that have said why
+		if !ended.Said() {
+			fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		}
+		return ended.Code
 	case errors.Is(err, run.ErrInterrupted):
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
 		return exitInterrupted
@@ -110,14 +120,25 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		fmt.Fprintln(stderr, "gopeft: interrupted")
 		return exitInterrupted
 	case errors.As(err, &usage):
-		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		fail(stderr, oneLine(err))
 		return exitUsage
 	default:
-		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		fail(stderr, oneLine(err))
 		if op := (*bindings.OpError)(nil); trace && errors.As(err, &op) {
 			fmt.Fprintln(stderr, op.Detail)
 		}
 		return exitFailed
+	}
+}
+
+// argsKey is where commands find the program's arguments as they were given.
+const argsKey = "arguments"
+
+// fail says why the program fails, to whoever has started it too.
+func fail(stderr io.Writer, reason string) {
+	fmt.Fprintln(stderr, "gopeft:", reason)
+	if err := tellLauncher(reason); err != nil {
+		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
 	}
 }
 
@@ -141,7 +162,7 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
 		mergeCommand(), convertCommand(), quantizeCommand(), pullCommand(),
-		prepareCommand(), tokenizeCommand(), benchCommand(), doctorCommand(),
+		prepareCommand(), tokenizeCommand(), benchCommand(), launchCommand(), doctorCommand(),
 	}
 }
 

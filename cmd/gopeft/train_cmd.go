@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 
+	"gopeft/train"
+	"gopeft/train/launch"
 	"gopeft/train/report"
 	"gopeft/train/run"
 )
@@ -17,7 +20,7 @@ import (
 func trainCommand() *cli.Command {
 	return &cli.Command{
 		Name: "train", Usage: "fine-tune a model with one method",
-		Flags: slices.Concat(configFlags(), outFlags(), uiFlags(),
+		Flags: slices.Concat(configFlags(), processFlags(), outFlags(), uiFlags(),
 			[]cli.Flag{&cli.StringFlag{Name: "error-file", Hidden: true, Usage: "of a comparison: where to write the reason of a failure"}}),
 		Action: func(c *cli.Context) error {
 			err := trainOne(c)
@@ -30,16 +33,35 @@ func trainCommand() *cli.Command {
 }
 
 func trainOne(c *cli.Context) error {
-	mode, err := outMode(c)
+	if d := c.Duration("dist-timeout"); d <= 0 {
+		return train.Usage("--dist-timeout is %s, want more than 0s", d)
+	}
+	if c.IsSet("nproc") {
+		if launched, err := trainInProcesses(c); launched || err != nil {
+			return err
+		}
+	}
+	world, err := worldOf(c)
 	if err != nil {
 		return err
 	}
 	cfg, err := readConfig(c)
+	if err != nil {
+		return err
+	}
+	out := cfg.OutFolder()
+	mode, err := outMode(c, world, filepath.Join(out, "config.yaml"), func() run.OutMode { return autoMode(out) })
+	if err != nil {
+		return err
+	}
 	if mode == run.Resume && !c.IsSet("config") && c.IsSet("out") { // the run's own settings
 		cfg, err = resumedConfig(c)
 	}
 	if err != nil {
 		return err
+	}
+	if world.Size > 1 {
+		return train.Usage("this build of gopeft does not share the training between processes, and this is %s", world)
 	}
 	sum, err := run.Run(c.Context, cfg, mode, newUI(c))
 	if err != nil {
@@ -53,6 +75,33 @@ func trainOne(c *cli.Context) error {
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "\nresults in %s\n", cfg.OutFolder())
 	return err
+}
+
+// trainInProcesses makes this process the launcher of copies of itself, the same but for --nproc, and reports whether it
+// was: for one process there is nothing to launch.
+func trainInProcesses(c *cli.Context) (launched bool, err error) {
+	nodes, err := nodesOf(c)
+	if err != nil {
+		return false, err
+	}
+	device, threads := c.String("device"), c.Int("threads")
+	if config := c.String("config"); config != "" && config != "/dev/stdin" { // that one can be read once
+		cfg, err := readConfig(c)
+		if err != nil {
+			return false, err
+		}
+		device, threads = cfg.Machine.Device, cfg.Machine.Threads
+	}
+	procs, err := processes(c.String("nproc"), device, strconv.Itoa(threads), newUI(c))
+	if err != nil || procs == 1 && nodes.Count <= 1 {
+		return false, err
+	}
+	args, ok := c.App.Metadata[argsKey].([]string)
+	if !ok {
+		return false, errors.New("the program's arguments are not known")
+	}
+	args = withoutFlag(withoutFlag(args[1:], c.Command.Flags, "nproc"), c.Command.Flags, "error-file")
+	return true, startProcesses(c, launch.Launcher{Procs: procs, Nodes: nodes}, args)
 }
 
 // resumedConfig returns the settings that the run in --out was started with, changed by the flags given.

@@ -70,3 +70,18 @@ func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
+
+// NodesFromEnv reads which of several pods this is, where Kubernetes has left it to a launcher in each to start the
+// processes; the zero value where it has not.
+func NodesFromEnv(getenv func(string) string) (Nodes, error) {
+	v := &vars{get: getenv}
+	if !v.has("PET_NNODES") {
+		return Nodes{}, nil
+	}
+	n := Nodes{Count: v.pods()}
+	if n.Count > 1 {
+		n.Rank = v.below("PET_NODE_RANK", "PET_NNODES", n.Count)
+		n.Host, n.Port = v.text("PET_MASTER_ADDR"), v.port("PET_MASTER_PORT")
+	}
+	return n, v.err
+}

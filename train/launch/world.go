@@ -32,6 +32,14 @@ const (
 	SourceEnvironment = "the environment"
 )
 
+// String names the process and who has started it.
+func (w World) String() string {
+	if w.Source == SourceEnvironment {
+		return fmt.Sprintf("process %d of %d by RANK and WORLD_SIZE", w.Rank, w.Size)
+	}
+	return fmt.Sprintf("process %d of %d, started by %s", w.Rank, w.Size, w.Source)
+}
+
 // The variables that are gopeft launch's own. Beside them it sets those of torchrun's that others read too.
 const (
 	ownAttempt  = "GOPEFT_LAUNCH_ATTEMPT" // marks a process that gopeft launch started

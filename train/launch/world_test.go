@@ -158,3 +158,29 @@ func TestFirstHost(t *testing.T) {
 		}
 	}
 }
+
+func TestNodesFromEnv(t *testing.T) {
+	for text, want := range map[string]Nodes{
+		"":             {},
+		podEnv:         {},
+		trainJobEnv:    {Count: 2, Rank: 1, Host: "run-node-0-0.run", Port: 29500},
+		"PET_NNODES=1": {Count: 1},
+	} {
+		if got, err := NodesFromEnv(env(text)); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]string{"PET_NNODES=1:2": "PET_NNODES", "PET_NNODES=2": "PET_NODE_RANK", "PET_NNODES=2 PET_NODE_RANK=0": "PET_MASTER_ADDR"} {
+		if got, err := NodesFromEnv(env(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v; want an error about %s", text, got, err, want)
+		}
+	}
+}
+
+func TestWhoStartedIt(t *testing.T) {
+	for text, want := range map[string]string{torchrunEnv: "process 3 of 8, started by torchrun", podEnv: "process 1 of 3 by RANK and WORLD_SIZE", jobEnv + " " + stepEnv: "process 5 of 7, started by Slurm"} {
+		if w, err := FromEnv(env(text)); err != nil || w.String() != want {
+			t.Errorf("%q, %v; want %q", w, err, want)
+		}
+	}
+}
