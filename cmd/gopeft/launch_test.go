@@ -157,9 +157,10 @@ func TestAnInterruptReachesAllProcesses(t *testing.T) {
 		sig  os.Signal
 		hung bool
 	}{
-		"Ctrl-C":    {[]string{"train", "--nproc", "2", "--model", "wait"}, os.Interrupt, false},
-		"SIGTERM":   {[]string{"launch", "--nproc", "2", "--max-restarts", "1", "--", "train", "--model", "wait"}, syscall.SIGTERM, false},
-		"one hangs": {[]string{"launch", "--nproc", "2", "--grace", "1s", "--", "train", "--model", "hang"}, os.Interrupt, true},
+		"Ctrl-C":                  {[]string{"train", "--nproc", "2", "--model", "wait"}, os.Interrupt, false},
+		"SIGTERM":                 {[]string{"launch", "--nproc", "2", "--max-restarts", "1", "--", "train", "--model", "wait"}, syscall.SIGTERM, false},
+		"a terminal that is gone": {[]string{"train", "--nproc", "2", "--model", "wait"}, syscall.SIGHUP, false},
+		"one hangs":               {[]string{"launch", "--nproc", "2", "--grace", "1s", "--", "train", "--model", "hang"}, os.Interrupt, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

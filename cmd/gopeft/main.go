@@ -43,7 +43,11 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it; else a terminal that is gone leaves a checkpoint
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(program(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
