@@ -32,14 +32,14 @@ func TestPrecisionByHardware(t *testing.T) {
 }
 
 func TestAutoSaysWhyAGPUIsNotUsed(t *testing.T) {
-	broken := func() error { return errors.New("load CUDA: no library") }
-	if dev, note, err := autoDevice(false, broken); dev != bindings.CPU || note != "" || err != nil {
+	broken := func() (int, error) { return 0, errors.New("load CUDA: no library") }
+	if dev, note, err := autoDevice(false, 0, broken); dev != bindings.CPU || note != "" || err != nil {
 		t.Errorf("without a driver: %v, %q, %v", dev, note, err)
 	}
-	if dev, note, err := autoDevice(true, broken); dev != bindings.CPU || !strings.Contains(note, "no library") || err != nil {
+	if dev, note, err := autoDevice(true, 0, broken); dev != bindings.CPU || !strings.Contains(note, "no library") || err != nil {
 		t.Errorf("CUDA does not load: %v, %q, %v", dev, note, err)
 	}
-	if dev, note, err := autoDevice(true, func() error { return nil }); dev != bindings.CUDA(0) || note != "" || err != nil {
+	if dev, note, err := autoDevice(true, 0, func() (int, error) { return 1, nil }); dev != bindings.CUDA(0) || note != "" || err != nil {
 		t.Errorf("CUDA loads: %v, %q, %v", dev, note, err)
 	}
 }

@@ -31,7 +31,7 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 	if err != nil {
 		return nil, &UsageError{err}
 	}
-	t := &Trainer{Config: loop, Model: m, Params: trainable, Task: task, Data: p, Opt: opt, Schedule: schedule, Silent: method.Silent}
+	t := &Trainer{Config: loop, Model: m, Params: trainable, Task: task, Data: p, Opt: opt, Schedule: schedule, Silent: method.Silent, Group: on.Group}
 	if loop.Precision == bindings.Half {
 		t.Scaler = NewScaler(s, on.Device)
 	}

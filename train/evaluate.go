@@ -6,6 +6,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model"
+	"gopeft/train/data"
 )
 
 // Evaluation is a model's score on a part of the data.
@@ -29,7 +30,8 @@ type EvalOptions struct {
 }
 
 // Evaluate scores the model on a part, without gradients and dropout. Examples of similar length share a
-// batch; the result does not depend on it.
+// batch; the result does not depend on it. Several processes compute every N-th batch each, and all get the whole result,
+// the same to the bit as that of one.
 func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, p *Part, o EvalOptions) (Evaluation, error) {
 	batches, err := EvalOrder(p.Lengths, o.Batch, o.MaxTokens, o.On).Epoch(0)
 	if err != nil {
@@ -39,46 +41,92 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 	if o.Logits {
 		e.Logits = make([][]float32, len(p.Lengths))
 	}
-	correct, counted, i := 0, 0, 0
-	for b, err := range p.Batches(ctx, batches) {
-		if err != nil {
-			return e, err
-		}
-		err = s.Run(func(s *bindings.Scope) error {
-			var ms Measure
-			s.Inference(func() {
-				s.Autocast(o.On.Device, o.On.Precision.DType, func() { ms = task.Measure(s, m, b, Input(s, b, o.On.Device)) })
-				e.Loss += ms.Loss.Item()
-				if ms.Correct.Defined() {
-					correct += int(ms.Correct.Item())
-					counted += ms.Rows
+	losses := make([]float64, len(batches))
+	correct, counted := 0, 0
+	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, i int, b data.Batch) {
+		var ms Measure
+		s.Inference(func() {
+			s.Autocast(o.On.Device, o.On.Precision.DType, func() { ms = task.Measure(s, m, b, Input(s, b, o.On.Device)) })
+			losses[i] = ms.Loss.Item()
+			if ms.Correct.Defined() {
+				correct += int(ms.Correct.Item())
+				counted += ms.Rows
+			}
+			if o.Logits && ms.Logits.Defined() {
+				values, n := ms.Logits.Float32s(), int(ms.Logits.Size(1))
+				for k, example := range batches[i] {
+					e.Logits[example] = values[k*n : (k+1)*n]
 				}
-				if o.Logits && ms.Logits.Defined() {
-					values, n := ms.Logits.Float32s(), int(ms.Logits.Size(1))
-					for k, example := range batches[i] {
-						e.Logits[example] = values[k*n : (k+1)*n]
-					}
-				}
-			})
-			e.Weight += weightOf(b)
-			return nil
+			}
 		})
-		if err != nil {
-			return e, err
-		}
+		e.Weight += weightOf(b)
 		e.Rows += b.Rows
 		e.Tokens += b.Tokens
-		i++
-		if o.Progress != nil {
-			o.Progress(e.Rows, len(p.Lengths))
+	})
+	if err != nil {
+		return e, err
+	}
+	group := o.On.Group
+	if losses, err = group.SumFloats(s, losses...); err != nil { // one by one, so that they are added up in one order
+		return e, err
+	}
+	sums, err := group.SumInts(s, int64(e.Weight), int64(e.Rows), int64(e.Tokens), int64(correct), int64(counted))
+	if err != nil {
+		return e, err
+	}
+	e.Weight, e.Rows, e.Tokens, correct, counted = int(sums[0]), int(sums[1]), int(sums[2]), int(sums[3]), int(sums[4])
+	if o.Logits {
+		if err := group.SumRows(s, e.Logits); err != nil {
+			return e, err
 		}
 	}
-	if err := ctx.Err(); err != nil { // during the last batch
-		return e, err
+	for _, loss := range losses {
+		e.Loss += loss
 	}
 	e.Loss /= math.Max(1, float64(e.Weight))
 	if counted > 0 {
 		e.Acc = float64(correct) / float64(counted)
 	}
 	return e, nil
+}
+
+// EachBatch calls fn with the batches that this process computes, each in a scope of its own, and progress with how many
+// examples are done on all processes. It ends with ctx, of whichever process.
+func (on Machine) EachBatch(ctx context.Context, s *bindings.Scope, p *Part, batches [][]int, progress func(done, total int), fn func(s *bindings.Scope, i int, b data.Batch)) error {
+	rank, size := on.Group.Rank(), on.Group.Size()
+	mine := batches
+	if size > 1 { // as many turns on every process
+		mine = make([][]int, (len(batches)+size-1)/size)
+		for turn := range mine {
+			if i := turn*size + rank; i < len(batches) {
+				mine[turn] = batches[i]
+			}
+		}
+	}
+	waiting := ctx
+	if size > 1 {
+		waiting = context.WithoutCancel(ctx) // they stop together
+	}
+	turn, done := 0, 0
+	for b, err := range p.Batches(waiting, mine) {
+		if err != nil {
+			return err
+		}
+		if b.Rows > 0 {
+			_ = s.Run(func(s *bindings.Scope) error { fn(s, turn*size+rank, b); return nil })
+		}
+		for _, examples := range batches[turn*size : min((turn+1)*size, len(batches))] {
+			done += len(examples)
+		}
+		turn++
+		if progress != nil {
+			progress(done, len(p.Lengths))
+		}
+		if stop, err := on.Group.Stopping(ctx, s); err != nil {
+			return err
+		} else if stop {
+			return context.Canceled
+		}
+	}
+	return nil
 }

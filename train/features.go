@@ -6,6 +6,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/train/classic"
+	"gopeft/train/data"
 )
 
 // Features is the method that trains no transformer: classic classifiers on frozen features.
@@ -45,32 +46,20 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 	if err != nil {
 		return x, err
 	}
-	i, done := 0, 0
-	for b, err := range p.Batches(ctx, batches) {
-		if err != nil {
-			return x, err
-		}
-		err := s.Run(func(s *bindings.Scope) error {
-			s.Inference(func() {
-				in := Input(s, b, o.On.Device)
-				in.Pooled = o.Pool == "cls" && o.On.Without.Use(LeverPooling) && m.Hooks().Pool == model.RealToken // which would pool another position
-				var out model.Output
-				s.Autocast(o.On.Device, o.On.Precision.DType, func() { out = m.Forward(s, in) })
-				rows := Pool(s, o.Pool, in, out).Float32s()
-				for k, example := range batches[i] {
-					copy(x.Data[example*dim:], rows[k*dim:(k+1)*dim])
-				}
-			})
-			return nil
+	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, i int, b data.Batch) {
+		s.Inference(func() {
+			in := Input(s, b, o.On.Device)
+			in.Pooled = o.Pool == "cls" && o.On.Without.Use(LeverPooling) && m.Hooks().Pool == model.RealToken // which would pool another position
+			var out model.Output
+			s.Autocast(o.On.Device, o.On.Precision.DType, func() { out = m.Forward(s, in) })
+			rows := Pool(s, o.Pool, in, out).Float32s()
+			for k, example := range batches[i] {
+				copy(x.Data[example*dim:], rows[k*dim:(k+1)*dim])
+			}
 		})
-		if err != nil {
-			return x, err
-		}
-		i++
-		done += b.Rows
-		if o.Progress != nil {
-			o.Progress(done, len(ids))
-		}
+	})
+	if err != nil {
+		return x, err
 	}
-	return x, nil
+	return x, o.On.Group.SumFloat32s(s, x.Data)
 }

@@ -9,6 +9,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model/fsutil"
+	"gopeft/train/dist"
 )
 
 // Machine is what a run computes on, in what precision, and with which means of speed.
@@ -17,6 +18,7 @@ type Machine struct {
 	Precision Precision
 	Note      string // why a GPU is not used, "" if nothing is to be said
 	Without   Levers
+	Group     *dist.Group // the processes that share the work; nil: this one alone
 }
 
 // Begin readies libtorch for training: device, precision, threads, determinism and seed.
@@ -30,7 +32,7 @@ func (c MachineSettings) BeginInference(s *bindings.Scope) (Machine, error) {
 }
 
 func (c MachineSettings) begin(s *bindings.Scope, choose func(amp string, dev bindings.Device) (Precision, error)) (Machine, error) {
-	dev, note, err := OpenDevice(s, c.Device)
+	dev, note, err := OpenDevice(s, c.Device, c.Group.LocalRank())
 	if err != nil {
 		return Machine{}, err
 	}
@@ -39,44 +41,50 @@ func (c MachineSettings) begin(s *bindings.Scope, choose func(amp string, dev bi
 		return Machine{}, err
 	}
 	c.Without.apply(s)
-	s.SetThreads(Threads(c.Threads))
+	s.SetThreads(c.Cores())
 	s.SetDeterministic(c.Deterministic)
 	s.AllowTF32(c.TF32)
 	s.FlushDenormals(true)
 	s.Seed(c.Seed)
-	return Machine{dev, precision, note, c.Without}, nil
+	return Machine{dev, precision, note, c.Without, c.Group}, nil
 }
 
-// OpenDevice reads --device, loading CUDA's libraries when a GPU is asked for. note says why auto leaves a GPU unused
-// whose driver is there, "" if it does not.
-func OpenDevice(s *bindings.Scope, name string) (dev bindings.Device, note string, err error) {
+// OpenDevice reads --device, loading CUDA's libraries when a GPU is asked for. Of several processes on this machine each
+// has a GPU of its own, by its number among them. note says why auto leaves a GPU unused whose driver is there, "" if it
+// does not.
+func OpenDevice(s *bindings.Scope, name string, process int) (dev bindings.Device, note string, err error) {
 	if name != "auto" {
-		dev, err = namedDevice(s, name)
+		dev, err = namedDevice(s, name, process)
 		return dev, "", err
 	}
-	return autoDevice(bindings.HasDriver(), func() error {
-		_, err := s.LoadCUDA("", kernelCache())
-		return err
-	})
+	return autoDevice(bindings.HasDriver(), process, func() (int, error) { return s.LoadCUDA("", kernelCache()) })
 }
 
-// autoDevice is the first GPU where there is a driver and load succeeds, else the CPU.
-func autoDevice(driver bool, load func() error) (dev bindings.Device, note string, err error) {
+// autoDevice is the process's GPU where there is a driver and load succeeds, else the CPU.
+func autoDevice(driver bool, process int, load func() (int, error)) (dev bindings.Device, note string, err error) {
 	if !driver {
 		return bindings.CPU, "", nil // not even tried
 	}
-	if err := load(); err != nil {
+	count, err := load()
+	if err != nil {
 		return bindings.CPU, fmt.Sprintf("on the CPU: there is an NVIDIA driver, but no GPU can be used: %v (`gopeft doctor` tells more)", err), nil
 	}
-	return bindings.CUDA(0), "", nil
+	if process >= count {
+		return 0, "", tooFewGPUs(process, count)
+	}
+	return bindings.CUDA(process), "", nil
 }
 
-func namedDevice(s *bindings.Scope, name string) (bindings.Device, error) {
+func tooFewGPUs(process, count int) error {
+	return fmt.Errorf("process %d of this machine, counted from 0, finds %d GPUs: each takes one of its own (--device cpu uses none)", process, count)
+}
+
+func namedDevice(s *bindings.Scope, name string, process int) (bindings.Device, error) {
 	switch {
 	case name == "cpu":
 		return bindings.CPU, nil
 	case name == "cuda" || strings.HasPrefix(name, "cuda:"):
-		n := 0
+		n := process
 		if index, ok := strings.CutPrefix(name, "cuda:"); ok {
 			var err error
 			if n, err = strconv.Atoi(index); err != nil || n < 0 {
@@ -87,7 +95,10 @@ func namedDevice(s *bindings.Scope, name string) (bindings.Device, error) {
 		if err != nil {
 			return 0, fmt.Errorf("--device %s: %w (`gopeft doctor` tells more)", name, err)
 		}
-		if n >= count {
+		switch {
+		case n >= count && n == process && name == "cuda":
+			return 0, tooFewGPUs(process, count)
+		case n >= count:
 			return 0, fmt.Errorf("--device %s: there are %d GPUs", name, count)
 		}
 		return bindings.CUDA(n), nil
@@ -110,4 +121,12 @@ func Threads(n int) int {
 		return runtime.GOMAXPROCS(0)
 	}
 	return n
+}
+
+// Cores is how many CPU threads a process uses: those asked for, or its share of the machine's.
+func (c MachineSettings) Cores() int {
+	if c.Threads == 0 {
+		return max(1, Threads(0)/c.Group.Local())
+	}
+	return c.Threads
 }

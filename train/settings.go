@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"gopeft/train/dist"
 )
 
 // MachineSettings say what a run computes on, and how. Each field is a setting of its YAML key; usage is its help.
@@ -16,6 +18,9 @@ type MachineSettings struct {
 	Deterministic bool   `yaml:"deterministic" usage:"use deterministic algorithms only"`
 	TF32          bool   `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
 	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, nvrtc, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
+
+	// Group are the processes that share the work; nil: this one alone.
+	Group *dist.Group `yaml:"-"`
 }
 
 // LoopSettings are those of the training loop: its length, its batches, its optimizer, and when it ends early.

@@ -42,16 +42,13 @@ const (
 func (t *Trainer) SaveState(s *bindings.Scope, dir string, p Progress) error {
 	return s.Run(func(s *bindings.Scope) error {
 		p.Position, p.Counts, p.SGDBegun, p.Checked = t.At, t.Opt.count, !t.Opt.fresh, t.checked
-		ts := t.Opt.state()
+		ts := t.state()
 		for _, param := range t.Params {
 			ts = append(ts, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
 		}
 		ts = append(ts, hf.Named{Name: rngCPU, Tensor: s.RNGState(bindings.CPU)})
 		if t.Config.Device.IsCUDA() {
 			ts = append(ts, hf.Named{Name: rngCUDA, Tensor: s.RNGState(t.Config.Device)})
-		}
-		if t.Scaler != nil {
-			ts = append(ts, hf.Named{Name: scalerScale, Tensor: t.Scaler.scale}, hf.Named{Name: scalerSteps, Tensor: t.Scaler.tracker})
 		}
 		if err := saveTensors(s, filepath.Join(dir, stateTensors), ts); err != nil {
 			return err
@@ -80,12 +77,9 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint
 	if len(p.Counts) != len(t.Params) && t.Opt.cfg.Name != "sgd" {
 		return p, fmt.Errorf("%s: state of %d trainable tensors, the model has %d", dir, len(p.Counts), len(t.Params))
 	}
-	want := t.Opt.state()
+	want := t.state()
 	for _, param := range t.Params {
 		want = append(want, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
-	}
-	if t.Scaler != nil {
-		want = append(want, hf.Named{Name: scalerScale, Tensor: t.Scaler.scale}, hf.Named{Name: scalerSteps, Tensor: t.Scaler.tracker})
 	}
 	path := filepath.Join(dir, stateTensors)
 	if err := loadTensors(s, path, want); err != nil {
@@ -99,9 +93,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint
 			return p, err
 		}
 	}
-	t.At, t.checked = p.Position, p.Checked
-	t.Opt.setCounts(s, p.Counts)
-	t.Opt.fresh = !p.SGDBegun
+	t.take(s, p)
 	return p, nil
 }
 

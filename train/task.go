@@ -78,12 +78,19 @@ func ClassificationPart(ids [][]int64, labels []int, pad int64) *Part {
 	return p
 }
 
-// Batches collates batches ahead of the training thread, or with InTurn each when it is asked for.
+// Batches collates batches ahead of the training thread, or with InTurn each when it is asked for. One without examples
+// is a Batch without rows.
 func (p *Part) Batches(ctx context.Context, batches [][]int) func(yield func(data.Batch, error) bool) {
+	collate := func(examples []int) (data.Batch, error) {
+		if len(examples) == 0 {
+			return data.Batch{}, nil
+		}
+		return p.Collate(examples)
+	}
 	if p.InTurn {
 		return func(yield func(data.Batch, error) bool) {
 			for _, examples := range batches {
-				b, err := p.Collate(examples)
+				b, err := collate(examples)
 				if err == nil {
 					err = ctx.Err()
 				}
@@ -94,6 +101,6 @@ func (p *Part) Batches(ctx context.Context, batches [][]int) func(yield func(dat
 		}
 	}
 	return data.Prefetch(ctx, len(batches), 4, 1, func(_ context.Context, i int) (data.Batch, error) {
-		return p.Collate(batches[i])
+		return collate(batches[i])
 	})
 }

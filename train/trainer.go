@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train/data"
+	"gopeft/train/dist"
 )
 
 // LoopConfig are the settings of the loop itself.
@@ -38,13 +40,17 @@ type Trainer struct {
 	Opt      *Optimizer
 	Schedule Schedule
 	Scaler   *Scaler // nil unless fp16
+	// Group are the processes that share each batch; nil: this one alone.
+	Group *dist.Group
+	Seed  uint64 // of what is random in a step, where processes share it
 	// Silent names the parameters whose first gradient may be zero by construction; nil: none.
 	Silent func(name string) bool
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
-	checked  bool // the gradients of the first step taken were
-	updating bool // the optimizer is at work: some weights may be a step ahead of others
+	sums     *dist.Gradients // the gradients of all processes, once a step was taken
+	checked  bool            // the gradients of the first step taken were
+	updating bool            // the optimizer is at work: some weights may be a step ahead of others
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
@@ -175,7 +181,7 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 	}
 	group := make([]data.Batch, 0, accum)
 	t.Laps.restart()
-	for b, err := range t.Data.Batches(ctx, batches[t.At.Batch:]) {
+	for b, err := range t.Data.Batches(t.patient(ctx), t.share(batches[t.At.Batch:])) {
 		if err != nil {
 			return err
 		}
@@ -184,10 +190,11 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 		if len(group) < accum && t.At.Batch+len(group) < len(batches) {
 			continue
 		}
-		if err := ctx.Err(); err != nil {
+		weight, err := t.agree(ctx, s, group)
+		if err != nil {
 			return err
 		}
-		if err := t.step(s, group); err != nil {
+		if err := t.step(s, group, weight); err != nil {
 			return err
 		}
 		t.At.Batch += len(group)
@@ -255,23 +262,28 @@ func ratio(a, b int) float64 {
 	return float64(a) / float64(b)
 }
 
-// step takes one optimizer step on a group of batches, as if they were one batch: the loss is averaged over
-// what they hold together.
-func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
+// step takes one optimizer step on a group of batches, as if they were one batch: the loss is averaged over total, what
+// they hold together on all processes.
+func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 	s = s.Child()
 	defer s.Close()
-	total := 0
 	measures := make([]Measure, len(group))
-	weights := make([]int, len(group))
-	for i, b := range group {
-		weights[i] = weightOf(b)
-		total += weights[i]
-	}
 	learns := total > 0
 	if !learns {
 		total = 1 // nothing to learn from in these rows: a zero loss and zero gradients
 	}
+	if err := t.beginShared(s); err != nil {
+		return err
+	}
 	for i, b := range group {
+		if b.Rows == 0 { // the other processes have all of them
+			continue
+		}
+		if !slices.ContainsFunc(group[i+1:], hasRows) {
+			if err := t.sums.Last(); err != nil {
+				return err
+			}
+		}
 		c := s.Child()
 		in := Input(c, b, t.Config.Device)
 		in.Train, in.CheckpointActivations = true, t.Config.Checkpoint
@@ -287,32 +299,26 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch) error {
 		}
 		c.Close()
 	}
-	lossSum, correct, rows := 0.0, 0, 0
-	for i, m := range measures {
-		loss := m.Loss.Item()
-		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return &NonFiniteError{Step: t.At.Step + 1, Tensor: t.firstBad(s, group[i])}
-		}
-		lossSum += loss
-		if m.Correct.Defined() {
-			correct += int(m.Correct.Item())
-			rows += m.Rows
-		}
+	sum, err := t.total(s, group, measures)
+	if err != nil {
+		return err
 	}
+	if err := t.sums.Sum(); err != nil {
+		return err
+	}
+	t.Laps.end(s, t.Config.Device, PhaseOthers)
 	if err := t.update(s, learns); err != nil {
 		return err
 	}
 	t.Laps.end(s, t.Config.Device, PhaseOptimizer)
 	at := &t.At
 	at.Step++
-	at.LossSum, at.WindowLoss = at.LossSum+lossSum, at.WindowLoss+lossSum
+	at.LossSum, at.WindowLoss = at.LossSum+sum.loss, at.WindowLoss+sum.loss
 	at.Weight, at.WindowW = at.Weight+total, at.WindowW+total
-	at.Correct, at.WindowRight = at.Correct+correct, at.WindowRight+correct
-	at.Rows, at.WindowRows = at.Rows+rows, at.WindowRows+rows
-	for _, b := range group {
-		at.Samples += b.Rows
-		at.Tokens += b.Tokens
-	}
+	at.Correct, at.WindowRight = at.Correct+sum.correct, at.WindowRight+sum.correct
+	at.Rows, at.WindowRows = at.Rows+sum.rows, at.WindowRows+sum.rows
+	at.Samples += sum.samples
+	at.Tokens += sum.tokens
 	return nil
 }
 

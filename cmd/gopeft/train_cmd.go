@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/train"
+	"gopeft/train/dist"
 	"gopeft/train/launch"
 	"gopeft/train/report"
 	"gopeft/train/run"
@@ -45,6 +47,13 @@ func trainOne(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return together(c, world, func(ctx context.Context, group *dist.Group, ui train.UI) error {
+		return trainAs(ctx, c, world, group, ui)
+	})
+}
+
+// trainAs trains as one of the processes of a group, or alone.
+func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dist.Group, ui train.UI) error {
 	cfg, err := readConfig(c)
 	if err != nil {
 		return err
@@ -54,17 +63,18 @@ func trainOne(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if mode, err = sharedMode(ctx, group, mode); err != nil {
+		return err
+	}
 	if mode == run.Resume && !c.IsSet("config") && c.IsSet("out") { // the run's own settings
 		cfg, err = resumedConfig(c)
 	}
 	if err != nil {
 		return err
 	}
-	if world.Size > 1 {
-		return train.Usage("this build of gopeft does not share the training between processes, and this is %s", world)
-	}
-	sum, err := run.Run(c.Context, cfg, mode, newUI(c))
-	if err != nil {
+	cfg.Machine.Group = group
+	sum, err := run.Run(ctx, cfg, mode, ui)
+	if err != nil || !group.First() {
 		return err
 	}
 	if c.Bool("json") {

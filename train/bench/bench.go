@@ -259,8 +259,7 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 	if err != nil {
 		return err
 	}
-	defer t.Opt.Close()
-	defer t.Scaler.Close()
+	defer t.Close()
 	if b.cfg.Profile {
 		t.Laps = &train.Laps{}
 	}

@@ -109,7 +109,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 // begin readies libtorch, and keeps what is to be said about it. The random generators are left alone: drawing tokens
 // has a seed of its own.
 func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int) error {
-	dev, note, err := train.OpenDevice(s, device)
+	dev, note, err := train.OpenDevice(s, device, 0)
 	if note != "" {
 		a.notes = append(a.notes, note)
 	}

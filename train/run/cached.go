@@ -37,18 +37,21 @@ func (r *run) cacheFeatures(ctx context.Context, s *bindings.Scope) error {
 	c := &cachedModel{Model: r.model}
 	c.states = r.model.Scope().Empty([]int64{int64(total), int64(r.model.Info().Hidden)}, bindings.Float, r.on.Device)
 	from := 0
+	if r.on.Group.Size() > 1 {
+		r.model.Scope().Fill(c.states, 0) // where another process computes
+	}
 	for _, p := range parts {
 		if *p == nil {
 			continue
 		}
 		if err := r.fillStates(ctx, s, *p, c.states, from, total); err != nil {
-			return err
+			return cancelled(ctx, err)
 		}
 		*p = cachedPart(*p, from)
 		from += len((*p).Lengths)
 	}
 	r.trainer.Model, r.trainer.Data = c, r.data.train
-	return nil
+	return r.on.Group.SumTensor(c.states)
 }
 
 // fillStates computes the state that the head reads of every example of p, example i into row from+i.
@@ -57,33 +60,23 @@ func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *train.Part, 
 	if err != nil {
 		return err
 	}
-	i, done := 0, from
-	for b, err := range p.Batches(ctx, batches) {
-		if err != nil {
-			return cancelled(ctx, err)
-		}
-		_ = s.Run(func(s *bindings.Scope) error {
-			s.Inference(func() {
-				var out model.Output
-				s.Autocast(r.on.Device, r.on.Precision.DType, func() { out = r.model.Forward(s, train.Input(s, b, r.on.Device)) })
-				at := s.Int64sOn(r.on.Device, headRows(r.model, b), int64(b.Rows))
-				read := s.To(s.IndexSelect(s.Reshape(out.Hidden, -1, out.Hidden.Size(-1)), 0, at), bindings.Float)
-				for k, example := range batches[i] {
-					s.Copy(s.Narrow(states, 0, int64(from+example), 1), s.Narrow(read, 0, int64(k), 1))
-				}
-			})
-			return nil
+	progress := func(done, _ int) { r.ui.Progress("features", from+done, total, "") }
+	return r.on.EachBatch(ctx, s, p, batches, progress, func(s *bindings.Scope, i int, b data.Batch) {
+		s.Inference(func() {
+			var out model.Output
+			s.Autocast(r.on.Device, r.on.Precision.DType, func() { out = r.model.Forward(s, train.Input(s, b, r.on.Device)) })
+			at := s.Int64sOn(r.on.Device, headRows(r.model, b), int64(b.Rows))
+			read := s.To(s.IndexSelect(s.Reshape(out.Hidden, -1, out.Hidden.Size(-1)), 0, at), bindings.Float)
+			for k, example := range batches[i] {
+				s.Copy(s.Narrow(states, 0, int64(from+example), 1), s.Narrow(read, 0, int64(k), 1))
+			}
 		})
-		i++
-		done += b.Rows
-		r.ui.Progress("features", done, total, "")
-	}
-	return nil
+	})
 }
 
 // cancelled is the error of an interrupted wait, as the caller of Run knows it.
 func cancelled(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) { // of this process, or of another
 		return errors.Join(ErrInterrupted, err)
 	}
 	return err

@@ -51,7 +51,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 					continue
 				}
 				d.hash += p.set.Hash()
-				seqs, err := train.EncodeCausal(ctx, enc, p.set, train.Threads(cfg.Machine.Threads))
+				seqs, err := train.EncodeCausal(ctx, enc, p.set, cfg.Machine.Cores())
 				if err != nil {
 					return err
 				}

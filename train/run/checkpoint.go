@@ -15,6 +15,9 @@ func (r *run) saveBest(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
 		return err
 	}
+	if err := r.trainer.Same(s); err != nil || !r.first() {
+		return err
+	}
 	return fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "best"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
 			return err
@@ -35,10 +38,23 @@ func (r *run) saveModel(s *bindings.Scope, dir string) error {
 	return os.Mkdir(filepath.Join(dir, "state"), 0o777)
 }
 
-// saveLast writes last/: the same, with what exact resume needs.
+// saveLast writes last/: the same, with what exact resume needs. All processes call it.
 func (r *run) saveLast(s *bindings.Scope) error {
+	if err := r.trainer.Same(s); err != nil {
+		return err
+	}
+	return r.writeLast(s)
+}
+
+// writeLast is saveLast without the others.
+func (r *run) writeLast(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
 		return err
+	}
+	if !r.first() {
+		at := r.trainer.At
+		r.saved = &at
+		return nil
 	}
 	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()
 	err := fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "last"), func(dir string) error {

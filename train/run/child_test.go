@@ -52,6 +52,8 @@ func asChild(what string, cfg run.Config) error {
 			return fmt.Errorf("full disk: %w", err)
 		}
 		return err
+	case "rank":
+		return asRank(cfg)
 	default:
 		_, err := run.Run(context.Background(), cfg, run.Overwrite, train.Quiet{})
 		return err

@@ -52,7 +52,7 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	enc := train.Encoder{Tokenizer: r.tok, Missing: r.noTok}
-	cores := train.Threads(r.cfg.Machine.Threads) // read here: the run fills in its settings while this goes on
+	cores := r.cfg.Machine.Cores() // read here: the run fills in its settings while this goes on
 	go func() {
 		d.ready <- func() error {
 			d.hash = splitsHash(splits)
@@ -145,6 +145,21 @@ func splitsHash(splits *data.Splits) (hash string) {
 		}
 	}
 	return hash
+}
+
+// describe tells a process's data from another's.
+func (d *runData) describe() string {
+	text := d.hash
+	for _, p := range []*train.Part{d.train, d.val, d.test} {
+		if p != nil {
+			tokens := 0
+			for _, n := range p.Lengths {
+				tokens += n
+			}
+			text += fmt.Sprintf(", %d rows of %d tokens", len(p.Lengths), tokens)
+		}
+	}
+	return text
 }
 
 // wait returns when every text is tokenized.

@@ -164,7 +164,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
 			}
 			begun := time.Now()
-			ids, err := data.EncodeAll(ctx, train.Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, m.Info().Vocab, train.Threads(cfg.Machine.Threads))
+			ids, err := data.EncodeAll(ctx, train.Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, m.Info().Vocab, cfg.Machine.Cores())
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
 			}

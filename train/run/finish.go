@@ -19,7 +19,7 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 		r.ui.Note("the loss scaler of fp16 skipped %d of %d steps", at.Skipped, at.Step)
 	}
 	if r.prog.Best != nil && r.prog.BestStep != r.trainer.At.Step {
-		if err := train.LoadWeights(s, filepath.Join(r.cfg.Output.Out, "best", "state", "weights.safetensors"), r.trainer.Params); err != nil {
+		if err := r.loadBest(s); err != nil {
 			return err
 		}
 		r.ui.Note("scoring the best checkpoint, of epoch %d", r.prog.BestEpoch)
@@ -54,7 +54,20 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	if sum.PeakCUDAMB, err = peakCUDAMB(r.on.Device); err != nil {
 		return err
 	}
+	if !r.first() {
+		return nil
+	}
 	return finishFiles(r.cfg.Output.Out, *sum)
+}
+
+// loadBest brings the best checkpoint's weights back, on all processes.
+func (r *run) loadBest(s *bindings.Scope) error {
+	if r.first() {
+		if err := train.LoadWeights(s, filepath.Join(r.cfg.Output.Out, "best", "state", "weights.safetensors"), r.trainer.Params); err != nil {
+			return err
+		}
+	}
+	return r.trainer.TakeFirstWeights()
 }
 
 // peakCUDAMB is the most memory of a GPU that the process has held; missing on the CPU, and with a libtorch that does

@@ -67,6 +67,71 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 	return cfg, WriteConfig(settings, cfg)
 }
 
+// prepare readies the run folder. The first process does, and tells the others how: they need not see the folder.
+func prepare(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (Config, error) {
+	group := cfg.Machine.Group
+	if err := cfg.sameEverywhere(ctx, mode); err != nil {
+		return cfg, err
+	}
+	if group.First() {
+		if mode == Overwrite {
+			if err := cfg.checkInputs(ctx, ui); err != nil {
+				return cfg, err
+			}
+		}
+		var err error
+		if cfg, err = prepareOut(cfg, mode, ui); err != nil {
+			return cfg, err
+		}
+	}
+	if group == nil {
+		return cfg, nil
+	}
+	if kind, _, ok := strings.Cut(cfg.Machine.Device, ":"); ok && slices.Contains(cfg.Automatic, "device") {
+		cfg.Machine.Device = kind // what the first process chose for itself
+	}
+	raw, err := yaml.Marshal(cfg)
+	if err != nil {
+		return cfg, err
+	}
+	if raw, err = group.Share(ctx, "settings", raw); err != nil || group.First() {
+		return cfg, err
+	}
+	all := cfg
+	all.Automatic = nil
+	return all, yaml.Unmarshal(raw, &all)
+}
+
+// sameEverywhere refuses processes that were started with other settings. A run that goes on has those of its folder,
+// which only the first process needs to see.
+func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
+	switch {
+	case c.Machine.Group == nil:
+		return nil
+	case strings.Contains(c.Machine.Device, ":"):
+		return train.Usage("--device %s: each process takes a GPU of its own; give --device cuda", c.Machine.Device)
+	case mode == Resume:
+		return nil
+	}
+	mine, err := yaml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	raw, err := c.Machine.Group.Share(ctx, "asked", mine)
+	if err != nil {
+		return err
+	}
+	first := Defaults()
+	if err := yaml.Unmarshal(raw, &first); err != nil {
+		return err
+	}
+	text := "those of rank 0"
+	if names := c.differences(first); len(names) > 0 {
+		text = "another --" + strings.Join(names, ", --")
+	}
+	return c.Machine.Group.Agree(ctx, "settings", text)
+}
+
 // checkInputs looks at what a run reads before --overwrite removes what an earlier one left.
 func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
 	for _, in := range []struct{ flag, path string }{
@@ -115,11 +180,15 @@ func resumeOut(cfg Config, ui train.UI) (Config, error) {
 	if names := cfg.differences(was); len(names) > 0 {
 		return cfg, fmt.Errorf("%s: the run was started with other settings (--%s); resume it with its own, or start anew with --overwrite", settings, strings.Join(names, ", --"))
 	}
+	shared := cfg.Machine.Threads == 0 && cfg.Machine.Group.Local() > 1 // the cores, by now
 	cfg = cfg.adopt(was)
+	if shared {
+		cfg.Machine.Threads = 0
+	}
 	if cfg.Model.Quantize == "" && fsutil.Exists(filepath.Join(cfg.Output.Out, "last")) {
 		cfg.Model.Quantize = "none" // a run from before there was the setting
 	}
-	if now := train.Threads(cfg.Machine.Threads); was.Machine.Threads != 0 && now != was.Machine.Threads {
+	if now := cfg.Machine.Cores(); was.Machine.Threads != 0 && now != was.Machine.Threads {
 		ui.Note("%d threads, the run was begun with %d: its results may differ in the last digits", now, was.Machine.Threads)
 	}
 	return cfg, recoverOut(cfg.Output.Out)

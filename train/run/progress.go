@@ -15,6 +15,7 @@ import (
 
 func (r *run) onStep(s *bindings.Scope, rep train.StepReport) error {
 	total := r.trainer.Schedule.Total
+	r.on.Group.At(fmt.Sprintf("step %d of %d", rep.Step, total))
 	r.ui.Progress("train", rep.Step, total, fmt.Sprintf("epoch %.2f  loss %.4f", rep.Epochs, rep.Loss))
 	if rep.Log {
 		row := report.NewRow(rep.Step, rep.Epochs)
@@ -35,6 +36,9 @@ func (r *run) rate(rep train.StepReport) float64 {
 }
 
 func (r *run) record(row report.Row) error {
+	if !r.first() {
+		return nil
+	}
 	if err := r.metrics.Write(row); err != nil {
 		return err
 	}
@@ -93,6 +97,7 @@ func describeRow(row report.Row) string {
 }
 
 func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *train.Part, phase string) (train.Evaluation, error) {
+	r.on.Group.At(fmt.Sprintf("step %d (%s)", r.trainer.At.Step, phase))
 	// A batch may be wider than those trained on, but takes no more memory: without gradients tokens cost less than half.
 	tokens := r.cfg.Loop.MaxTokens
 	if tokens == 0 {

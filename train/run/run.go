@@ -13,6 +13,7 @@ import (
 	"gopeft/model/tokenizer"
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/dist"
 	"gopeft/train/report"
 )
 
@@ -20,18 +21,13 @@ import (
 var ErrInterrupted = errors.New("interrupted; --resume goes on from the last checkpoint")
 
 // Run trains as cfg says and leaves a run folder: config.yaml, metrics.csv, summary.json, curves.png, best and
-// last. It returns what summary.json holds.
+// last. It returns what summary.json holds. Of the processes of a group only the first reads and writes the folder.
 func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Summary, error) {
 	if err := cfg.Check(); err != nil {
 		return report.Summary{}, err
 	}
 	cfg.Output.Out = cfg.OutFolder()
-	if mode == Overwrite {
-		if err := cfg.checkInputs(ctx, ui); err != nil {
-			return report.Summary{}, err
-		}
-	}
-	cfg, err := prepareOut(cfg, mode, ui)
+	cfg, err := prepare(ctx, cfg, mode, ui)
 	if err != nil {
 		return report.Summary{}, err
 	}
@@ -51,6 +47,9 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Sum
 	err = bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
 	return r.summary, err
 }
+
+// first reports whether this process is the one that writes.
+func (r *run) first() bool { return r.on.Group.First() }
 
 // run is a transformer run in progress.
 type run struct {
@@ -90,11 +89,16 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	if !r.monitor.Exhausted(r.prog) { // as a resumed run's may be
 		err = r.steps(ctx, s)
 	}
-	if err != nil && !errors.Is(err, train.ErrNoMemory) && !errors.Is(err, context.Canceled) {
+	lost := (*dist.PeerError)(nil)
+	if err != nil && !errors.Is(err, train.ErrNoMemory) && !errors.Is(err, context.Canceled) && !errors.As(err, &lost) {
 		return err
 	}
 	if r.saved == nil || *r.saved != r.trainer.At { // else the end of the last epoch has
-		if failed := r.saveLast(s); failed != nil {
+		save := r.saveLast
+		if err != nil && !errors.Is(err, context.Canceled) {
+			save = r.writeLast // the others may not be there to compare with
+		}
+		if failed := save(s); failed != nil {
 			return errors.Join(err, failed)
 		}
 	}
@@ -126,8 +130,7 @@ func (r *run) close() error {
 		errs = append(errs, r.events.Close())
 	}
 	if r.trainer != nil {
-		r.trainer.Opt.Close()
-		r.trainer.Scaler.Close()
+		r.trainer.Close()
 	}
 	if r.method != nil {
 		r.method.Close()

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -54,28 +55,56 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	for _, note := range r.data.notes {
 		r.ui.Note("%s", note)
 	}
+	if err := machine.Group.Agree(ctx, "data", r.data.describe()); err != nil {
+		return err
+	}
 	if cfg.Loop.EarlyStop > 0 && r.data.val == nil {
 		return train.Usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
 	}
 	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
 		return err
 	}
-	r.trainer.OnStep = r.onStep
+	r.trainer.Seed, r.trainer.OnStep = cfg.Machine.Seed, r.onStep
 	r.trainer.OnEpoch = func(s *bindings.Scope, rep train.StepReport) error { return r.onEpoch(ctx, s, rep) }
 	r.monitor = train.Monitor{Metric: cfg.Loop.Monitor, Patience: cfg.Loop.EarlyStop}
 	if r.monitor.Metric == "" {
 		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Model.Task]
 	}
-	return r.open(s)
+	if err := r.join(ctx, s); err != nil {
+		return err
+	}
+	return r.open(ctx, s)
+}
+
+// join makes the group of the processes that train together, once each has what it takes.
+func (r *run) join(ctx context.Context, s *bindings.Scope) error {
+	shapes := sha256.New()
+	for _, p := range r.trainer.Params {
+		fmt.Fprintln(shapes, p.Name, p.T.DType(), p.T.Shape())
+	}
+	if err := r.on.Group.Agree(ctx, "trained parameters", fmt.Sprintf("%d, %x", len(r.trainer.Params), shapes.Sum(nil)[:8])); err != nil {
+		return err
+	}
+	kind := "CPU"
+	if r.on.Device.IsCUDA() {
+		kind = "GPU"
+	}
+	if err := r.on.Group.Agree(ctx, "kind of device", kind+", "+r.on.Precision.DType.String()); err != nil {
+		return err
+	}
+	return r.on.Group.Join(ctx, s, r.on.Device)
 }
 
 // writeChoices writes what the run has chosen into its settings, so that they repeat it anywhere. A run that goes on has
 // them already.
 func (r *run) writeChoices(s *bindings.Scope) error {
-	if r.mode == Resume && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
+	if r.mode == Resume && r.first() && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
 		return nil
 	}
 	r.cfg = r.cfg.choose(choices{r.method.LR(), r.on.Precision.DType, train.BaseDTypeName(r.base.DType), train.QuantizeName(r.base.Quantise, r.model), r.on.Device, s.Threads()})
+	if !r.first() {
+		return nil
+	}
 	return WriteConfig(filepath.Join(r.cfg.Output.Out, "config.yaml"), r.cfg)
 }
 
@@ -123,11 +152,12 @@ func sameOptions(dir string, asked, has peft.Options) error {
 }
 
 // open begins the run's files, or takes them up where the last checkpoint left them.
-func (r *run) open(s *bindings.Scope) error {
+func (r *run) open(ctx context.Context, s *bindings.Scope) error {
 	var err error
 	from := report.FromStart
 	last := filepath.Join(r.cfg.Output.Out, "last")
 	switch {
+	case !r.first():
 	case r.mode == Resume && !fsutil.Exists(last):
 		r.ui.Note("no checkpoint yet: starting from the first step")
 	case r.mode == Resume:
@@ -136,6 +166,9 @@ func (r *run) open(s *bindings.Scope) error {
 		}
 		from, r.resumed = r.prog.Step, r.prog.Seconds
 		r.ui.Note("resuming after step %d of %d", r.prog.Step, r.trainer.Schedule.Total)
+	}
+	if r.prog, err = r.trainer.TakeFirst(ctx, s, r.prog); err != nil || !r.first() {
+		return err
 	}
 	r.prog.Config = r.cfg.fingerprint(r.data.hash)
 	if r.metrics, err = report.OpenMetrics(filepath.Join(r.cfg.Output.Out, "metrics.csv"), from); err != nil {

@@ -1,0 +1,223 @@
+package dist
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"gopeft/bindings"
+)
+
+// Stopping reports whether any rank's context has ended: every rank then stops at the same place. All ranks call it.
+func (g *Group) Stopping(ctx context.Context, s *bindings.Scope) (bool, error) {
+	if g == nil {
+		return ctx.Err() != nil, nil
+	}
+	var stop int64
+	if ctx.Err() != nil {
+		stop = 1
+	}
+	sums, err := g.SumInts(s, stop)
+	return err == nil && sums[0] > 0, err
+}
+
+// SumInts adds up the ranks' numbers.
+func (g *Group) SumInts(s *bindings.Scope, v ...int64) ([]int64, error) {
+	if g == nil {
+		return v, nil
+	}
+	s = s.Child()
+	defer s.Close()
+	t := s.FromInt64s(v, int64(len(v)))
+	if err := g.sum(t); err != nil {
+		return nil, err
+	}
+	return t.Int64s(), nil
+}
+
+// SumFloats adds up the ranks' numbers in double precision.
+func (g *Group) SumFloats(s *bindings.Scope, v ...float64) ([]float64, error) {
+	if g == nil || len(v) == 0 {
+		return v, nil
+	}
+	s = s.Child()
+	defer s.Close()
+	raw := make([]byte, 0, 8*len(v))
+	for _, x := range v {
+		raw = binary.NativeEndian.AppendUint64(raw, math.Float64bits(x))
+	}
+	t := s.FromRaw(raw, bindings.Double, int64(len(v)))
+	if err := g.sum(t); err != nil {
+		return nil, err
+	}
+	return t.Float64s(), nil
+}
+
+// SumTensor adds up the ranks' t, in place.
+func (g *Group) SumTensor(t bindings.Tensor) error {
+	if g == nil {
+		return nil
+	}
+	return g.sum(t)
+}
+
+// SumRows adds up the ranks' rows, which are of one width, or nil where another rank computed them.
+func (g *Group) SumRows(s *bindings.Scope, rows [][]float32) error {
+	if g == nil {
+		return nil
+	}
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r))
+	}
+	sums, err := g.Gather(s, int64(width))
+	if err != nil {
+		return err
+	}
+	for _, w := range sums {
+		width = max(width, int(w[0]))
+	}
+	if width == 0 {
+		return nil
+	}
+	flat := make([]float32, len(rows)*width)
+	for i, r := range rows {
+		copy(flat[i*width:], r)
+	}
+	if err := g.SumFloat32s(s, flat); err != nil {
+		return err
+	}
+	for i := range rows {
+		rows[i] = flat[i*width : (i+1)*width]
+	}
+	return nil
+}
+
+// SumFloat32s adds up the ranks' numbers, in place.
+func (g *Group) SumFloat32s(s *bindings.Scope, v []float32) error {
+	if g == nil || len(v) == 0 {
+		return nil
+	}
+	s = s.Child()
+	defer s.Close()
+	t := s.FromFloat32s(v, int64(len(v)))
+	if err := g.sum(t); err != nil {
+		return err
+	}
+	copy(v, t.Float32s())
+	return nil
+}
+
+// Gather is every rank's numbers.
+func (g *Group) Gather(s *bindings.Scope, v ...int64) ([][]int64, error) {
+	if g == nil {
+		return [][]int64{v}, nil
+	}
+	all := make([]int64, g.Size()*len(v))
+	copy(all[g.Rank()*len(v):], v)
+	sums, err := g.SumInts(s, all...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]int64, g.Size())
+	for rank := range out {
+		out[rank] = sums[rank*len(v) : (rank+1)*len(v)]
+	}
+	return out, nil
+}
+
+// Same sees that every rank's tensors hold the same bits.
+func (g *Group) Same(s *bindings.Scope, what string, ts []bindings.Tensor) error {
+	if g == nil {
+		return nil
+	}
+	all, err := g.Gather(s, int64(s.Hash(ts)))
+	if err != nil {
+		return err
+	}
+	for rank, h := range all {
+		if h[0] != all[0][0] {
+			return &PeerError{rank, g.peers[rank].Host, fmt.Sprintf("has other %s than rank 0: the processes have parted", what)}
+		}
+	}
+	return nil
+}
+
+// Broadcast gives every rank the first one's tensors, in place.
+func (g *Group) Broadcast(ts []bindings.Tensor) error {
+	if g == nil {
+		return nil
+	}
+	for _, t := range ts {
+		if err := g.do(func(ctx context.Context) error { return g.group.Broadcast(ctx, t, 0) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Group) sum(t bindings.Tensor) error {
+	return g.do(func(ctx context.Context) error { return g.group.Sum(ctx, t) })
+}
+
+// do runs an operation of the group.
+func (g *Group) do(op func(ctx context.Context) error) error {
+	g.seq.Add(1)
+	if g.ctx.Err() != nil {
+		return context.Cause(g.ctx)
+	}
+	if err := op(g.ctx); err != nil {
+		return g.lost(err)
+	}
+	return nil
+}
+
+// Gradients are those of a step, summed over the ranks. Of a nil Group they are nil, and nothing is to be summed.
+type Gradients struct {
+	group *Group
+	sums  *bindings.Gradients
+}
+
+// Gradients lets params have gradients that are summed over the ranks.
+func (g *Group) Gradients(s *bindings.Scope, params []bindings.Tensor) (*Gradients, error) {
+	if g == nil {
+		return nil, nil
+	}
+	sums, err := s.SumGradients(g.group, params)
+	if err != nil {
+		return nil, err
+	}
+	return &Gradients{g, sums}, nil
+}
+
+// Begin starts a step: all gradients are zero.
+func (a *Gradients) Begin() error {
+	if a == nil {
+		return nil
+	}
+	return a.sums.Begin()
+}
+
+// Last says that the coming backward pass is the step's last.
+func (a *Gradients) Last() error {
+	if a == nil {
+		return nil
+	}
+	return a.sums.Last()
+}
+
+// Sum ends a step's passes: every gradient is the sum of the ranks' then.
+func (a *Gradients) Sum() error {
+	if a == nil {
+		return nil
+	}
+	return a.group.do(a.sums.Sum)
+}
+
+// Close gives the parameters gradients of their own again.
+func (a *Gradients) Close() {
+	if a != nil {
+		a.sums.Close()
+	}
+}
