@@ -11,26 +11,33 @@ import (
 
 	"gopeft/train"
 	"gopeft/train/bench"
+	"gopeft/train/dist"
 	"gopeft/train/report"
 )
 
 func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure the speed and memory of a method on a shape or a model",
-		Flags: slices.Concat(benchFlags(), uiFlags()),
+		Flags: slices.Concat(benchFlags(), processFlags(), uiFlags()),
 		Action: func(c *cli.Context) error {
 			cfg := bench.Defaults()
 			if err := setFromFlags(c, reflect.ValueOf(&cfg).Elem()); err != nil {
 				return err
 			}
-			r, err := bench.Run(c.Context, cfg)
-			if err != nil {
+			if launched, err := inProcesses(c, cfg.Device, cfg.Threads); launched || err != nil {
 				return err
 			}
-			if c.Bool("json") {
-				return printJSON(c.App.Writer, r)
-			}
-			return printBench(c.App.Writer, r)
+			return shared(c, func(group *dist.Group) error {
+				cfg.Group = group
+				r, err := bench.Run(c.Context, cfg)
+				if err != nil {
+					return err
+				}
+				if c.Bool("json") {
+					return printJSON(firstPrints(c, group), r)
+				}
+				return printBench(firstPrints(c, group), r)
+			})
 		},
 	}
 }
@@ -89,6 +96,9 @@ func printBench(out io.Writer, r bench.Result) error {
 	}
 	if r.Padding > 0 {
 		line("padding", "%.1f %% of the positions", 100*r.Padding)
+	}
+	for rank, p := range r.Processes {
+		line(fmt.Sprintf("process %d", rank), "waits %.1f %% of the time for the others, peak %.0f MiB", 100*p.Waiting, p.PeakRSSMB)
 	}
 	for p := range train.Phases {
 		if s, ok := r.PhaseS[p.String()]; ok {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -19,7 +20,15 @@ import (
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name: "doctor", Usage: "tell which libtorch, CPU features, GPUs and drivers are seen, and what is missing",
-		Flags: uiFlags(), Action: doctor,
+		Flags: slices.Concat(inGroup(groupMachine,
+			&cli.BoolFlag{Name: "dist", Usage: "of several processes: meet, say where each is, and time their sums"},
+			&cli.StringFlag{Name: "device", Value: "auto", Usage: "of --dist: auto, cpu or cuda"}), processFlags(), uiFlags()),
+		Action: func(c *cli.Context) error {
+			if c.Bool("dist") {
+				return doctorDist(c)
+			}
+			return doctor(c)
+		},
 	}
 }
 

@@ -15,22 +15,23 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/classic"
+	"gopeft/train/dist"
 	"gopeft/train/infer"
 )
 
 func embedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "embed", Usage: "write one feature vector per text to a .npy or .safetensors file",
-		Flags: slices.Concat(modelFlags(), adapterFlag(), dataFlags(), lengthFlag(), inGroup(groupOutput,
+		Flags: slices.Concat(modelFlags(), distTimeoutFlag(), adapterFlag(), dataFlags(), lengthFlag(), inGroup(groupOutput,
 			&cli.StringFlag{Name: "pool", Value: "cls", Usage: "cls (first token) or mean (over the tokens)"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale every vector to length 1"},
 			&cli.StringFlag{Name: "out", Usage: "file to write: .npy or .safetensors"},
 		), uiFlags()),
-		Action: embed,
+		Action: func(c *cli.Context) error { return shared(c, func(group *dist.Group) error { return embed(c, group) }) },
 	}
 }
 
-func embed(c *cli.Context) error {
+func embed(c *cli.Context, group *dist.Group) error {
 	out, pool := c.String("out"), c.String("pool")
 	if out == "" {
 		return &train.UsageError{Err: errors.New("--out is missing: give a file that ends in .npy or .safetensors")}
@@ -51,7 +52,7 @@ func embed(c *cli.Context) error {
 	skipped := 0
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
 		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"),
-			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
+			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Group: group})
 		if err != nil {
 			return err
 		}
@@ -60,6 +61,9 @@ func embed(c *cli.Context) error {
 			u.Note("%s", note)
 		}
 		if err := limitLength(c, e); err != nil {
+			return err
+		}
+		if err := e.Join(c.Context, s); err != nil {
 			return err
 		}
 		rows, err := openExamples(c, src.Run, nil)
@@ -85,7 +89,7 @@ func embed(c *cli.Context) error {
 		skipped = rows.Stats().Skipped
 		return c.Context.Err()
 	})
-	if err != nil {
+	if err != nil || !group.First() {
 		return err
 	}
 	if c.Bool("normalize") {

@@ -15,6 +15,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/data/rows"
+	"gopeft/train/dist"
 	"gopeft/train/infer"
 )
 
@@ -38,7 +39,7 @@ type scoredText struct {
 }
 
 // evalCausal scores a language model by the loss on the answers and, with --match, by how often its own answers match.
-func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
+func evalCausal(c *cli.Context, group *dist.Group, src infer.Source, perRow io.Writer) error {
 	if c.IsSet("label-column") {
 		return &train.UsageError{Err: errors.New("--label-column goes with --task classify")}
 	}
@@ -66,7 +67,7 @@ func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 		return err
 	}
 	defer in.Close()
-	e := textEval{c: c, u: newUI(c), out: json.NewEncoder(perRow), rows: in, withPrompt: withPrompt, length: length}
+	e := textEval{c: c, group: group, u: newUI(c), out: json.NewEncoder(perRow), rows: in, withPrompt: withPrompt, length: length}
 	e.out.SetEscapeHTML(false)
 	if expr := c.String("match"); expr != "" {
 		m, err := infer.NewMatcher(expr)
@@ -76,13 +77,16 @@ func evalCausal(c *cli.Context, src infer.Source, perRow io.Writer) error {
 		e.matcher = &m
 	}
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Threads: c.Int("threads")})
+		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Threads: c.Int("threads"), Group: group})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, g.Close()) }()
 		for _, note := range g.Notes() {
 			e.u.Note("%s", note)
+		}
+		if err := g.Join(c.Context, s); err != nil {
+			return err
 		}
 		return e.run(s, g)
 	})
@@ -111,6 +115,7 @@ func openCausal(c *cli.Context, o data.CausalOptions) (*data.CausalReader, error
 // textEval is an evaluation in progress.
 type textEval struct {
 	c          *cli.Context
+	group      *dist.Group
 	u          train.UI
 	out        *json.Encoder
 	rows       *data.CausalReader
@@ -213,10 +218,10 @@ func (e *textEval) answer(s *bindings.Scope, g *infer.Generator, xs []data.Causa
 	}
 	o.Temperature, o.MaxNew, o.Batch, o.Stop = 0, e.c.Int("max-new-tokens"), e.c.Int("batch-size"), unescape(e.c.StringSlice("stop"))
 	done := 0
-	results, err := g.Answers(s, questions, o, func(ev generate.Event) error {
+	results, err := g.SharedAnswers(s, questions, o, func(ev generate.Event) error {
 		if ev.Reason != "" {
 			done++
-			e.u.Progress("answer", done, len(xs), "")
+			e.u.Progress("answer", min(done*e.group.Size(), len(xs)), len(xs), "")
 		}
 		return nil
 	})
@@ -226,11 +231,11 @@ func (e *textEval) answer(s *bindings.Scope, g *infer.Generator, xs []data.Causa
 	if err != nil {
 		return err
 	}
-	if done < len(xs) {
+	if done*e.group.Size() < len(xs) {
 		e.u.Progress("answer", len(xs), len(xs), "")
 	}
 	for i, r := range results {
-		if len(r.IDs) == 0 {
+		if r.None {
 			e.long++
 		}
 		got, ok := e.matcher.Find(r.Text)
@@ -256,7 +261,7 @@ func (e *textEval) print() error {
 		share := float64(e.matched) / float64(r.Rows)
 		r.Match = &share
 	}
-	w := e.c.App.Writer
+	w := firstPrints(e.c, e.group)
 	if e.c.Bool("json") {
 		return printJSON(w, r)
 	}

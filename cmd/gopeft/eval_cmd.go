@@ -15,6 +15,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/dist"
 	"gopeft/train/metrics"
 )
 
@@ -23,7 +24,7 @@ func evalCommand() *cli.Command {
 		Name: "eval", Usage: "score a model or adapter on labelled data",
 		Flags: slices.Concat(
 			inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}),
-			modelFlags(), adapterFlag(), dataFlags(), lengthFlag(),
+			modelFlags(), distTimeoutFlag(), adapterFlag(), dataFlags(), lengthFlag(),
 			inGroup(groupData,
 				&cli.StringFlag{Name: "template", Usage: "causal: prompt and answer from columns, e.g. '{question} -> {answer}'", DefaultText: "the run's"},
 				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only; --mask-prompt=false scores the prompt too"}),
@@ -33,7 +34,7 @@ func evalCommand() *cli.Command {
 				&cli.StringSliceFlag{Name: "stop", Usage: "of --match: end an answer at this text; may be given more than once"}),
 			inGroup(groupOutput, &cli.StringFlag{Name: "per-row", Usage: "JSONL file to write with each row's nll and tokens, or its label, prediction and logits"}),
 			uiFlags()),
-		Action: eval,
+		Action: func(c *cli.Context) error { return shared(c, func(group *dist.Group) error { return eval(c, group) }) },
 	}
 }
 
@@ -49,7 +50,7 @@ type evaluated struct {
 	Scores    metrics.Scores `json:"scores"`
 }
 
-func eval(c *cli.Context) error {
+func eval(c *cli.Context, group *dist.Group) error {
 	src, err := resolve(c)
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func eval(c *cli.Context) error {
 			task = src.Run.Task
 		}
 	}
-	to := func(w io.Writer) error { return evalLabels(c, w) }
+	to := func(w io.Writer) error { return evalLabels(c, group, w) }
 	switch task {
 	case "classify":
 		for _, name := range []string{"template", "mask-prompt", "match", "stop", "max-new-tokens"} {
@@ -69,23 +70,23 @@ func eval(c *cli.Context) error {
 			}
 		}
 	case "causal":
-		to = func(w io.Writer) error { return evalCausal(c, src, w) }
+		to = func(w io.Writer) error { return evalCausal(c, group, src, w) }
 	default:
 		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
-	if path := c.String("per-row"); path != "" {
+	if path := firstWrites(group, c.String("per-row")); path != "" {
 		return writeFile(path, to)
 	}
 	return to(io.Discard)
 }
 
 // evalLabels scores a classifier.
-func evalLabels(c *cli.Context, perRow io.Writer) error {
+func evalLabels(c *cli.Context, group *dist.Group, perRow io.Writer) error {
 	u := newUI(c)
 	var result evaluated
 	var confusion *metrics.Confusion
 	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		p, err := openPredictor(c, s)
+		p, err := openPredictor(c, s, group)
 		if err != nil {
 			return err
 		}
@@ -137,16 +138,17 @@ func evalLabels(c *cli.Context, perRow io.Writer) error {
 	}
 	result.Accuracy, result.MacroF1, result.Scores = confusion.Accuracy(), confusion.MacroF1(), confusion.Scores(result.Labels)
 	result.Confusion = confusion.Table()
+	w := firstPrints(c, group)
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, result)
+		return printJSON(w, result)
 	}
-	fmt.Fprintf(c.App.Writer, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
+	fmt.Fprintf(w, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
 	for i, l := range result.Labels {
-		fmt.Fprintf(c.App.Writer, "  %-20s F1 %.4f", l, confusion.Class(i).F1)
+		fmt.Fprintf(w, "  %-20s F1 %.4f", l, confusion.Class(i).F1)
 		if result.Confusion != nil {
-			fmt.Fprintf(c.App.Writer, "  predicted as %s", countsOf(result.Labels, result.Confusion[i]))
+			fmt.Fprintf(w, "  predicted as %s", countsOf(result.Labels, result.Confusion[i]))
 		}
-		fmt.Fprintln(c.App.Writer)
+		fmt.Fprintln(w)
 	}
 	return nil
 }

@@ -66,7 +66,12 @@ func nprocFlag(otherwise string) cli.Flag {
 
 // processFlags are those of commands that start several processes of themselves.
 func processFlags() []cli.Flag {
-	return inGroup(groupMachine, nprocFlag(""),
+	return slices.Concat(inGroup(groupMachine, nprocFlag("")), distTimeoutFlag())
+}
+
+// distTimeoutFlag is for commands that processes share.
+func distTimeoutFlag() []cli.Flag {
+	return inGroup(groupMachine,
 		&cli.DurationFlag{Name: "dist-timeout", Value: 10 * time.Minute, Usage: "of several processes: how long to wait for the others before that is a failure"})
 }
 

@@ -16,6 +16,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/data/rows"
+	"gopeft/train/dist"
 	"gopeft/train/infer"
 )
 
@@ -63,20 +64,24 @@ func dataFlags() []cli.Flag {
 	)
 }
 
-func openPredictor(c *cli.Context, s *bindings.Scope) (*infer.Predictor, error) {
+func openPredictor(c *cli.Context, s *bindings.Scope, group *dist.Group) (*infer.Predictor, error) {
 	src, err := resolve(c)
 	if err != nil {
 		return nil, err
 	}
 	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Threads: c.Int("threads"),
-		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens")})
+		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Group: group})
 	if err != nil {
 		return nil, err
 	}
 	for _, note := range p.Notes() {
 		newUI(c).Note("%s", note)
 	}
-	if err := limitLength(c, p); err != nil {
+	err = limitLength(c, p)
+	if err == nil {
+		err = p.Join(c.Context, s)
+	}
+	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
@@ -124,13 +129,15 @@ func saySkipped(u train.UI, in *data.ExampleReader) {
 func predictCommand() *cli.Command {
 	return &cli.Command{
 		Name: "predict", Usage: "classify texts: one JSON object per row, in input order",
-		Flags: slices.Concat(modelFlags(), adaptersFlag(), dataFlags(), lengthFlag(),
+		Flags: slices.Concat(modelFlags(), distTimeoutFlag(), adaptersFlag(), dataFlags(), lengthFlag(),
 			inGroup(groupOutput, &cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}), uiFlags()),
 		Action: func(c *cli.Context) error {
-			if out := c.String("out"); out != "" {
-				return writeFile(out, func(w io.Writer) error { return predict(c, w) })
-			}
-			return predict(c, c.App.Writer)
+			return shared(c, func(group *dist.Group) error {
+				if out := firstWrites(group, c.String("out")); out != "" {
+					return writeFile(out, func(w io.Writer) error { return predict(c, group, w) })
+				}
+				return predict(c, group, firstPrints(c, group))
+			})
 		},
 	}
 }
@@ -144,11 +151,11 @@ type predicted struct {
 	Adapter string             `json:"adapter,omitempty"`
 }
 
-func predict(c *cli.Context, w io.Writer) error {
+func predict(c *cli.Context, group *dist.Group, w io.Writer) error {
 	u := newUI(c)
 	out := bufio.NewWriter(w)
 	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		p, err := openPredictor(c, s)
+		p, err := openPredictor(c, s, group)
 		if err != nil {
 			return err
 		}

@@ -96,6 +96,28 @@ func processes(nproc, device, threads string, ui train.UI) (int, error) {
 	return 1, nil
 }
 
+// inProcesses makes this process, where --nproc says so, the launcher of copies of itself, the same but for --nproc. It
+// reports whether it did: for one process there is nothing to launch.
+func inProcesses(c *cli.Context, device string, threads int) (launched bool, err error) {
+	if !c.IsSet("nproc") {
+		return false, nil
+	}
+	nodes, err := nodesOf(c)
+	if err != nil {
+		return false, err
+	}
+	procs, err := processes(c.String("nproc"), device, strconv.Itoa(threads), newUI(c))
+	if err != nil || procs == 1 && nodes.Count <= 1 {
+		return false, err
+	}
+	args, ok := c.App.Metadata[argsKey].([]string)
+	if !ok {
+		return false, errors.New("the program's arguments are not known")
+	}
+	args = withoutFlag(withoutFlag(args[1:], c.Command.Flags, "nproc"), c.Command.Flags, "error-file")
+	return true, startProcesses(c, launch.Launcher{Procs: procs, Nodes: nodes}, args)
+}
+
 // startProcesses runs the program with args in several processes, and passes on how that ends.
 func startProcesses(c *cli.Context, l launch.Launcher, args []string) error {
 	self, err := os.Executable()

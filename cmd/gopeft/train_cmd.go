@@ -8,11 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/urfave/cli/v2"
 
-	"gopeft/train"
 	"gopeft/train/dist"
 	"gopeft/train/launch"
 	"gopeft/train/report"
@@ -35,25 +33,20 @@ func trainCommand() *cli.Command {
 }
 
 func trainOne(c *cli.Context) error {
-	if d := c.Duration("dist-timeout"); d <= 0 {
-		return train.Usage("--dist-timeout is %s, want more than 0s", d)
-	}
-	if c.IsSet("nproc") {
-		if launched, err := trainInProcesses(c); launched || err != nil {
-			return err
-		}
+	if launched, err := trainInProcesses(c); launched || err != nil {
+		return err
 	}
 	world, err := worldOf(c)
 	if err != nil {
 		return err
 	}
-	return together(c, world, func(ctx context.Context, group *dist.Group, ui train.UI) error {
-		return trainAs(ctx, c, world, group, ui)
+	return together(c, world, func(ctx context.Context, group *dist.Group) error {
+		return trainAs(ctx, c, world, group)
 	})
 }
 
 // trainAs trains as one of the processes of a group, or alone.
-func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dist.Group, ui train.UI) error {
+func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dist.Group) error {
 	cfg, err := readConfig(c)
 	if err != nil {
 		return err
@@ -73,7 +66,7 @@ func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dis
 		return err
 	}
 	cfg.Machine.Group = group
-	sum, err := run.Run(ctx, cfg, mode, ui)
+	sum, err := run.Run(ctx, cfg, mode, newUI(c))
 	if err != nil || !group.First() {
 		return err
 	}
@@ -87,13 +80,8 @@ func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dis
 	return err
 }
 
-// trainInProcesses makes this process the launcher of copies of itself, the same but for --nproc, and reports whether it
-// was: for one process there is nothing to launch.
+// trainInProcesses is inProcesses with the settings of --config.
 func trainInProcesses(c *cli.Context) (launched bool, err error) {
-	nodes, err := nodesOf(c)
-	if err != nil {
-		return false, err
-	}
 	device, threads := c.String("device"), c.Int("threads")
 	if config := c.String("config"); config != "" && config != "/dev/stdin" { // that one can be read once
 		cfg, err := readConfig(c)
@@ -102,16 +90,7 @@ func trainInProcesses(c *cli.Context) (launched bool, err error) {
 		}
 		device, threads = cfg.Machine.Device, cfg.Machine.Threads
 	}
-	procs, err := processes(c.String("nproc"), device, strconv.Itoa(threads), newUI(c))
-	if err != nil || procs == 1 && nodes.Count <= 1 {
-		return false, err
-	}
-	args, ok := c.App.Metadata[argsKey].([]string)
-	if !ok {
-		return false, errors.New("the program's arguments are not known")
-	}
-	args = withoutFlag(withoutFlag(args[1:], c.Command.Flags, "nproc"), c.Command.Flags, "error-file")
-	return true, startProcesses(c, launch.Launcher{Procs: procs, Nodes: nodes}, args)
+	return inProcesses(c, device, threads)
 }
 
 // resumedConfig returns the settings that the run in --out was started with, changed by the flags given.

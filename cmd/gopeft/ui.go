@@ -17,14 +17,19 @@ import (
 )
 
 // newUI returns what shows notes and progress on standard error: a progress bar on a terminal, plain lines elsewhere,
-// nothing with --quiet.
+// nothing with --quiet, nor for the processes of a run but the first.
 func newUI(c *cli.Context) train.UI {
-	if c.Bool("quiet") {
+	rank, _ := c.App.Metadata[rankKey].(int)
+	if c.Bool("quiet") || rank > 0 && !c.Bool("debug") {
 		return train.Quiet{}
 	}
 	w := c.App.ErrWriter
 	f, ok := w.(*os.File)
-	return &ui{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+	plain := &ui{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+	if rank > 0 {
+		return rankUI{plain, rank}
+	}
+	return plain
 }
 
 type ui struct {

@@ -63,6 +63,15 @@ type Result struct {
 	GoHeapMB        float64 `json:"go_heap_mb"` // the most the Go heap has taken
 
 	PhaseS map[string]float64 `json:"phase_s,omitempty"` // mean seconds of a training step's phases
+
+	Processes []Process `json:"processes,omitempty"` // of several: rates are of all together, the figures above of the first
+}
+
+// Process is one of several that were measured together.
+type Process struct {
+	Waiting    float64 `json:"waiting"` // share of the time behind the warm-up that went into sums over the processes
+	PeakRSSMB  float64 `json:"peak_rss_mb"`
+	PeakCUDAMB float64 `json:"peak_cuda_mb,omitempty"`
 }
 
 // bench is a measurement in progress.
@@ -74,6 +83,7 @@ type bench struct {
 	causal bool
 	work   *work
 	clock  clock
+	waited time.Duration // for the other processes, until the warm-up's end
 	result Result
 }
 
@@ -95,6 +105,9 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 			}
 		}()
 		if err := b.setUp(s); err != nil {
+			return err
+		}
+		if err := b.on.Group.Join(ctx, s, b.on.Device); err != nil {
 			return err
 		}
 		switch {
@@ -238,7 +251,31 @@ func (b *bench) finish(s *bindings.Scope) error {
 		}
 		b.result.PeakCUDAMB = max(0, float64(peak)/(1<<20))
 	}
-	return b.clock.report(&b.result)
+	if err := b.clock.report(&b.result); err != nil {
+		return err
+	}
+	return b.gather(s)
+}
+
+// gather fills in the figures of each of several processes.
+func (b *bench) gather(s *bindings.Scope) error {
+	group := b.on.Group
+	if group == nil {
+		return nil
+	}
+	took := time.Duration(0)
+	for _, step := range b.clock.counted() {
+		took += step.took
+	}
+	waited := group.Waited() - b.waited
+	all, err := group.Gather(s, int64(waited), int64(took), int64(b.result.PeakRSSMB), int64(b.result.PeakCUDAMB))
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		b.result.Processes = append(b.result.Processes, Process{float64(p[0]) / float64(p[1]), float64(p[2]), float64(p[3])})
+	}
+	return nil
 }
 
 func (b *bench) task() train.Task {
@@ -269,8 +306,11 @@ func (b *bench) train(ctx context.Context, s *bindings.Scope) error {
 		if r.Step == 1 {
 			b.result.FirstLoss = r.Loss
 		}
-		if r.Step == b.cfg.Warmup && t.Laps != nil {
-			*t.Laps = train.Laps{}
+		if r.Step == b.cfg.Warmup {
+			b.waited = b.on.Group.Waited()
+			if t.Laps != nil {
+				*t.Laps = train.Laps{}
+			}
 		}
 		b.result.LastLoss = r.Loss
 		err := b.clock.end(r.Samples-before.Samples, r.Tokens-before.Tokens)
@@ -298,13 +338,18 @@ func (b *bench) watch() (progress func(done, total int), err error) {
 		return nil, err
 	}
 	b.result.Padding = b.work.padding(passes)
-	pass, rows, tokens := 0, 0, 0
+	pass, all, rows, tokens := 0, 0, 0, 0
 	return func(done, total int) {
-		for _, i := range passes[pass] {
-			tokens += b.work.lengths[i]
+		for ; all < done; pass++ { // several where processes share them
+			for _, i := range passes[pass] {
+				tokens += b.work.lengths[i]
+			}
+			rows, all = rows+len(passes[pass]), all+len(passes[pass])
 		}
-		rows += len(passes[pass])
-		if pass++; rows >= b.cfg.Batch || done == total {
+		if rows >= b.cfg.Batch || done == total {
+			if len(b.clock.steps) == b.cfg.Warmup-1 {
+				b.waited = b.on.Group.Waited()
+			}
 			_ = b.clock.end(rows, tokens)
 			rows, tokens = 0, 0
 		}

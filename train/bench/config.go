@@ -10,6 +10,7 @@ import (
 	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/dist"
 )
 
 // The modes.
@@ -72,6 +73,9 @@ type Config struct {
 	Profile   bool         `yaml:"profile" usage:"time the phases of a training step"`
 
 	Peft peft.Options `yaml:",inline"`
+
+	// Group are the processes that share each batch; nil: this one alone.
+	Group *dist.Group `yaml:"-"`
 }
 
 // Defaults is what a bench without settings measures.
@@ -126,6 +130,8 @@ func (c *Config) check() error {
 		c.Mode = Infer // nothing of the transformer is trained
 	}
 	switch {
+	case c.Group.Size() > 1 && c.Mode != Train && c.Mode != Infer:
+		return fail("--mode %s is not shared by processes: train and infer are", c.Mode)
 	case c.Mode == Fit && c.Features == "":
 		return fail("--mode fit needs --features")
 	case c.Mode == Tokenize && (c.Texts == "" || c.Model == ""):
@@ -208,6 +214,7 @@ func (c Config) shape() ([]byte, error) {
 func (c Config) machine() train.MachineSettings {
 	m := train.DefaultMachine()
 	m.AMP, m.Device, m.Threads, m.Seed, m.TF32, m.Without = c.AMP, c.Device, c.Threads, c.Seed, c.TF32, c.Without
+	m.Group = c.Group
 	return m
 }
 

@@ -31,10 +31,11 @@ type Group struct {
 	group   *bindings.Group // after Join
 	backend string
 
-	ctx  context.Context // ends with the reason why the run cannot go on
-	fail context.CancelCauseFunc
-	at   atomic.Pointer[string]
-	seq  atomic.Int64 // operations of the group that were begun
+	ctx    context.Context // ends with the reason why the run cannot go on
+	fail   context.CancelCauseFunc
+	at     atomic.Pointer[string]
+	seq    atomic.Int64  // operations of the group that were begun
+	waited time.Duration // in operations of the group
 
 	stop    context.CancelFunc // of the beats
 	beating sync.WaitGroup
@@ -42,12 +43,13 @@ type Group struct {
 
 // peer is what a process tells of itself when it comes.
 type peer struct {
-	Host    string `json:"host"`
-	Machine string `json:"machine"` // where a process's number means the same
-	PID     int    `json:"pid"`
-	Started string `json:"started"` // tells a process from a later one of the same number
-	Build   string `json:"build"`
-	Address string `json:"address"`
+	Host      string `json:"host"`
+	Machine   string `json:"machine"` // where a process's number means the same
+	PID       int    `json:"pid"`
+	Started   string `json:"started"` // tells a process from a later one of the same number
+	Build     string `json:"build"`
+	Address   string `json:"address"`
+	Interface string `json:"interface"`
 }
 
 // PeerError is the failure of another process of the run.
@@ -151,7 +153,8 @@ func (g *Group) meet(ctx context.Context, build string) error {
 	if err != nil {
 		host = "an unnamed host"
 	}
-	me := peer{Host: host, Machine: machine(), PID: os.Getpid(), Started: startOf(os.Getpid()), Build: build, Address: g.address}
+	me := peer{Host: host, Machine: machine(), PID: os.Getpid(), Started: startOf(os.Getpid()), Build: build}
+	me.Address, me.Interface = listens(g.address)
 	if err := g.keys.setJSON(rankKey("here", g.Rank()), me); err != nil {
 		return g.storeError(err)
 	}

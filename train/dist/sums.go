@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"time"
 
 	"gopeft/bindings"
 )
@@ -127,6 +128,41 @@ func (g *Group) Gather(s *bindings.Scope, v ...int64) ([][]int64, error) {
 	return out, nil
 }
 
+// GatherBytes is every rank's bytes.
+func (g *Group) GatherBytes(s *bindings.Scope, v []byte) ([][]byte, error) {
+	if g == nil {
+		return [][]byte{v}, nil
+	}
+	sizes, err := g.Gather(s, int64(len(v)))
+	if err != nil {
+		return nil, err
+	}
+	total, before := 0, 0
+	for rank, n := range sizes {
+		if rank < g.Rank() {
+			before += int(n[0])
+		}
+		total += int(n[0])
+	}
+	out := make([][]byte, g.Size())
+	if total == 0 {
+		return out, nil
+	}
+	s = s.Child()
+	defer s.Close()
+	all := make([]byte, total)
+	copy(all[before:], v)
+	t := s.FromRaw(all, bindings.Uint8, int64(total))
+	if err := g.sum(t); err != nil {
+		return nil, err
+	}
+	all = t.Raw()
+	for rank, n := range sizes {
+		out[rank], all = all[:n[0]], all[n[0]:]
+	}
+	return out, nil
+}
+
 // Same sees that every rank's tensors hold the same bits.
 func (g *Group) Same(s *bindings.Scope, what string, ts []bindings.Tensor) error {
 	if g == nil {
@@ -167,9 +203,11 @@ func (g *Group) do(op func(ctx context.Context) error) error {
 	if g.ctx.Err() != nil {
 		return context.Cause(g.ctx)
 	}
+	begun := time.Now()
 	if err := op(g.ctx); err != nil {
 		return g.lost(err)
 	}
+	g.waited += time.Since(begun)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"gopeft/model/tokenizer"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/dist"
 )
 
 // GeneratorOptions are how a Generator computes.
@@ -22,6 +23,7 @@ type GeneratorOptions struct {
 	Quantize  string // as PredictorOptions has it
 	AMP       string // mixed precision of Score; "" and "auto" mean none
 	Threads   int
+	Group     *dist.Group // the processes that share what Score computes: all make the same calls; nil: this one alone
 }
 
 // Generator continues texts with a language model and its adapters.
@@ -49,7 +51,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.DType, err = parseDType(o.DType); err != nil {
 		return g, err
 	}
-	if err := g.begin(s, o.Device, o.AMP, o.Threads); err != nil {
+	if err := g.begin(s, o.Device, o.AMP, o.Threads, o.Group); err != nil {
 		return g, err
 	}
 	mo.Device = g.on.Device

@@ -14,6 +14,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/data"
+	"gopeft/train/dist"
 )
 
 // PredictorOptions are how a Predictor computes.
@@ -25,6 +26,7 @@ type PredictorOptions struct {
 	Threads   int
 	Batch     int
 	MaxTokens int
+	Group     *dist.Group // the processes that share each call's batches: all make the same calls; nil: this one alone
 }
 
 // Predictor classifies texts.
@@ -54,7 +56,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := p.begin(s, o.Device, o.AMP, o.Threads); err != nil {
+	if err := p.begin(s, o.Device, o.AMP, o.Threads, o.Group); err != nil {
 		return p, err
 	}
 	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
@@ -108,8 +110,8 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 
 // begin readies libtorch, and keeps what is to be said about it. The random generators are left alone: drawing tokens
 // has a seed of its own.
-func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int) error {
-	dev, note, err := train.OpenDevice(s, device, 0)
+func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int, group *dist.Group) error {
+	dev, note, err := train.OpenDevice(s, device, group.LocalRank())
 	if note != "" {
 		a.notes = append(a.notes, note)
 	}
@@ -120,8 +122,8 @@ func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int) err
 	if err != nil {
 		return err
 	}
-	s.SetThreads(train.Threads(threads))
-	a.on = train.Machine{Device: dev, Precision: precision}
+	s.SetThreads(train.MachineSettings{Threads: threads, Group: group}.Cores())
+	a.on = train.Machine{Device: dev, Precision: precision, Group: group}
 	return nil
 }
 
@@ -258,6 +260,11 @@ func (p *Predictor) Close() error {
 	return p.close(m)
 }
 
+// Join meets the other processes of the group, once all have loaded what they need.
+func (a *adapters) Join(ctx context.Context, s *bindings.Scope) error {
+	return a.on.Group.Join(ctx, s, a.on.Device)
+}
+
 // Run is the run whose result is used, nil for what is no run's.
 func (p *Predictor) Run() *Trained { return p.source.Run }
 
@@ -271,7 +278,7 @@ type Rows struct {
 // Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
 // however long the file is. The last value has Err set unless the file ended well.
 func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) iter.Seq[Rows] {
-	return StreamRows(ctx, r, size, train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, p.model.Info().Vocab, train.Threads(p.opts.Threads))
+	return StreamRows(ctx, r, size, train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, p.model.Info().Vocab, train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
 }
 
 // OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.

@@ -2,6 +2,7 @@ package infer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -60,39 +61,82 @@ func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Se
 	if err != nil {
 		return nil, err
 	}
-	scores, i, done := make([]RowScore, len(seqs)), 0, 0
-	for b, err := range p.Batches(ctx, batches) {
-		if err != nil {
-			return nil, err
-		}
-		err = s.Run(func(s *bindings.Scope) error {
-			s.Inference(func() {
-				s.Autocast(dev, g.on.Precision.DType, func() {
-					out := g.lm.Forward(s, train.Input(s, b, dev))
-					for k, example := range batches[i] {
-						loss, n := train.Causal{}.Loss(s, g.lm, out, b, k, k+1)
-						if n > 0 {
-							scores[example] = RowScore{loss.Item(), n}
-						}
+	losses, targets := make([]float64, len(seqs)), make([]int64, len(seqs))
+	err = g.on.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, i int, b data.Batch) {
+		s.Inference(func() {
+			s.Autocast(dev, g.on.Precision.DType, func() {
+				out := g.lm.Forward(s, train.Input(s, b, dev))
+				for k, example := range batches[i] {
+					loss, n := train.Causal{}.Loss(s, g.lm, out, b, k, k+1)
+					if n > 0 {
+						losses[example], targets[example] = loss.Item(), int64(n)
 					}
-				})
+				}
 			})
-			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
-		done += b.Rows
-		i++
-		if o.Progress != nil {
-			o.Progress(done, len(seqs))
-		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if losses, err = g.on.Group.SumFloats(s, losses...); err != nil { // zero but where a process computed
+		return nil, err
+	}
+	if targets, err = g.on.Group.SumInts(s, targets...); err != nil {
+		return nil, err
+	}
+	scores := make([]RowScore, len(seqs))
+	for i := range scores {
+		scores[i] = RowScore{losses[i], int(targets[i])}
 	}
 	return scores, nil
 }
 
 func (g *Generator) pad() (int64, error) {
 	return train.PadID(g.Tokenizer, g.source.Model)
+}
+
+// Answer is what a model answers to a question.
+type Answer struct {
+	Text string
+	None bool // the question fills the model's context
+}
+
+// SharedAnswers is Answers, of which each process of the group generates every N-th; all get all of them.
+func (g *Generator) SharedAnswers(s *bindings.Scope, questions []data.CausalExample, o generate.Options, on func(generate.Event) error) ([]Answer, error) {
+	rank, size := g.on.Group.Rank(), g.on.Group.Size()
+	var mine []data.CausalExample
+	for i := rank; i < len(questions); i += size {
+		mine = append(mine, questions[i])
+	}
+	results, err := g.Answers(s, mine, o, on)
+	if bad := (*generate.PromptError)(nil); errors.As(err, &bad) {
+		return nil, &generate.PromptError{Prompt: rank + bad.Prompt*size, Err: bad.Err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]Answer, len(results))
+	for k, r := range results {
+		answers[k] = Answer{r.Text, len(r.IDs) == 0}
+	}
+	raw, err := json.Marshal(answers)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := g.on.Group.GatherBytes(s, raw)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Answer, len(questions))
+	for rank, part := range parts {
+		if err := json.Unmarshal(part, &answers); err != nil {
+			return nil, err
+		}
+		for k, a := range answers {
+			all[rank+k*size] = a
+		}
+	}
+	return all, nil
 }
 
 // Question is an example's prompt without its answer: of a chat, what comes before the assistant's last turn.

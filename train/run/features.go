@@ -37,6 +37,9 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI) (report.Summary, 
 	if err != nil {
 		return sum, err
 	}
+	if !cfg.Machine.Group.First() {
+		return sum, nil // the classifier is the first one's work
+	}
 	labels := splits.Train.Labels
 	begun := time.Now()
 	clf, err := f.fit(ctx, xs[0], classes(splits.Train), len(labels))
@@ -90,6 +93,16 @@ type featureRun struct {
 	seconds float64 // that computing the training set's features took, now or when they were cached
 }
 
+// everywhere reports whether all processes have what this one has or has not.
+func (f *featureRun) everywhere(s *bindings.Scope, has bool) (bool, error) {
+	var missing int64
+	if !has {
+		missing = 1
+	}
+	sums, err := f.cfg.Machine.Group.SumInts(s, missing)
+	return err == nil && sums[0] == 0, err
+}
+
 func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) (classic.Classifier, error) {
 	if f.cfg.Model.Classifier == "forest" {
 		return classic.FitForest(ctx, x, y, n, classic.ForestOptions{Seed: f.cfg.Machine.Seed, Workers: f.cfg.Machine.Threads,
@@ -138,7 +151,12 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		}
 		quantize := train.QuantizeName(held.Quantise, m)
 		chosen := cfg.choose(choices{amp: precision.DType, base: train.BaseDTypeName(held.DType), quantize: quantize, device: dev, threads: s.Threads()})
-		if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
+		if cfg.Machine.Group.First() {
+			if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
+				return errors.Join(err, m.Close())
+			}
+		}
+		if err := errors.Join(cfg.Machine.Group.Agree(ctx, "data", hash), cfg.Machine.Group.Join(ctx, s, dev)); err != nil {
 			return errors.Join(err, m.Close())
 		}
 		f.print = chosen.fingerprint(hash)
@@ -154,13 +172,18 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			}
 			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, held.DType, quantize, dev)
 			var seconds float64
-			if xs[i], seconds, err = readFeatures(key); err == nil {
+			xs[i], seconds, err = readFeatures(key)
+			everywhere, failed := f.everywhere(s, err == nil)
+			if failed != nil {
+				return errors.Join(failed, m.Close())
+			}
+			if everywhere {
 				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)
 				if i == 0 {
 					f.seconds = seconds
 				}
 				continue
-			} else if !errors.Is(err, fs.ErrNotExist) {
+			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				f.ui.Note("features of %s: the cached file is not usable (%v), computing anew", set.File, err)
 			}
 			begun := time.Now()
@@ -176,6 +199,9 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			seconds = time.Since(begun).Seconds()
 			if i == 0 {
 				f.seconds = seconds
+			}
+			if !cfg.Machine.Group.First() {
+				continue // others on this machine find the first one's
 			}
 			if err := writeFeatures(key, xs[i], seconds); err != nil {
 				f.ui.Note("features are not cached: %v", err)
