@@ -8,12 +8,30 @@ import (
 	"slices"
 )
 
-// CausalSet is a file's causal examples in memory.
+// CausalSet is a file's causal examples.
 type CausalSet struct {
 	File     string
-	How      string // how rows were read
-	Examples []CausalExample
+	How      string          // how rows were read
+	Examples []CausalExample // nil where they are on disk
 	Stats    CausalStats
+
+	disk *places // nil: in memory
+}
+
+// Len is the number of examples.
+func (s *CausalSet) Len() int {
+	if s.disk != nil {
+		return s.disk.len()
+	}
+	return len(s.Examples)
+}
+
+// Example gives an example, wherever it is kept.
+func (s *CausalSet) Example(i int) (CausalExample, error) {
+	if s.disk == nil {
+		return s.Examples[i], nil
+	}
+	return s.disk.causal(s.disk.row(i))
 }
 
 // Notes says what a person should know.
@@ -45,8 +63,11 @@ func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSe
 	}
 	defer r.Close()
 	s := &CausalSet{File: path}
+	if opts.Spool != nil {
+		s.disk = newPlaces(opts.Spool, path)
+	}
 	for {
-		if len(s.Examples)%1024 == 0 && ctx.Err() != nil {
+		if s.Len()%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		ex, err := r.Next()
@@ -56,21 +77,36 @@ func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSe
 		if err != nil {
 			return nil, err
 		}
-		s.Examples = append(s.Examples, ex)
+		if s.disk == nil {
+			s.Examples = append(s.Examples, ex)
+		} else if err := s.disk.addCausal(ex); err != nil {
+			return nil, err
+		}
 	}
 	s.How, s.Stats = r.how, r.stats
-	if opts.Sample > 0 && opts.Sample < len(s.Examples) {
-		order := permutation(newRNG(opts.Seed, forSample, 0), len(s.Examples))[:opts.Sample]
+	if s.disk != nil {
+		if _, err := s.disk.read(); err != nil {
+			return nil, err
+		}
+	}
+	if opts.Sample > 0 && opts.Sample < s.Len() {
+		order := permutation(newRNG(opts.Seed, forSample, 0), s.Len())[:opts.Sample]
 		slices.Sort(order)
-		s.Examples = s.pick(order).Examples
+		picked := s.pick(order)
+		s.Examples, s.disk = picked.Examples, picked.disk
 	}
 	return s, nil
 }
 
 func (s *CausalSet) pick(indices []int) *CausalSet {
-	part := &CausalSet{File: s.File, How: s.How, Examples: make([]CausalExample, len(indices))}
-	for i, j := range indices {
-		part.Examples[i] = s.Examples[j]
+	part := &CausalSet{File: s.File, How: s.How}
+	if s.disk != nil {
+		part.disk = s.disk.pick(indices)
+	} else {
+		part.Examples = make([]CausalExample, len(indices))
+		for i, j := range indices {
+			part.Examples[i] = s.Examples[j]
+		}
 	}
 	part.Stats.Examples = len(indices)
 	return part
@@ -101,13 +137,13 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 		if err != nil {
 			return nil, err
 		}
-		indices, err := SplitIndices(len(all.Examples), src.ratios(), src.Seed, nil)
+		indices, err := SplitIndices(all.Len(), src.ratios(), src.Seed, nil)
 		if err != nil {
 			return nil, err
 		}
 		for i, part := range indices {
 			if len(part) == 0 {
-				return nil, fmt.Errorf("%s: %d examples are too few to split %v", src.Data, len(all.Examples), src.ratios())
+				return nil, fmt.Errorf("%s: %d examples are too few to split %v", src.Data, all.Len(), src.ratios())
 			}
 			*parts[i] = all.pick(part)
 		}
@@ -122,7 +158,7 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 		if err != nil {
 			return nil, err
 		}
-		if len(set.Examples) == 0 {
+		if set.Len() == 0 {
 			return nil, fmt.Errorf("%s: no examples", path)
 		}
 		*parts[i] = set

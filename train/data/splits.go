@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"gopeft/train/data/rows"
 )
@@ -79,7 +80,7 @@ func LoadSplits(ctx context.Context, src Sources, opts LoadOptions) (*Splits, er
 			}
 			opts.Labels = set.Labels // the training file comes first and decides
 			s.notes = append(s.notes, set.Notes()...)
-			if len(set.Examples) == 0 {
+			if set.Len() == 0 {
 				return nil, fmt.Errorf("%s: no examples", path)
 			}
 			return set, nil
@@ -139,7 +140,7 @@ func (s *Splits) divide(ctx context.Context, src Sources, opts LoadOptions) erro
 // noteOverlap mentions texts that are trained on and measured with.
 func (s *Splits) noteOverlap(name string, held *Set) {
 	if n := Overlap(s.Train, held); n > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("%d of %d %s texts are also in the training data", n, len(held.Examples), name))
+		s.notes = append(s.notes, fmt.Sprintf("%d of %d %s texts are also in the training data", n, held.Len(), name))
 	}
 }
 
@@ -147,6 +148,9 @@ func (s *Splits) noteOverlap(name string, held *Set) {
 func Overlap(train, held *Set) int {
 	if train == nil || held == nil {
 		return 0
+	}
+	if train.disk != nil && held.disk != nil {
+		return overlapOnDisk(train.disk, held.disk)
 	}
 	texts := make(map[string]struct{}, len(train.Examples))
 	for _, ex := range train.Examples {
@@ -157,6 +161,23 @@ func Overlap(train, held *Set) int {
 	n := 0
 	for _, ex := range held.Examples {
 		if _, ok := texts[ex.Text]; ok && ex.IDs == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// overlapOnDisk is Overlap by the texts' hashes.
+func overlapOnDisk(train, held *places) int {
+	texts := make([]uint64, train.len())
+	for i := range texts {
+		texts[i] = train.text[train.row(i)]
+	}
+	slices.Sort(texts)
+	n := 0
+	for i := range held.len() {
+		hash := held.text[held.row(i)]
+		if _, ok := slices.BinarySearch(texts, hash); ok && hash != 0 {
 			n++
 		}
 	}

@@ -1,0 +1,253 @@
+package data
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"gopeft/train/data/spool"
+)
+
+// places says where the examples of a set on disk are. In memory an example takes a few bytes, however long its text.
+type places struct {
+	file *spool.File
+	of   string   // the set's file, which records leave out
+	at   []int64  // of every example read: twice its place, and 1 for an empty text
+	rows []uint32 // of them, those of the set in its order; nil: all
+
+	// Of classification, for each example read:
+	class []int32
+	text  []uint64 // a hash of its text, 0 where it is ids
+
+	// While they are read:
+	names   []string // of classes that only all of the file's rows put in order
+	index   map[string]int32
+	ids     []uint64 // hashes of the rows' own identifiers
+	scratch []byte
+}
+
+func newPlaces(file *spool.File, of string) *places {
+	return &places{file: file, of: of, index: map[string]int32{}}
+}
+
+func (p *places) len() int {
+	if p.rows != nil {
+		return len(p.rows)
+	}
+	return len(p.at)
+}
+
+// row is where in the lists of all that was read the set's example i stands.
+func (p *places) row(i int) int {
+	if p.rows != nil {
+		return int(p.rows[i])
+	}
+	return i
+}
+
+func (p *places) empty(i int) bool { return p.at[p.row(i)]&1 != 0 }
+
+func (p *places) pick(indices []int) *places {
+	part := *p
+	part.rows = make([]uint32, len(indices))
+	for k, i := range indices {
+		part.rows[k] = uint32(p.row(i))
+	}
+	return &part
+}
+
+func (p *places) append(record []byte, empty bool) error {
+	at, err := p.file.Append(record)
+	at *= 2
+	if empty {
+		at++
+	}
+	p.at = append(p.at, at)
+	return err
+}
+
+// add puts an example on disk. Where its label is a name yet, that is numbered by its first appearance.
+func (p *places) add(ex Example, named bool) error {
+	e := encoder{p.scratch[:0]}
+	e.text(ex.Text)
+	text := uint64(0)
+	if ex.IDs == nil {
+		text = max(1, hash64(e.b[len(e.b)-len(ex.Text):]))
+	}
+	e.numbers(ex.IDs)
+	e.origin(p.of, ex.File, ex.Line, ex.Row)
+	p.scratch = e.b
+	class := int32(ex.Label)
+	if named {
+		var known bool
+		if class, known = p.index[ex.Name]; !known {
+			class = int32(len(p.names))
+			p.names = append(p.names, ex.Name)
+			p.index[ex.Name] = class
+		}
+	}
+	p.class = append(p.class, class)
+	p.text = append(p.text, text)
+	if ex.ID != "" {
+		p.ids = append(p.ids, hash64([]byte(ex.ID)))
+	}
+	return p.append(e.b, ex.empty())
+}
+
+// hash64 stands for a text where it is only counted: that two have the same one is less likely than a disk's error.
+func hash64(b []byte) uint64 {
+	sum := sha256.Sum256(b)
+	return binary.LittleEndian.Uint64(sum[:])
+}
+
+// read ends the adding of examples, and counts the identifiers that an earlier row has too.
+func (p *places) read() (duplicates int, err error) {
+	slices.Sort(p.ids)
+	duplicates = len(p.ids) - len(slices.Compact(p.ids))
+	p.ids, p.scratch = nil, nil
+	return duplicates, p.file.Flush()
+}
+
+// example reads the example of a row.
+func (p *places) example(row int) (Example, error) {
+	d, err := p.record(row)
+	ex := Example{Text: d.text(), IDs: d.numbers(), Label: int(p.class[row])}
+	ex.File, ex.Line, ex.Row = d.origin(p.of)
+	return ex, cmp.Or(err, d.err)
+}
+
+// record reads a row's record.
+func (p *places) record(row int) (decoder, error) {
+	raw, err := p.file.Read(nil, p.at[row]/2)
+	return decoder{b: raw}, err
+}
+
+// addCausal puts an example on disk.
+func (p *places) addCausal(ex CausalExample) error {
+	e := encoder{p.scratch[:0]}
+	e.text(ex.Prompt)
+	e.text(ex.Answer)
+	e.numbers(ex.IDs)
+	e.numbers(ex.Targets)
+	e.count(len(ex.Messages), ex.Messages == nil)
+	for _, m := range ex.Messages {
+		e.text(m.Role)
+		e.text(m.Content)
+	}
+	e.origin(p.of, ex.File, ex.Line, ex.Row)
+	p.scratch = e.b
+	return p.append(e.b, false)
+}
+
+// causal reads the example of a row.
+func (p *places) causal(row int) (CausalExample, error) {
+	d, err := p.record(row)
+	ex := CausalExample{Prompt: d.text(), Answer: d.text(), IDs: d.numbers(), Targets: d.numbers()}
+	if n, none := d.count(); !none {
+		ex.Messages = make([]Message, n)
+		for i := range ex.Messages {
+			ex.Messages[i] = Message{d.text(), d.text()}
+		}
+	}
+	ex.File, ex.Line, ex.Row = d.origin(p.of)
+	return ex, cmp.Or(err, d.err)
+}
+
+// encoder appends values to a record, each behind its length.
+type encoder struct{ b []byte }
+
+func (e *encoder) text(s string) {
+	e.b = append(binary.AppendUvarint(e.b, uint64(len(s))), s...)
+}
+
+// count tells a list's length, and an empty one from none.
+func (e *encoder) count(n int, none bool) {
+	if none {
+		n = -1
+	}
+	e.b = binary.AppendUvarint(e.b, uint64(n+1))
+}
+
+func (e *encoder) numbers(v []int64) {
+	e.count(len(v), v == nil)
+	for _, n := range v {
+		e.b = binary.AppendVarint(e.b, n)
+	}
+}
+
+// origin tells where a row is from; the file only where it is another than the set's.
+func (e *encoder) origin(of, file string, line, row int) {
+	if file == of {
+		file = ""
+	}
+	e.text(file)
+	e.b = binary.AppendUvarint(e.b, uint64(line))
+	e.b = binary.AppendUvarint(e.b, uint64(row))
+}
+
+var errRecord = errors.New("a row kept on disk cannot be read back")
+
+// decoder reads what an encoder wrote. After an error it gives zeros.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) number() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.b, d.err = nil, errRecord
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) text() string {
+	n := d.number()
+	if n > uint64(len(d.b)) {
+		d.b, d.err = nil, errRecord
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}
+
+func (d *decoder) count() (n int, none bool) {
+	v := d.number()
+	if v == 0 {
+		return 0, true
+	}
+	if v-1 > uint64(len(d.b)) { // each takes a byte at least
+		d.b, d.err = nil, errRecord
+		return 0, false
+	}
+	return int(v - 1), false
+}
+
+func (d *decoder) numbers() []int64 {
+	n, none := d.count()
+	if none {
+		return nil
+	}
+	v := make([]int64, n)
+	for i := range v {
+		value, size := binary.Varint(d.b)
+		if size <= 0 {
+			d.b, d.err = nil, errRecord
+			return v
+		}
+		v[i], d.b = value, d.b[size:]
+	}
+	return v
+}
+
+func (d *decoder) origin(of string) (file string, line, row int) {
+	if file = d.text(); file == "" {
+		file = of
+	}
+	return file, int(d.number()), int(d.number())
+}
