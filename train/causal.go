@@ -90,10 +90,30 @@ func CausalPart(seqs []data.Sequence, pad int64, packTo int) (*Part, error) {
 	for i, s := range seqs {
 		lengths[i] = len(s.IDs)
 	}
+	return ReadCausal(lengths, func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, packTo)
+}
+
+// ReadCausal makes a part of sequences of these lengths that read gives when a batch of them is made; it must be safe for
+// concurrent use. With packTo above 0 they are packed into rows of that width.
+func ReadCausal(lengths []int, read func(i int) (data.Sequence, error), pad int64, packTo int) (*Part, error) {
 	o := data.CollateOptions{PadID: pad}
+	pick := func(indices []int) ([]data.Sequence, error) {
+		out := make([]data.Sequence, len(indices))
+		for k, i := range indices {
+			var err error
+			if out[k], err = read(i); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
 	if packTo == 0 {
 		return &Part{Lengths: lengths, Collate: func(examples []int) (data.Batch, error) {
-			return data.CollateCausal(pick(seqs, examples), o)
+			seqs, err := pick(examples)
+			if err != nil {
+				return data.Batch{}, err
+			}
+			return data.CollateCausal(seqs, o)
 		}}, nil
 	}
 	rows, err := data.Pack(lengths, packTo)
@@ -109,17 +129,12 @@ func CausalPart(seqs []data.Sequence, pad int64, packTo int) (*Part, error) {
 	p.Collate = func(examples []int) (data.Batch, error) {
 		packed := make([][]data.Sequence, len(examples))
 		for i, r := range examples {
-			packed[i] = pick(seqs, rows[r])
+			var err error
+			if packed[i], err = pick(rows[r]); err != nil {
+				return data.Batch{}, err
+			}
 		}
 		return data.CollatePacked(packed, o)
 	}
 	return p, nil
-}
-
-func pick(seqs []data.Sequence, indices []int) []data.Sequence {
-	out := make([]data.Sequence, len(indices))
-	for k, i := range indices {
-		out[k] = seqs[i]
-	}
-	return out
 }

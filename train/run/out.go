@@ -82,7 +82,7 @@ func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
 	if c.Model.found, err = hub.Find(ctx, c.Model.Path, ui); err != nil {
 		return err
 	}
-	_, err = c.dataHash(ctx)
+	_, err = c.dataHash(ctx, ui)
 	return err
 }
 
