@@ -13,6 +13,7 @@ type Part struct {
 	Lengths []int                                    // tokens of each example
 	Collate func(examples []int) (data.Batch, error) // lays examples out; safe for concurrent use
 	InTurn  bool                                     // batches are made when they are asked for, not ahead
+	Sources []uint16                                 // of each example, the file it is from, where files are weighed; else nil
 }
 
 // Measure is what a task makes of one batch. Loss is a sum, to be divided by the weights of all batches that

@@ -40,9 +40,13 @@ type Source struct {
 // paths are the data files, by what they are for.
 func (s Source) paths() (roles, paths []string) {
 	d := s.Settings
-	for _, p := range []struct{ role, path string }{{"data", d.Data}, {"train", d.Train}, {"val", d.Val}, {"test", d.Test}} {
-		if p.path != "" {
-			roles, paths = append(roles, p.role), append(paths, p.path)
+	for _, p := range []struct{ role, setting string }{{"data", d.Data}, {"train", d.Train}, {"val", d.Val}, {"test", d.Test}} {
+		files, err := data.Files(p.setting)
+		if err != nil {
+			continue // the settings were checked; a file that has come or gone since then is missed by who reads it
+		}
+		for _, f := range files {
+			roles, paths = append(roles, p.role), append(paths, f.Path)
 		}
 	}
 	return roles, paths

@@ -24,7 +24,7 @@ const (
 type Classification struct {
 	Source
 	Orders  [][]string // of labels, that Load may put them in
-	Encoder train.Encoder
+	Encoder data.Encoder
 	Load    func(ctx context.Context, on *spool.File) (*data.Splits, error)
 }
 
@@ -181,7 +181,7 @@ func (c Classification) build(ctx context.Context, on *spool.File, w *tokens.Wri
 		return err
 	}
 	_, paths := c.paths()
-	w.Describe(tokens.Options{Vocab: c.Vocab}, tokens.Info{Labels: splits.Train.Labels, Notes: splits.Notes(), Files: paths})
+	w.Describe(tokens.Options{Vocab: c.Vocab, Sources: splits.Train.Sources() != nil}, tokens.Info{Labels: splits.Train.Labels, Notes: splits.Notes(), Files: paths})
 	for _, p := range []struct {
 		name string
 		set  *data.Set
@@ -189,7 +189,7 @@ func (c Classification) build(ctx context.Context, on *spool.File, w *tokens.Wri
 		if p.set == nil || p.set.Len() == 0 {
 			continue
 		}
-		h := p.set.Hasher()
+		h, at := p.set.Hasher(), 0
 		err := stream(ctx, c.Source, p.name, p.set.Len(), w, func(i int) (x labelled, err error) {
 			if x.ex, err = p.set.Example(i); err == nil {
 				x.ids, err = data.Encode(c.Encoder, x.ex, c.MaxLength, c.Vocab)
@@ -197,7 +197,7 @@ func (c Classification) build(ctx context.Context, on *spool.File, w *tokens.Wri
 			return x, err
 		}, func(x labelled) error {
 			h.Add(x.ex)
-			return w.Add(tokens.Example{IDs: x.ids, Label: x.ex.Label})
+			return w.Add(tokens.Example{IDs: x.ids, Label: x.ex.Label, Source: next(p.set.Sources(), &at)})
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.set.File, err)
@@ -221,7 +221,7 @@ func (c Causal) build(ctx context.Context, on *spool.File, w *tokens.Writer) err
 		return err
 	}
 	_, paths := c.paths()
-	w.Describe(tokens.Options{Vocab: c.Vocab, Causal: true}, tokens.Info{Notes: splits.Notes(), Files: paths})
+	w.Describe(tokens.Options{Vocab: c.Vocab, Causal: true, Sources: splits.Train.Sources() != nil}, tokens.Info{Notes: splits.Notes(), Files: paths})
 	for _, p := range []struct {
 		name string
 		set  *data.CausalSet
@@ -229,7 +229,7 @@ func (c Causal) build(ctx context.Context, on *spool.File, w *tokens.Writer) err
 		if p.set == nil || p.set.Len() == 0 {
 			continue
 		}
-		h, targets := p.set.Hasher(), 0
+		h, at, targets := p.set.Hasher(), 0, 0
 		err := stream(ctx, c.Source, p.name, p.set.Len(), w, func(i int) (x learned, err error) {
 			if x.ex, err = p.set.Example(i); err == nil {
 				x.seq, err = c.Encoder.EncodeRow(x.ex)
@@ -238,7 +238,7 @@ func (c Causal) build(ctx context.Context, on *spool.File, w *tokens.Writer) err
 		}, func(x learned) error {
 			h.AddCausal(x.ex)
 			targets += x.seq.NumTargets()
-			return w.Add(tokens.Example{IDs: x.seq.IDs, Targets: x.seq.Targets})
+			return w.Add(tokens.Example{IDs: x.seq.IDs, Targets: x.seq.Targets, Source: next(p.set.Sources(), &at)})
 		})
 		if err != nil {
 			return err
@@ -251,6 +251,15 @@ func (c Causal) build(ctx context.Context, on *spool.File, w *tokens.Writer) err
 		}
 	}
 	return nil
+}
+
+// next gives the source of example at, 0 where there is one file, and moves on.
+func next(sources []uint16, at *int) (source int) {
+	if sources != nil {
+		source = int(sources[*at])
+	}
+	*at++
+	return source
 }
 
 // stream begins a part and passes its examples, made on several goroutines, to use one after the other. The error is that

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
 // CausalSet is a file's causal examples.
@@ -15,8 +16,13 @@ type CausalSet struct {
 	Examples []CausalExample // nil where they are on disk
 	Stats    CausalStats
 
-	disk *places // nil: in memory
+	disk    *places  // nil: in memory
+	sources []uint16 // of each example, the file it is from; nil: one file
+	notes   []string // of those files
 }
+
+// Sources gives the index of the file that each example is from; nil where they are all from one.
+func (s *CausalSet) Sources() []uint16 { return s.sources }
 
 // Len is the number of examples.
 func (s *CausalSet) Len() int {
@@ -36,6 +42,9 @@ func (s *CausalSet) Example(i int) (CausalExample, error) {
 
 // Notes says what a person should know.
 func (s *CausalSet) Notes() []string {
+	if s.notes != nil {
+		return s.notes
+	}
 	var notes []string
 	if s.How != "" {
 		notes = append(notes, fmt.Sprintf("%s: %s", s.File, s.How))
@@ -64,7 +73,7 @@ func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSe
 	defer r.Close()
 	s := &CausalSet{File: path}
 	if opts.Spool != nil {
-		s.disk = newPlaces(opts.Spool, path)
+		s.disk = newPlaces(opts.Spool)
 	}
 	for {
 		if s.Len()%1024 == 0 && ctx.Err() != nil {
@@ -99,7 +108,7 @@ func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSe
 }
 
 func (s *CausalSet) pick(indices []int) *CausalSet {
-	part := &CausalSet{File: s.File, How: s.How}
+	part := &CausalSet{File: s.File, How: s.How, sources: pickSources(s.sources, indices)}
 	if s.disk != nil {
 		part.disk = s.disk.pick(indices)
 	} else {
@@ -110,6 +119,35 @@ func (s *CausalSet) pick(indices []int) *CausalSet {
 	}
 	part.Stats.Examples = len(indices)
 	return part
+}
+
+// loadCausalFiles reads the files of a setting, as one set.
+func loadCausalFiles(ctx context.Context, setting string, opts CausalOptions) (*CausalSet, error) {
+	files, err := Files(setting)
+	if err != nil {
+		return nil, err
+	}
+	var all CausalSet
+	var names []string
+	var disks []*places
+	for i, f := range files {
+		set, err := LoadCausal(ctx, f.Path, opts)
+		if err != nil || len(files) == 1 {
+			return set, err
+		}
+		names, disks = append(names, f.Path), append(disks, set.disk)
+		all.Examples = append(all.Examples, set.Examples...)
+		all.Stats.Examples += set.Stats.Examples
+		all.notes = append(all.notes, set.Notes()...)
+		for range set.Len() {
+			all.sources = append(all.sources, uint16(i))
+		}
+	}
+	all.File = strings.Join(names, " + ")
+	if opts.Spool != nil {
+		all.disk = joinPlaces(disks)
+	}
+	return &all, nil
 }
 
 // CausalSplits are the parts of a run's data; Val and Test may be nil.
@@ -133,7 +171,7 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 	s := &CausalSplits{}
 	parts := []**CausalSet{&s.Train, &s.Val, &s.Test}
 	if src.Data != "" {
-		all, err := LoadCausal(ctx, src.Data, opts)
+		all, err := loadCausalFiles(ctx, src.Data, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +181,7 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 		}
 		for i, part := range indices {
 			if len(part) == 0 {
-				return nil, fmt.Errorf("%s: %d examples are too few to split %v", src.Data, all.Len(), src.ratios())
+				return nil, fmt.Errorf("%s: %d examples are too few to split %v", all.File, all.Len(), src.ratios())
 			}
 			*parts[i] = all.pick(part)
 		}
@@ -154,12 +192,12 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 		if path == "" {
 			continue
 		}
-		set, err := LoadCausal(ctx, path, opts)
+		set, err := loadCausalFiles(ctx, path, opts)
 		if err != nil {
 			return nil, err
 		}
 		if set.Len() == 0 {
-			return nil, fmt.Errorf("%s: no examples", path)
+			return nil, fmt.Errorf("%s: no examples", set.File)
 		}
 		*parts[i] = set
 		s.notes = append(s.notes, set.Notes()...)

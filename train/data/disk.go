@@ -10,10 +10,47 @@ import (
 	"gopeft/train/data/spool"
 )
 
+// Sources gives the index of the file that each example is from; nil where they are all from one.
+func (s *Set) Sources() []uint16 { return s.sources }
+
+// Len is the number of examples.
+func (s *Set) Len() int {
+	if s.disk != nil {
+		return s.disk.len()
+	}
+	return len(s.Examples)
+}
+
+// Example gives an example, wherever it is kept.
+func (s *Set) Example(i int) (Example, error) {
+	if s.disk == nil {
+		return s.Examples[i], nil
+	}
+	ex, err := s.disk.example(s.disk.row(i))
+	if ex.Label >= 0 && ex.Label < len(s.Labels) {
+		ex.Name = s.Labels[ex.Label]
+	}
+	return ex, err
+}
+
+// Class is the label of an example.
+func (s *Set) Class(i int) int {
+	if s.disk != nil {
+		return int(s.disk.class[s.disk.row(i)])
+	}
+	return s.Examples[i].Label
+}
+
+func (s *Set) empty(i int) bool {
+	if s.disk != nil {
+		return s.disk.empty(i)
+	}
+	return s.Examples[i].empty()
+}
+
 // places says where the examples of a set on disk are. In memory an example takes a few bytes, however long its text.
 type places struct {
 	file *spool.File
-	of   string   // the set's file, which records leave out
 	at   []int64  // of every example read: twice its place, and 1 for an empty text
 	rows []uint32 // of them, those of the set in its order; nil: all
 
@@ -28,8 +65,8 @@ type places struct {
 	scratch []byte
 }
 
-func newPlaces(file *spool.File, of string) *places {
-	return &places{file: file, of: of, index: map[string]int32{}}
+func newPlaces(file *spool.File) *places {
+	return &places{file: file, index: map[string]int32{}}
 }
 
 func (p *places) len() int {
@@ -58,6 +95,28 @@ func (p *places) pick(indices []int) *places {
 	return &part
 }
 
+// relabel gives class i the number index[i].
+func (p *places) relabel(index []int) {
+	for i, class := range p.class {
+		if class >= 0 {
+			p.class[i] = int32(index[class])
+		}
+	}
+}
+
+// joinPlaces puts sets on one disk file one behind the other.
+func joinPlaces(sets []*places) *places {
+	all := &places{file: sets[0].file}
+	for _, p := range sets {
+		before := uint32(len(all.at))
+		for i := range p.len() {
+			all.rows = append(all.rows, before+uint32(p.row(i)))
+		}
+		all.at, all.class, all.text = append(all.at, p.at...), append(all.class, p.class...), append(all.text, p.text...)
+	}
+	return all
+}
+
 func (p *places) append(record []byte, empty bool) error {
 	at, err := p.file.Append(record)
 	at *= 2
@@ -77,7 +136,7 @@ func (p *places) add(ex Example, named bool) error {
 		text = max(1, hash64(e.b[len(e.b)-len(ex.Text):]))
 	}
 	e.numbers(ex.IDs)
-	e.origin(p.of, ex.File, ex.Line, ex.Row)
+	e.origin(ex.File, ex.Line, ex.Row)
 	p.scratch = e.b
 	class := int32(ex.Label)
 	if named {
@@ -114,7 +173,7 @@ func (p *places) read() (duplicates int, err error) {
 func (p *places) example(row int) (Example, error) {
 	d, err := p.record(row)
 	ex := Example{Text: d.text(), IDs: d.numbers(), Label: int(p.class[row])}
-	ex.File, ex.Line, ex.Row = d.origin(p.of)
+	ex.File, ex.Line, ex.Row = d.origin()
 	return ex, cmp.Or(err, d.err)
 }
 
@@ -136,7 +195,7 @@ func (p *places) addCausal(ex CausalExample) error {
 		e.text(m.Role)
 		e.text(m.Content)
 	}
-	e.origin(p.of, ex.File, ex.Line, ex.Row)
+	e.origin(ex.File, ex.Line, ex.Row)
 	p.scratch = e.b
 	return p.append(e.b, false)
 }
@@ -151,7 +210,7 @@ func (p *places) causal(row int) (CausalExample, error) {
 			ex.Messages[i] = Message{d.text(), d.text()}
 		}
 	}
-	ex.File, ex.Line, ex.Row = d.origin(p.of)
+	ex.File, ex.Line, ex.Row = d.origin()
 	return ex, cmp.Or(err, d.err)
 }
 
@@ -177,11 +236,8 @@ func (e *encoder) numbers(v []int64) {
 	}
 }
 
-// origin tells where a row is from; the file only where it is another than the set's.
-func (e *encoder) origin(of, file string, line, row int) {
-	if file == of {
-		file = ""
-	}
+// origin tells where a row is from.
+func (e *encoder) origin(file string, line, row int) {
 	e.text(file)
 	e.b = binary.AppendUvarint(e.b, uint64(line))
 	e.b = binary.AppendUvarint(e.b, uint64(row))
@@ -245,9 +301,6 @@ func (d *decoder) numbers() []int64 {
 	return v
 }
 
-func (d *decoder) origin(of string) (file string, line, row int) {
-	if file = d.text(); file == "" {
-		file = of
-	}
-	return file, int(d.number()), int(d.number())
+func (d *decoder) origin() (file string, line, row int) {
+	return d.text(), int(d.number()), int(d.number())
 }

@@ -262,46 +262,16 @@ type Set struct {
 	Columns  Columns
 	Stats    Stats
 
-	disk *places // nil: in memory
-}
-
-// Len is the number of examples.
-func (s *Set) Len() int {
-	if s.disk != nil {
-		return s.disk.len()
-	}
-	return len(s.Examples)
-}
-
-// Example gives an example, wherever it is kept.
-func (s *Set) Example(i int) (Example, error) {
-	if s.disk == nil {
-		return s.Examples[i], nil
-	}
-	ex, err := s.disk.example(s.disk.row(i))
-	if ex.Label >= 0 && ex.Label < len(s.Labels) {
-		ex.Name = s.Labels[ex.Label]
-	}
-	return ex, err
-}
-
-// Class is the label of an example.
-func (s *Set) Class(i int) int {
-	if s.disk != nil {
-		return int(s.disk.class[s.disk.row(i)])
-	}
-	return s.Examples[i].Label
-}
-
-func (s *Set) empty(i int) bool {
-	if s.disk != nil {
-		return s.disk.empty(i)
-	}
-	return s.Examples[i].empty()
+	disk    *places  // nil: in memory
+	sources []uint16 // of each example, the file it is from; nil: one file
+	notes   []string // of those files
 }
 
 // Notes says what a person should know: guessed columns, skipped rows and so on.
 func (s *Set) Notes() []string {
+	if s.notes != nil {
+		return s.notes
+	}
 	notes := s.Stats.notes()
 	if c := s.Columns.String(); c != "" {
 		notes = append([]string{c}, notes...)
@@ -356,7 +326,7 @@ func Load(ctx context.Context, path string, opts LoadOptions) (*Set, error) {
 func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
 	s := &Set{File: r.file}
 	if r.opts.Spool != nil {
-		s.disk = newPlaces(r.opts.Spool, r.file)
+		s.disk = newPlaces(r.opts.Spool)
 	} else {
 		r.seen = map[string]struct{}{}
 	}
@@ -423,9 +393,11 @@ func (s *Set) label(r *ExampleReader) error {
 		s.Examples[i].Label = index[s.Examples[i].Name]
 	}
 	if s.disk != nil {
-		for i, class := range s.disk.class {
-			s.disk.class[i] = int32(index[s.disk.names[class]])
+		order := make([]int, len(s.disk.names))
+		for i, name := range s.disk.names {
+			order[i] = index[name]
 		}
+		s.disk.relabel(order)
 	}
 	return nil
 }

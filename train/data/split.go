@@ -140,7 +140,7 @@ func checkSeen(sets []*Set) error {
 
 // pick gives the set of the examples at these indices, with the same labels.
 func (s *Set) pick(indices []int) *Set {
-	part := &Set{File: s.File, Labels: s.Labels, Columns: s.Columns}
+	part := &Set{File: s.File, Labels: s.Labels, Columns: s.Columns, sources: pickSources(s.sources, indices)}
 	if s.disk != nil {
 		part.disk = s.disk.pick(indices)
 	} else {
@@ -155,6 +155,17 @@ func (s *Set) pick(indices []int) *Set {
 		}
 	}
 	part.Stats.Rows = len(indices)
+	return part
+}
+
+func pickSources(sources []uint16, indices []int) []uint16 {
+	if sources == nil {
+		return nil
+	}
+	part := make([]uint16, len(indices))
+	for i, j := range indices {
+		part[i] = sources[j]
+	}
 	return part
 }
 

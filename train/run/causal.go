@@ -26,6 +26,9 @@ func (r *run) loadCausal(ctx context.Context) error {
 		return err
 	}
 	d := &runData{task: train.Causal{WholeLogits: !cfg.Machine.Without.Use(train.LeverChunks)}, ready: make(chan error, 1)}
+	if d.weights, err = cfg.Data.Weights(); err != nil {
+		return err
+	}
 	if d.file, err = source.Open(ctx); err != nil {
 		return err
 	}
@@ -33,7 +36,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 	if d.file != nil {
 		d.hash = d.file.Hash()
 		for name, part := range d.parts() {
-			if err := r.readCausal(d.file.Part(name), part, pad, source.MaxLength, cfg.Data.Pack && name == corpus.TrainPart); err != nil {
+			if err := r.readCausal(d.file.Part(name), part, pad, source.MaxLength, name == corpus.TrainPart); err != nil {
 				return err
 			}
 		}
@@ -52,10 +55,10 @@ func (r *run) loadCausal(ctx context.Context) error {
 	go func() {
 		d.ready <- func() error {
 			for _, p := range []struct {
-				set  *data.CausalSet
-				part **train.Part
-				pack bool
-			}{{splits.Train, &d.train, cfg.Data.Pack}, {splits.Val, &d.val, false}, {splits.Test, &d.test, false}} {
+				set   *data.CausalSet
+				part  **train.Part
+				learn bool
+			}{{splits.Train, &d.train, true}, {splits.Val, &d.val, false}, {splits.Test, &d.test, false}} {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
@@ -68,7 +71,8 @@ func (r *run) loadCausal(ctx context.Context) error {
 				for i, s := range seqs {
 					lengths[i] = len(s.IDs)
 				}
-				if err := r.causalPart(p.part, lengths, func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, source.MaxLength, p.pack); err != nil {
+				err = r.causalPart(p.part, lengths, p.set.Sources(), func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, source.MaxLength, p.learn)
+				if err != nil {
 					return err
 				}
 			}
@@ -79,7 +83,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 }
 
 // readCausal makes a part of one in a file of tokens, if there is one.
-func (r *run) readCausal(p *tokens.Part, part **train.Part, pad int64, room int, pack bool) error {
+func (r *run) readCausal(p *tokens.Part, part **train.Part, pad int64, room int, learn bool) error {
 	if p == nil {
 		return nil
 	}
@@ -87,19 +91,26 @@ func (r *run) readCausal(p *tokens.Part, part **train.Part, pad int64, room int,
 	if err != nil {
 		return err
 	}
-	return r.causalPart(part, lengths, func(i int) (data.Sequence, error) {
+	sources, err := p.Sources()
+	if err != nil {
+		return err
+	}
+	return r.causalPart(part, lengths, sources, func(i int) (data.Sequence, error) {
 		e, err := p.Example(i)
 		return data.Sequence{IDs: e.IDs, Targets: e.Targets}, err
-	}, pad, room, pack)
+	}, pad, room, learn)
 }
 
-// causalPart makes a part of sequences of these lengths, packed or not.
-func (r *run) causalPart(part **train.Part, lengths []int, read func(i int) (data.Sequence, error), pad int64, room int, pack bool) (err error) {
-	width := 0
+// causalPart makes a part of sequences of these lengths. Those to learn may be packed, and weighed by their sources.
+func (r *run) causalPart(part **train.Part, lengths []int, sources []uint16, read func(i int) (data.Sequence, error), pad int64, room int, learn bool) (err error) {
+	width, pack := 0, learn && r.cfg.Data.Pack
+	if !learn || r.data.weights == nil {
+		sources = nil
+	}
 	if pack {
 		width = packWidth(lengths, r.cfg.Data.MaxLength, room)
 	}
-	if *part, err = train.ReadCausal(lengths, read, pad, width); err != nil {
+	if *part, err = train.ReadCausal(lengths, sources, read, pad, width); err != nil {
 		return err
 	}
 	(*part).InTurn = !r.cfg.Machine.Without.Use(train.LeverOverlap)

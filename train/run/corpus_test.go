@@ -65,6 +65,13 @@ func tokenRuns(t *testing.T) map[string]run.Config {
 		}
 		c.Data.Train, c.Data.Val = rows(50), rows(20)
 	})
+	add("mixed", tinyConfig(t, "lora"), func(c *run.Config) {
+		c.Data.Data, c.Loop.Epochs, c.Data.Limit = c.Data.Data+":1\n"+writeRows(t, 20)+":2", 3, 90
+	})
+	add("mixed, packed", causalConfig(t, "lora"), func(c *run.Config) {
+		c.Data.Train, c.Data.Val, c.Data.Data, c.Data.Split = writeChains(t, 100)+":0.25\n"+writeChains(t, 12)+":0.75", c.Data.Data, "", nil
+	})
+	add("files together", tinyConfig(t, "bitfit"), func(c *run.Config) { c.Data.Data += "\n" + writeRows(t, 33) })
 	return runs
 }
 
@@ -119,6 +126,66 @@ func TestRunGoesOnWithTokensElsewhere(t *testing.T) {
 			mustRun(t, cfg, run.Resume)
 			sameRun(t, comparable(t, cfg.Output.Out), want)
 		}
+	}
+}
+
+// A mix is drawn by seed and epoch alone: a run that was stopped anywhere goes on with what it had not seen.
+func TestMixedRunResumesToTheSameBits(t *testing.T) {
+	for _, name := range []string{"mixed", "mixed, packed"} {
+		whole := tokenRuns(t)[name]
+		mustRun(t, whole, run.Refuse)
+		want := comparable(t, whole.Output.Out)
+		for _, step := range []int{2, 9} {
+			cfg := whole
+			cfg.Output.Out = filepath.Join(t.TempDir(), "run")
+			interrupt(t, cfg, "train", step)
+			other := cfg
+			other.Data.Data, other.Data.Train = strings.Replace(cfg.Data.Data, ":1", ":3", 1), strings.Replace(cfg.Data.Train, ":0.25", ":0.5", 1)
+			if _, err := run.Run(context.Background(), other, run.Resume, train.Quiet{}); err == nil || !strings.Contains(err.Error(), "other settings") {
+				t.Errorf("%s, with other weights: %v", name, err)
+			}
+			mustRun(t, cfg, run.Resume)
+			sameRun(t, comparable(t, cfg.Output.Out), want)
+		}
+	}
+}
+
+func TestFeaturesHaveNoWeights(t *testing.T) {
+	cfg := tinyConfig(t, train.Features)
+	cfg.Data.Data += ":1\n" + cfg.Data.Data + ":2"
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "weights") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A setting of several files is a list in YAML, or lines of one text, and is written and read back as it was.
+func TestFilesInYAML(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"list":  "train: [a.csv:0.5, 'b:c.csv:0.5']\nval: v.csv\n",
+		"block": "train:\n  - a.csv:0.5\n  - b:c.csv:0.5\nval:\n  - v.csv\n",
+		"lines": "train: |-\n  a.csv:0.5\n  b:c.csv:0.5\nval: v.csv\n",
+	} {
+		path := filepath.Join(dir, name+".yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			cfg, err := run.ReadConfig(path, run.Defaults())
+			if err != nil || cfg.Data.Train != "a.csv:0.5\nb:c.csv:0.5" || cfg.Data.Val != "v.csv" {
+				t.Fatalf("%s: %q, %q, %v", name, cfg.Data.Train, cfg.Data.Val, err)
+			}
+			if err := run.WriteConfig(path, cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	path := filepath.Join(dir, "bad.yaml")
+	if err := os.WriteFile(path, []byte("train: [[a], b]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run.ReadConfig(path, run.Defaults()); err == nil {
+		t.Error("a list in a list: no error")
 	}
 }
 

@@ -23,6 +23,7 @@ type runData struct {
 	notes            []string // for people, once wait has returned
 	ready            chan error
 	file             *tokens.File // that the parts read from; nil: they are in memory
+	weights          []float64    // of the training data's files, if they have any
 }
 
 // close ends the reading of the data.
@@ -53,6 +54,9 @@ func (r *run) loadData(ctx context.Context) error {
 	}
 	without := r.cfg.Machine.Without
 	d := &runData{task: train.Classification{EveryPosition: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
+	if d.weights, err = r.cfg.Data.Weights(); err != nil {
+		return err
+	}
 	if d.file, err = source.Open(ctx); err != nil {
 		return err
 	}
@@ -61,6 +65,11 @@ func (r *run) loadData(ctx context.Context) error {
 		d.labels, d.hash = d.file.Info().Labels, d.file.Hash()
 		for name, part := range d.parts() {
 			if *part, err = readClassification(d.file.Part(name), pad, !without.Use(train.LeverOverlap)); err != nil {
+				return err
+			}
+		}
+		if d.weights != nil {
+			if d.train.Sources, err = d.file.Part(corpus.TrainPart).Sources(); err != nil {
 				return err
 			}
 		}
@@ -94,6 +103,9 @@ func (r *run) loadData(ctx context.Context) error {
 				}
 				*p.part = train.ClassificationPart(ids, classes(p.set), pad)
 				(*p.part).InTurn = !without.Use(train.LeverOverlap)
+			}
+			if d.weights != nil {
+				d.train.Sources = splits.Train.Sources()
 			}
 			return nil
 		}()
@@ -240,7 +252,11 @@ func (d *runData) wait(ctx context.Context) error {
 
 // sampler orders the training data as the settings say.
 func (d *runData) sampler(c train.LoopSettings, seed uint64) data.Sampler {
-	return data.Sampler{Lengths: d.train.Lengths, BatchSize: c.BatchSize, MaxTokens: c.MaxTokens, Shuffle: !c.NoShuffle, Bucket: !c.NoBucket, Seed: seed}
+	s := data.Sampler{Lengths: d.train.Lengths, BatchSize: c.BatchSize, MaxTokens: c.MaxTokens, Shuffle: !c.NoShuffle, Bucket: !c.NoBucket, Seed: seed}
+	if d.weights != nil {
+		s.Mix = &data.Mix{Source: d.train.Sources, Weights: d.weights}
+	}
+	return s
 }
 
 func classes(set *data.Set) []int {

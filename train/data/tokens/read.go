@@ -146,22 +146,26 @@ func (p *Part) Len() int { return int(p.part.Count) }
 func (p *Part) Tokens() int64 { return p.part.Tokens }
 
 // Lengths gives how many tokens each example has.
-func (p *Part) Lengths() ([]int, error) { return p.numbers(p.part.Lengths) }
+func (p *Part) Lengths() ([]int, error) {
+	return numbers(p, p.part.Lengths, func(v uint32) int { return int(v) })
+}
 
 // Sources gives the index of the file that each example is from; nil where there is one file.
-func (p *Part) Sources() ([]int, error) { return p.numbers(p.part.Sources) }
+func (p *Part) Sources() ([]uint16, error) {
+	return numbers(p, p.part.Sources, func(v uint32) uint16 { return uint16(v) })
+}
 
 // numbers reads a list a piece at a time, so that its pages do not stay.
-func (p *Part) numbers(s section) ([]int, error) {
+func numbers[T any](p *Part, s section, of func(uint32) T) ([]T, error) {
 	if s.Size == 0 {
 		return nil, nil
 	}
 	const piece = 1 << 20
-	out := make([]int, 0, s.Size/4)
+	out := make([]T, 0, s.Size/4)
 	for at := s.At; at < s.At+s.Size; at += piece {
 		err := p.file.m.Read(at, min(at+piece, s.At+s.Size), func(b []byte) error {
 			for ; len(b) >= 4; b = b[4:] {
-				out = append(out, int(int32(binary.LittleEndian.Uint32(b))))
+				out = append(out, of(binary.LittleEndian.Uint32(b)))
 			}
 			return nil
 		})

@@ -127,7 +127,7 @@ func TestExamplesComeBack(t *testing.T) {
 				}
 				if o.Sources {
 					sources, err := p.Sources()
-					if err != nil || sources[k] != want.Source {
+					if err != nil || int(sources[k]) != want.Source {
 						t.Fatalf("example %d: source %v, %v", i, sources[k], err)
 					}
 				}
