@@ -237,7 +237,7 @@ func TestAFileServesItsDataElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if len(again.notes) != 2 || len(first.notes) != 1 || again.notes[1] != strings.Replace(first.notes[0], s.Train, moved, 1) {
+	if len(again.notes) != 2 || len(first.notes) != 2 || again.notes[1] != strings.Replace(first.notes[1], s.Train, moved, 1) {
 		t.Errorf("notes %q, at first %q", again.notes, first.notes)
 	}
 }

@@ -136,6 +136,7 @@ func (s Source) open(ctx context.Context, task any, build func(context.Context, 
 	made := false
 	f, err := tokens.Cache{Dir: folder, Note: s.UI.Note}.Open(ctx, key, func(ctx context.Context, w *tokens.Writer) error {
 		made = true
+		s.UI.Note("tokens of the data: made once, in %s, for all epochs and later runs (--cache-dir)", folder)
 		on, err := s.spool(folder)
 		if err != nil {
 			return err
@@ -146,7 +147,7 @@ func (s Source) open(ctx context.Context, task any, build func(context.Context, 
 		return nil, err
 	}
 	if !made {
-		s.UI.Note("tokens of the data: from %s, made before", folder)
+		s.UI.Note("tokens of the data: made before, in %s", folder)
 	}
 	for _, note := range s.notes(f.Info()) {
 		s.UI.Note("%s", note)
