@@ -46,11 +46,17 @@ func (w *watch) Note(format string, args ...any) {
 }
 
 func (w *watch) Progress(_ string, done, total int, _ string) {
-	if done%(1<<12) < 64 || done == total {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		w.most = max(w.most, m.HeapAlloc)
+	if done%(1<<10) < 8 || done == total {
+		w.most = max(w.most, inUse())
 	}
+}
+
+// inUse is how much memory is needed, without garbage.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 type row struct {
@@ -119,15 +125,12 @@ func classification(t *testing.T, ui train.UI, s data.Settings) corpus.Classific
 
 // However large the data: what making the file takes is bounded, and so is what reading all of it does.
 func TestDataLargerThanMemory(t *testing.T) {
-	const size, limit = 48 << 20, 14 << 20
+	const size, limit = 32 << 20, 8 << 20
 	for _, format := range []string{"jsonl", "csv", "parquet"} {
 		t.Run(format, func(t *testing.T) {
 			path := writeReviews(t, format, size)
 			seen := &watch{}
-			runtime.GC()
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			before := m.HeapAlloc
+			before := inUse()
 			c := classification(t, seen, data.Settings{Data: path, Split: []float64{0.8, 0.1, 0.1}, Stratify: true, CacheDir: t.TempDir()})
 			f, err := c.Open(context.Background())
 			if err != nil {
@@ -137,6 +140,7 @@ func TestDataLargerThanMemory(t *testing.T) {
 			if grown := int64(seen.most) - int64(before); grown > limit {
 				t.Errorf("%d MiB of memory for %d MiB of data", grown>>20, size>>20)
 			}
+			t.Logf("%d KiB of memory for %d MiB of data", (int64(seen.most)-int64(before))>>10, size>>20)
 			want, err := c.Load(context.Background(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -213,6 +217,45 @@ type stopper struct {
 
 func (s *stopper) Progress(string, int, int, string) { s.cancel() }
 
+// A file that is changed under way gives no tokens under the name of what it was.
+func TestDataThatChangesWhileItIsRead(t *testing.T) {
+	s := data.Settings{Train: writeReviews(t, "csv", 1<<16), CacheDir: t.TempDir()}
+	c := classification(t, train.Quiet{}, s)
+	load := c.Load
+	c.Load = func(ctx context.Context, on *spool.File) (*data.Splits, error) {
+		f, err := os.OpenFile(s.Train, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.WriteString("more,pos\n")
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+		return load(ctx, on)
+	}
+	if _, err := c.Open(context.Background()); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
+		t.Errorf("got %v", err)
+	}
+	c.Load = load
+	f, err := c.Open(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// The error of a folder that cannot be written to says what to do.
+func TestFolderThatCannotBeWritten(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(home, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := classification(t, train.Quiet{}, data.Settings{Train: writeReviews(t, "csv", 1<<16), CacheDir: filepath.Join(home, "tokens")})
+	if _, err := c.Open(context.Background()); err == nil || !strings.Contains(err.Error(), "--cache-dir") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Notes are said of files as they are called now, and the hash alone reads no data.
 func TestAFileServesItsDataElsewhere(t *testing.T) {
 	s := data.Settings{Train: writeReviews(t, "csv", 1<<16), CacheDir: t.TempDir()}
@@ -230,6 +273,9 @@ func TestAFileServesItsDataElsewhere(t *testing.T) {
 	again := &watch{}
 	c.Settings.Train, c.UI = moved, again
 	c.Load = func(context.Context, *spool.File) (*data.Splits, error) { return nil, errors.New("the data is read") }
+	if len(again.notes) != 0 {
+		t.Errorf("for the hash alone it says %q", again.notes)
+	}
 	if hash, err := c.Hash(context.Background()); err != nil || hash != f.Hash() {
 		t.Errorf("hash %q, %v", hash, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"gopeft/model/fsutil"
 	"gopeft/train"
@@ -58,22 +59,12 @@ func (s Source) Folder() (string, error) {
 	if s.Settings.CacheDir == None {
 		return "", nil
 	}
-	_, paths := s.paths()
-	var sum int64
-	for _, path := range paths {
-		size, err := sizeOf(path)
-		if errors.Is(err, errOnce) {
-			return "", nil
-		}
-		if err != nil {
-			return "", nil // whoever reads it says what is wrong
-		}
-		sum += size
-	}
-	switch {
+	switch size := s.size(); {
+	case size < 0:
+		return "", nil
 	case s.Settings.CacheDir != "":
 		return s.Settings.CacheDir, nil
-	case sum < FromSize:
+	case size < FromSize:
 		return "", nil
 	}
 	home, err := fsutil.Home()
@@ -81,6 +72,35 @@ func (s Source) Folder() (string, error) {
 		return "", fmt.Errorf("%w (--cache-dir names a folder for tokens, or none)", err)
 	}
 	return filepath.Join(home, "tokens"), nil
+}
+
+// size is how many bytes the data files have; -1 if one can be read only once, or not at all, which its reader will tell.
+func (s Source) size() (sum int64) {
+	_, paths := s.paths()
+	for _, path := range paths {
+		size, err := sizeOf(path)
+		if err != nil {
+			return -1
+		}
+		sum += size
+	}
+	return sum
+}
+
+// stamps tell whether a data file was changed.
+func (s Source) stamps() (string, error) {
+	var b strings.Builder
+	_, paths := s.paths()
+	for _, path := range paths {
+		err := walk(path, func(name string, info fs.FileInfo) error {
+			_, err := fmt.Fprintf(&b, "%q %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("data: %w", err)
+		}
+	}
+	return b.String(), nil
 }
 
 // errOnce is the error of what can be read only once.

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"gopeft/train"
 	"gopeft/train/data"
@@ -45,10 +46,12 @@ func (c Causal) Open(ctx context.Context) (*tokens.File, error) {
 	return c.open(ctx, c.task(), c.build)
 }
 
-// Hash gives the hashes of the data's parts: those in the file of tokens if there is one, else what reading the data gives.
+// Hash gives the hashes of the data's parts. Large data becomes a file of tokens then, as by Open.
 func (c Classification) Hash(ctx context.Context) (string, error) {
-	return c.hash(ctx, c.task(), func(ctx context.Context, on *spool.File) (all string, err error) {
-		splits, err := c.Load(ctx, on)
+	task := c.task()
+	c.UI = silent{c.UI}
+	return c.hash(ctx, task, c.build, func(ctx context.Context) (all string, err error) {
+		splits, err := c.Load(ctx, nil)
 		if err != nil {
 			return "", err
 		}
@@ -56,16 +59,24 @@ func (c Classification) Hash(ctx context.Context) (string, error) {
 	})
 }
 
-// Hash gives the hashes of the data's parts: those in the file of tokens if there is one, else what reading the data gives.
+// Hash gives the hashes of the data's parts. Large data becomes a file of tokens then, as by Open.
 func (c Causal) Hash(ctx context.Context) (string, error) {
-	return c.hash(ctx, c.task(), func(ctx context.Context, on *spool.File) (all string, err error) {
-		splits, err := c.Load(ctx, on)
+	task := c.task()
+	c.UI = silent{c.UI}
+	return c.hash(ctx, task, c.build, func(ctx context.Context) (all string, err error) {
+		splits, err := c.Load(ctx, nil)
 		if err != nil {
 			return "", err
 		}
 		return sum(ctx, splits.Train, splits.Val, splits.Test)
 	})
 }
+
+// silent keeps notes to itself: whoever opens the data afterwards says them.
+type silent struct{ train.UI }
+
+// Note implements train.UI.
+func (silent) Note(string, ...any) {}
 
 // set is what both kinds of sets have.
 type set interface {
@@ -93,40 +104,27 @@ func (c Classification) task() any { return []any{"classify", c.Orders} }
 
 func (c Causal) task() any { return []any{"causal", c.Encoder.EOS, c.Encoder.TrainPrompt} }
 
-func (s Source) hash(ctx context.Context, task any, read func(context.Context, *spool.File) (string, error)) (string, error) {
-	folder, err := s.Folder()
+// builder makes a file of tokens, its rows on disk meanwhile.
+type builder func(ctx context.Context, on *spool.File, w *tokens.Writer) error
+
+func (s Source) hash(ctx context.Context, task any, build builder, read func(context.Context) (string, error)) (string, error) {
+	f, err := s.open(ctx, task, build)
 	if err != nil {
 		return "", err
 	}
-	if folder == "" {
-		return read(ctx, nil)
+	if f == nil {
+		return read(ctx)
 	}
-	key, err := s.key(ctx, task)
-	if err != nil {
-		return "", err
-	}
-	if hash := (tokens.Cache{Dir: folder}).Hash(key); hash != "" {
-		return hash, nil
-	}
-	on, err := s.spool(folder)
-	if err != nil {
-		return "", err
-	}
-	defer on.Close()
-	return read(ctx, on)
+	return f.Hash(), f.Close()
 }
 
-// spool makes the file for rows that wait to be tokenized.
-func (s Source) spool(folder string) (*spool.File, error) {
-	if err := os.MkdirAll(folder, 0o777); err != nil {
-		return nil, err
-	}
-	return spool.Create(folder)
-}
-
-func (s Source) open(ctx context.Context, task any, build func(context.Context, *spool.File, *tokens.Writer) error) (*tokens.File, error) {
+func (s Source) open(ctx context.Context, task any, build builder) (*tokens.File, error) {
 	folder, err := s.Folder()
 	if folder == "" || err != nil {
+		return nil, err
+	}
+	before, err := s.stamps()
+	if err != nil {
 		return nil, err
 	}
 	key, err := s.key(ctx, task)
@@ -137,13 +135,16 @@ func (s Source) open(ctx context.Context, task any, build func(context.Context, 
 	f, err := tokens.Cache{Dir: folder, Note: s.UI.Note}.Open(ctx, key, func(ctx context.Context, w *tokens.Writer) error {
 		made = true
 		s.UI.Note("tokens of the data: made once, in %s, for all epochs and later runs (--cache-dir)", folder)
-		on, err := s.spool(folder)
-		if err != nil {
-			return err
-		}
-		return errors.Join(build(ctx, on, w), on.Close())
+		return s.make(ctx, folder, before, build, w)
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+	case s.Settings.CacheDir == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)):
+		s.UI.Note("%v: the data stays in memory; --cache-dir names a folder for its tokens", err)
+		return nil, nil
+	case errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "--cache-dir"):
+		return nil, fmt.Errorf("%w: free some, or name another folder for tokens with --cache-dir", err)
+	default:
 		return nil, err
 	}
 	if !made {
@@ -154,6 +155,29 @@ func (s Source) open(ctx context.Context, task any, build func(context.Context, 
 	}
 	return f, nil
 }
+
+// make calls build with a file for rows that wait to be tokenized. The data files must be what they were when the key was
+// made of them, whose stamps are given.
+func (s Source) make(ctx context.Context, folder, stamps string, build builder, w *tokens.Writer) error {
+	on, err := spool.Create(folder)
+	if err != nil {
+		return err
+	}
+	defer on.Close()
+	total := max(1, int(s.size()>>20))
+	on.Grown = func(size int64) { s.UI.Progress(readPhase, min(int(size>>20), total-1), total, "MiB") }
+	if err := build(ctx, on, w); err != nil {
+		return err
+	}
+	now, err := s.stamps()
+	if err == nil && now != stamps {
+		err = errors.New("a data file was changed while it was read: run again once it is whole")
+	}
+	return err
+}
+
+// readPhase is the reading of rows, up to the first example that is tokenized.
+const readPhase = "read data"
 
 // notes are those of a file's builder, with the data's files as they are called now.
 func (s Source) notes(info tokens.Info) []string {
@@ -266,7 +290,7 @@ func next(sources []uint16, at *int) (source int) {
 // stream begins a part and passes its examples, made on several goroutines, to use one after the other. The error is that
 // of the first example that fails.
 func stream[T any](ctx context.Context, s Source, name string, n int, w *tokens.Writer, make func(i int) (T, error), use func(T) error) error {
-	const chunk = 64 // examples that a goroutine makes at a time
+	const chunk = 8 // examples that a goroutine makes at a time: few, for texts may be long
 	if err := w.Begin(name); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync"
 
 	"gopeft/train/data/spool"
 )
@@ -54,6 +55,8 @@ type places struct {
 	at   []int64  // of every example read: twice its place, and 1 for an empty text
 	rows []uint32 // of them, those of the set in its order; nil: all
 
+	buffers *sync.Pool // for records while they are read
+
 	// Of classification, for each example read:
 	class []int32
 	text  []uint64 // a hash of its text, 0 where it is ids
@@ -66,7 +69,7 @@ type places struct {
 }
 
 func newPlaces(file *spool.File) *places {
-	return &places{file: file, index: map[string]int32{}}
+	return &places{file: file, buffers: &sync.Pool{}, index: map[string]int32{}}
 }
 
 func (p *places) len() int {
@@ -106,7 +109,7 @@ func (p *places) relabel(index []int) {
 
 // joinPlaces puts sets on one disk file one behind the other.
 func joinPlaces(sets []*places) *places {
-	all := &places{file: sets[0].file}
+	all := &places{file: sets[0].file, buffers: &sync.Pool{}}
 	for _, p := range sets {
 		before := uint32(len(all.at))
 		for i := range p.len() {
@@ -171,16 +174,25 @@ func (p *places) read() (duplicates int, err error) {
 
 // example reads the example of a row.
 func (p *places) example(row int) (Example, error) {
-	d, err := p.record(row)
+	d, done, err := p.record(row)
+	defer done()
 	ex := Example{Text: d.text(), IDs: d.numbers(), Label: int(p.class[row])}
 	ex.File, ex.Line, ex.Row = d.origin()
 	return ex, cmp.Or(err, d.err)
 }
 
-// record reads a row's record.
-func (p *places) record(row int) (decoder, error) {
-	raw, err := p.file.Read(nil, p.at[row]/2)
-	return decoder{b: raw}, err
+// record reads a row's record, in memory that serves others after done.
+func (p *places) record(row int) (d decoder, done func(), err error) {
+	buf, _ := p.buffers.Get().(*[]byte)
+	if buf == nil {
+		first := make([]byte, 1<<14)
+		buf = &first
+	}
+	raw, err := p.file.Read(*buf, p.at[row]/2)
+	if cap(raw) > cap(*buf) {
+		*buf = raw
+	}
+	return decoder{b: raw}, func() { p.buffers.Put(buf) }, err
 }
 
 // addCausal puts an example on disk.
@@ -202,7 +214,8 @@ func (p *places) addCausal(ex CausalExample) error {
 
 // causal reads the example of a row.
 func (p *places) causal(row int) (CausalExample, error) {
-	d, err := p.record(row)
+	d, done, err := p.record(row)
+	defer done()
 	ex := CausalExample{Prompt: d.text(), Answer: d.text(), IDs: d.numbers(), Targets: d.numbers()}
 	if n, none := d.count(); !none {
 		ex.Messages = make([]Message, n)

@@ -27,7 +27,14 @@ type File struct {
 	f    *os.File
 	w    *bufio.Writer
 	size int64
+
+	// Grown is told the size now and then while records are appended; nil: no one is.
+	Grown func(size int64)
+	told  int64
 }
+
+// step is by how much the file grows before Grown is told again.
+const step = 4 << 20
 
 // Create makes a file in dir, which must exist. It has no name there: whatever ends the process, the space is free then.
 func Create(dir string) (*File, error) {
@@ -59,6 +66,10 @@ func (s *File) Append(record []byte) (at int64, err error) {
 		return 0, fmt.Errorf("spool: %w", err)
 	}
 	s.size += int64(len(head) + len(record))
+	if s.Grown != nil && s.size >= s.told+step {
+		s.told = s.size
+		s.Grown(s.size)
+	}
 	return at, nil
 }
 

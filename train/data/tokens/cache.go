@@ -51,14 +51,14 @@ func (c Cache) note(format string, args ...any) {
 func (c Cache) Open(ctx context.Context, key string, build func(ctx context.Context, w *Writer) error) (*File, error) {
 	f, err := c.open(ctx, key, true)
 	if f != nil || err != nil {
-		return f, err
+		return f, advise(ctx, err)
 	}
 	if err := os.MkdirAll(c.Dir, 0o777); err != nil {
-		return nil, err
+		return nil, advise(ctx, err)
 	}
 	lock, err := c.lock(ctx, key)
 	if err != nil {
-		return nil, err
+		return nil, advise(ctx, err)
 	}
 	defer lock.Close()                                            // which unlocks
 	if f, err = c.open(ctx, key, false); f != nil || err != nil { // another process has made it
@@ -84,12 +84,20 @@ func (c Cache) Open(ctx context.Context, key string, build func(ctx context.Cont
 		return nil, failed.err // of the data, not of the file
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w (--cache-dir names another folder, or none)", err)
+		return nil, advise(ctx, err)
 	}
 	if err := c.prune(key); err != nil {
 		c.note("the cache of tokens in %s is not tidied: %v", c.Dir, err)
 	}
 	return open(ctx, path, key)
+}
+
+// advise adds to an error of the folder what to do about it.
+func advise(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w (--cache-dir names another folder for tokens, or none)", err)
 }
 
 // buildError is an error of what a file was made from.
@@ -117,20 +125,6 @@ func (c Cache) open(ctx context.Context, key string, tell bool) (*File, error) {
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // for prune; a folder that only others may write to has its own rules
 	return f, nil
-}
-
-// Hash is the hash of the data of a key's file, without a look at the tokens; "" if there is no such file.
-func (c Cache) Hash(key string) string {
-	f, err := os.Open(c.path(key))
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	h, _, _, err := readHeader(f, key)
-	if err != nil {
-		return ""
-	}
-	return h.hash()
 }
 
 // lock waits until no other process holds a key's lock, and holds it until the file given is closed.

@@ -111,10 +111,8 @@ func (c *cancellable) Read(p []byte) (int, error) {
 func (f *File) Info() Info { return f.header.Info }
 
 // Hash joins the hashes of all parts.
-func (f *File) Hash() string { return f.header.hash() }
-
-func (h *header) hash() (all string) {
-	for _, p := range h.Parts {
+func (f *File) Hash() (all string) {
+	for _, p := range f.header.Parts {
 		all += p.Hash
 	}
 	return all
