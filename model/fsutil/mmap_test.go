@@ -2,6 +2,7 @@ package fsutil_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -75,4 +76,59 @@ func TestMapRefuses(t *testing.T) {
 		}
 		f.Close()
 	}
+}
+
+// Reading all of a large file at random places leaves little of it in memory.
+func TestMappedFileDoesNotStayInMemory(t *testing.T) {
+	const size = 320 << 20
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := fsutil.Map(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	before, ok := mappedKB(t)
+	if !ok {
+		t.Skip("/proc does not tell what files take of memory")
+	}
+	most := before
+	for i := range int64(size >> 12) {
+		from := i * 40503 % (size >> 12) << 12
+		if err := m.Read(from, from+100, func(b []byte) error { most += int(b[0]); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if i%256 == 0 {
+			now, _ := mappedKB(t)
+			most = max(most, now)
+		}
+	}
+	if grown := (most - before) >> 10; grown > 100 {
+		t.Errorf("%d MiB of a file of %d stayed in memory", grown, size>>20)
+	}
+}
+
+// mappedKB is how much memory the files that the process has mapped take.
+func mappedKB(t *testing.T) (kb int, ok bool) {
+	raw, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, false
+	}
+	_, rest, ok := bytes.Cut(raw, []byte("RssFile:"))
+	if ok {
+		if _, err := fmt.Sscan(string(rest), &kb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return kb, ok
 }
