@@ -159,6 +159,13 @@ func TestDataLargerThanMemory(t *testing.T) {
 	}
 }
 
+func ExampleSource_Folder() {
+	s := corpus.Source{Settings: data.Settings{Train: os.DevNull, CacheDir: corpus.None}}
+	folder, err := s.Folder()
+	fmt.Printf("%q %v\n", folder, err)
+	// Output: "" <nil>
+}
+
 func TestFolder(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("GOPEFT_HOME", home)

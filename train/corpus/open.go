@@ -289,7 +289,7 @@ func next(sources []uint16, at *int) (source int) {
 
 // stream begins a part and passes its examples, made on several goroutines, to use one after the other. The error is that
 // of the first example that fails.
-func stream[T any](ctx context.Context, s Source, name string, n int, w *tokens.Writer, make func(i int) (T, error), use func(T) error) error {
+func stream[T any](ctx context.Context, s Source, name string, n int, w *tokens.Writer, encode func(i int) (T, error), use func(T) error) error {
 	const chunk = 8 // examples that a goroutine makes at a time: few, for texts may be long
 	if err := w.Begin(name); err != nil {
 		return err
@@ -298,7 +298,7 @@ func stream[T any](ctx context.Context, s Source, name string, n int, w *tokens.
 	chunks := data.Prefetch(ctx, (n+chunk-1)/chunk, 2*workers, workers, func(_ context.Context, c int) ([]T, error) {
 		made := []T{}
 		for i := c * chunk; i < min((c+1)*chunk, n); i++ {
-			x, err := make(i)
+			x, err := encode(i)
 			if err != nil {
 				return nil, err
 			}

@@ -22,6 +22,18 @@ func ExampleFiles() {
 	// chats.jsonl has a weight and code.jsonl has none: give all files a weight, or none
 }
 
+func ExampleMix() {
+	// Two files of six and two rows, of which as many are wanted.
+	s := Sampler{Lengths: make([]int, 8), BatchSize: 4, Mix: &Mix{Source: []uint16{0, 0, 0, 0, 0, 0, 1, 1}, Weights: []float64{1, 1}}}
+	for epoch := range 2 {
+		batches, err := s.Epoch(epoch)
+		fmt.Println(batches, err)
+	}
+	// Output:
+	// [[0 6 1 7] [2 6 3 7]] <nil>
+	// [[4 6 5 7] [0 6 1 7]] <nil>
+}
+
 func TestFiles(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, name := range []string{"a:0.5", "b:1", "c"} {

@@ -89,7 +89,10 @@ func (c Cache) Open(ctx context.Context, key string, build func(ctx context.Cont
 	if err := c.prune(key); err != nil {
 		c.note("the cache of tokens in %s is not tidied: %v", c.Dir, err)
 	}
-	return open(ctx, path, key)
+	if f, err = open(ctx, path, key); err != nil {
+		return nil, advise(ctx, fmt.Errorf("%s, just written: %w", path, err))
+	}
+	return f, nil
 }
 
 // advise adds to an error of the folder what to do about it.
