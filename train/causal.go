@@ -90,17 +90,37 @@ func CausalPart(seqs []data.Sequence, pad int64, packTo int) (*Part, error) {
 	for i, s := range seqs {
 		lengths[i] = len(s.IDs)
 	}
+	return ReadCausal(lengths, nil, func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, packTo)
+}
+
+// ReadCausal makes a part of sequences of these lengths that read gives when a batch of them is made; it must be safe for
+// concurrent use. With packTo above 0 they are packed into rows of that width, each of one source where sources tells them.
+func ReadCausal(lengths []int, sources []uint16, read func(i int) (data.Sequence, error), pad int64, packTo int) (*Part, error) {
 	o := data.CollateOptions{PadID: pad}
+	pick := func(indices []int) ([]data.Sequence, error) {
+		out := make([]data.Sequence, len(indices))
+		for k, i := range indices {
+			var err error
+			if out[k], err = read(i); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
 	if packTo == 0 {
-		return &Part{Lengths: lengths, Collate: func(examples []int) (data.Batch, error) {
-			return data.CollateCausal(pick(seqs, examples), o)
+		return &Part{Lengths: lengths, Sources: sources, Collate: func(examples []int) (data.Batch, error) {
+			seqs, err := pick(examples)
+			if err != nil {
+				return data.Batch{}, err
+			}
+			return data.CollateCausal(seqs, o)
 		}}, nil
 	}
-	rows, err := data.Pack(lengths, packTo)
+	rows, of, err := packBySource(lengths, sources, packTo)
 	if err != nil {
 		return nil, err
 	}
-	p := &Part{Lengths: make([]int, len(rows))}
+	p := &Part{Lengths: make([]int, len(rows)), Sources: of}
 	for i, row := range rows {
 		for _, k := range row {
 			p.Lengths[i] += lengths[k]
@@ -109,17 +129,44 @@ func CausalPart(seqs []data.Sequence, pad int64, packTo int) (*Part, error) {
 	p.Collate = func(examples []int) (data.Batch, error) {
 		packed := make([][]data.Sequence, len(examples))
 		for i, r := range examples {
-			packed[i] = pick(seqs, rows[r])
+			var err error
+			if packed[i], err = pick(rows[r]); err != nil {
+				return data.Batch{}, err
+			}
 		}
 		return data.CollatePacked(packed, o)
 	}
 	return p, nil
 }
 
-func pick(seqs []data.Sequence, indices []int) []data.Sequence {
-	out := make([]data.Sequence, len(indices))
-	for k, i := range indices {
-		out[k] = seqs[i]
+// packBySource packs the examples of each source for themselves, and tells each row's. Without sources it packs all.
+func packBySource(lengths []int, sources []uint16, width int) (rows [][]int, of []uint16, err error) {
+	if sources == nil {
+		rows, err = data.Pack(lengths, width)
+		return rows, nil, err
 	}
-	return out
+	var own [][]int // the examples of each source
+	for i, s := range sources {
+		for int(s) >= len(own) {
+			own = append(own, nil)
+		}
+		own[s] = append(own[s], i)
+	}
+	for s, examples := range own {
+		short := make([]int, len(examples))
+		for k, i := range examples {
+			short[k] = lengths[i]
+		}
+		packed, err := data.Pack(short, width)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, row := range packed {
+			for j, k := range row {
+				row[j] = examples[k]
+			}
+			rows, of = append(rows, row), append(of, uint16(s))
+		}
+	}
+	return rows, of, nil
 }

@@ -166,22 +166,32 @@ func EncodeCausal(ctx context.Context, enc CausalEncoder, set *data.CausalSet, w
 	seqs := make([]data.Sequence, len(set.Examples))
 	var targets atomic.Int64
 	err := data.ForEach(ctx, len(seqs), workers, func(i int) error {
-		x := set.Examples[i]
-		seq, err := enc.Encode(x)
-		if err != nil {
-			return &rows.Error{File: x.File, Line: x.Line, Row: x.Row, Err: err}
-		}
-		seqs[i] = seq
-		targets.Add(int64(seq.NumTargets()))
-		return nil
+		var err error
+		seqs[i], err = enc.EncodeRow(set.Examples[i])
+		targets.Add(int64(seqs[i].NumTargets()))
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if targets.Load() == 0 {
-		return nil, fmt.Errorf("%s: nothing to learn: every answer is cut off by --max-length %d", set.File, enc.MaxLength)
+		return nil, enc.NoTargets(set.File)
 	}
 	return seqs, nil
+}
+
+// EncodeRow is Encode whose error names the row.
+func (e CausalEncoder) EncodeRow(x data.CausalExample) (data.Sequence, error) {
+	seq, err := e.Encode(x)
+	if err != nil {
+		return data.Sequence{}, &rows.Error{File: x.File, Line: x.Line, Row: x.Row, Err: err}
+	}
+	return seq, nil
+}
+
+// NoTargets is the error of a file whose sequences have no target.
+func (e CausalEncoder) NoTargets(file string) error {
+	return fmt.Errorf("%s: nothing to learn: every answer is cut off by --max-length %d", file, e.MaxLength)
 }
 
 // ChatRenderer renders the first n messages of a chat by the tokenizer's template, with the assistant's next turn

@@ -13,6 +13,7 @@ type Part struct {
 	Lengths []int                                    // tokens of each example
 	Collate func(examples []int) (data.Batch, error) // lays examples out; safe for concurrent use
 	InTurn  bool                                     // batches are made when they are asked for, not ahead
+	Sources []uint16                                 // of each example, the file it is from, where files are weighed; else nil
 }
 
 // Measure is what a task makes of one batch. Loss is a sum, to be divided by the weights of all batches that
@@ -64,18 +65,27 @@ func (c Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, 
 
 // ClassificationPart makes a part of tokenized examples.
 func ClassificationPart(ids [][]int64, labels []int, pad int64) *Part {
-	p := &Part{Lengths: make([]int, len(ids))}
+	lengths := make([]int, len(ids))
 	for i, seq := range ids {
-		p.Lengths[i] = len(seq)
+		lengths[i] = len(seq)
 	}
-	p.Collate = func(examples []int) (data.Batch, error) {
+	return ReadClassification(lengths, func(i int) ([]int64, int, error) { return ids[i], labels[i], nil }, pad)
+}
+
+// ReadClassification makes a part of examples of these lengths that read gives when a batch of them is made; it must be
+// safe for concurrent use.
+func ReadClassification(lengths []int, read func(i int) (ids []int64, label int, err error), pad int64) *Part {
+	return &Part{Lengths: lengths, Collate: func(examples []int) (data.Batch, error) {
 		seqs, ys := make([][]int64, len(examples)), make([]int64, len(examples))
 		for k, i := range examples {
-			seqs[k], ys[k] = ids[i], int64(labels[i])
+			ids, label, err := read(i)
+			if err != nil {
+				return data.Batch{}, err
+			}
+			seqs[k], ys[k] = ids, int64(label)
 		}
 		return data.Collate(seqs, ys, data.CollateOptions{PadID: pad})
-	}
-	return p
+	}}
 }
 
 // Batches collates batches ahead of the training thread, or with InTurn each when it is asked for. One without examples

@@ -1,11 +1,19 @@
 package train
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"gopeft/model"
 	"gopeft/model/hf/files"
 	"gopeft/model/tokenizer"
+	"gopeft/train/data"
 )
 
 // OpenTokenizer reads the tokenizer of a model: of its folder, or of a GGUF file's metadata.
@@ -24,6 +32,44 @@ func OpenTokenizer(path string) (*tokenizer.Tokenizer, error) {
 		return nil, err
 	}
 	return tokenizer.FromGGUF(meta)
+}
+
+// TokenizerHash identifies all of a model's files that decide which tokens a text becomes: of its folder, or a GGUF file's
+// metadata.
+func TokenizerHash(path string) (string, error) {
+	h := sha256.New()
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		g, err := files.OpenGGUF(path)
+		if err != nil {
+			return "", err
+		}
+		defer g.Close()
+		meta, err := ggufTokenizer(g)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%q %q %v %v\n", meta.Tokens, meta.Merges, meta.Scores, meta.Types)
+		meta.Tokens, meta.Merges, meta.Scores, meta.Types = nil, nil, nil, nil
+		err = json.NewEncoder(h).Encode(meta) // through the pointers in it
+		return hex.EncodeToString(h.Sum(nil)), err
+	}
+	// The configurations too: they name end tokens and sizes of vocabularies.
+	for _, name := range []string{"tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+		"vocab.json", "merges.txt", "chat_template.jinja", "config.json", "generation_config.json"} {
+		sum, err := data.HashFile(filepath.Join(path, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(h, name, sum)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // ggufTokenizer collects what a GGUF file says about its tokenizer.

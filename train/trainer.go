@@ -115,7 +115,7 @@ func (c LoopConfig) TotalSteps() (int, error) {
 		if c.MaxSteps > 0 && total >= c.MaxSteps {
 			return c.MaxSteps, nil
 		}
-		if !c.Sampler.Shuffle || c.Sampler.MaxTokens == 0 {
+		if c.Sampler.Steady() {
 			total = min(total*c.Epochs, orMax(c.MaxSteps)) // every epoch has as many
 			break
 		}

@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"gopeft/train"
+	"gopeft/train/data"
 	"gopeft/train/run"
 )
 
@@ -74,7 +75,8 @@ func flagsFromFile(c *cli.Context) error {
 			}
 			values = append(values, v.Value)
 		}
-		if _, many := flag.(*cli.StringSliceFlag); !many {
+		_, files := flag.(*cli.GenericFlag)
+		if _, many := flag.(*cli.StringSliceFlag); !many && !files {
 			values = []string{strings.Join(values, ",")}
 		}
 		for _, v := range values {
@@ -121,6 +123,9 @@ func flagOf(key, usage string, v reflect.Value) cli.Flag {
 	text := fmt.Sprint(v.Interface())
 	switch v.Kind() {
 	case reflect.String:
+		if data.IsFiles(key) {
+			return &cli.GenericFlag{Name: key, Usage: usage, Value: new(filesValue)}
+		}
 		return &cli.StringFlag{Name: key, Usage: usage, Value: v.String()}
 	case reflect.Bool:
 		return &cli.BoolFlag{Name: key, Usage: usage, Value: v.Bool()}
@@ -135,6 +140,21 @@ func flagOf(key, usage string, v reflect.Value) cli.Flag {
 	}
 	panic("gopeft: setting " + key + " has a kind without a flag")
 }
+
+// filesValue is a flag that names files and may be given several times.
+type filesValue string
+
+// Set implements flag.Value.
+func (l *filesValue) Set(value string) error {
+	if *l != "" {
+		value = string(*l) + "\n" + value
+	}
+	*l = filesValue(value)
+	return nil
+}
+
+// String implements flag.Value.
+func (l *filesValue) String() string { return string(*l) }
 
 // readConfig returns the settings of a run: the defaults, changed by --config's file, changed by the flags given.
 func readConfig(c *cli.Context) (run.Config, error) {

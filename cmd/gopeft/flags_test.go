@@ -107,3 +107,28 @@ func TestSkippedRowsAreCounted(t *testing.T) {
 		t.Errorf("tokenize: %s", stderr)
 	}
 }
+
+// A flag of data files may be given several times; a file's list of them is one setting.
+func TestSeveralDataFiles(t *testing.T) {
+	file := writeText(t, "run.yaml", "data: [a.csv:0.7, 'b,c.csv:0.3']\n")
+	for want, args := range map[string][]string{
+		"x.csv":                      {"--data", "x.csv"},
+		"x,y.csv:2\nz.csv:1":         {"--data", "x,y.csv:2", "--data", "z.csv:1"},
+		"a.csv:0.7\nb,c.csv:0.3":     {"--config", file},
+		"flags.csv\nwin.csv\nall.gz": {"--config", file, "--data", "flags.csv", "--data=win.csv", "--data", "all.gz"},
+		"":                           nil,
+	} {
+		app := &cli.App{DisableSliceFlagSeparator: true, Commands: []*cli.Command{{
+			Name: "x", Flags: configFlags(),
+			Action: func(c *cli.Context) error {
+				if cfg, err := readConfig(c); err != nil || cfg.Data.Data != want {
+					t.Errorf("%q: %q, %v", args, cfg.Data.Data, err)
+				}
+				return nil
+			},
+		}}}
+		if err := app.Run(append([]string{"gopeft", "x"}, args...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

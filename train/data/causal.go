@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gopeft/train/data/rows"
+	"gopeft/train/data/spool"
 )
 
 // Message is one turn of a chat.
@@ -61,6 +62,7 @@ type CausalOptions struct {
 	// For LoadCausal alone: a seeded random sample of N, in file order, after Limit.
 	Sample int
 	Seed   uint64
+	Spool  *spool.File // the set's examples are kept there in place of memory, without Extra
 }
 
 // CausalStats counts what a reader has read so far.

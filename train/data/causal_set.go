@@ -6,18 +6,45 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
-// CausalSet is a file's causal examples in memory.
+// CausalSet is a file's causal examples.
 type CausalSet struct {
 	File     string
-	How      string // how rows were read
-	Examples []CausalExample
+	How      string          // how rows were read
+	Examples []CausalExample // nil where they are on disk
 	Stats    CausalStats
+
+	disk    *places  // nil: in memory
+	sources []uint16 // of each example, the file it is from; nil: one file
+	notes   []string // of those files
+}
+
+// Sources gives the index of the file that each example is from; nil where they are all from one.
+func (s *CausalSet) Sources() []uint16 { return s.sources }
+
+// Len is the number of examples.
+func (s *CausalSet) Len() int {
+	if s.disk != nil {
+		return s.disk.len()
+	}
+	return len(s.Examples)
+}
+
+// Example gives an example, wherever it is kept.
+func (s *CausalSet) Example(i int) (CausalExample, error) {
+	if s.disk == nil {
+		return s.Examples[i], nil
+	}
+	return s.disk.causal(s.disk.row(i))
 }
 
 // Notes says what a person should know.
 func (s *CausalSet) Notes() []string {
+	if s.notes != nil {
+		return s.notes
+	}
 	var notes []string
 	if s.How != "" {
 		notes = append(notes, fmt.Sprintf("%s: %s", s.File, s.How))
@@ -45,8 +72,11 @@ func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSe
 	}
 	defer r.Close()
 	s := &CausalSet{File: path}
+	if opts.Spool != nil {
+		s.disk = newPlaces(opts.Spool)
+	}
 	for {
-		if len(s.Examples)%1024 == 0 && ctx.Err() != nil {
+		if s.Len()%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		ex, err := r.Next()
@@ -56,24 +86,68 @@ func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSe
 		if err != nil {
 			return nil, err
 		}
-		s.Examples = append(s.Examples, ex)
+		if s.disk == nil {
+			s.Examples = append(s.Examples, ex)
+		} else if err := s.disk.addCausal(ex); err != nil {
+			return nil, err
+		}
 	}
 	s.How, s.Stats = r.how, r.stats
-	if opts.Sample > 0 && opts.Sample < len(s.Examples) {
-		order := permutation(newRNG(opts.Seed, forSample, 0), len(s.Examples))[:opts.Sample]
+	if s.disk != nil {
+		if _, err := s.disk.read(); err != nil {
+			return nil, err
+		}
+	}
+	if opts.Sample > 0 && opts.Sample < s.Len() {
+		order := permutation(newRNG(opts.Seed, forSample, 0), s.Len())[:opts.Sample]
 		slices.Sort(order)
-		s.Examples = s.pick(order).Examples
+		picked := s.pick(order)
+		s.Examples, s.disk = picked.Examples, picked.disk
 	}
 	return s, nil
 }
 
 func (s *CausalSet) pick(indices []int) *CausalSet {
-	part := &CausalSet{File: s.File, How: s.How, Examples: make([]CausalExample, len(indices))}
-	for i, j := range indices {
-		part.Examples[i] = s.Examples[j]
+	part := &CausalSet{File: s.File, How: s.How, sources: pickSources(s.sources, indices)}
+	if s.disk != nil {
+		part.disk = s.disk.pick(indices)
+	} else {
+		part.Examples = make([]CausalExample, len(indices))
+		for i, j := range indices {
+			part.Examples[i] = s.Examples[j]
+		}
 	}
 	part.Stats.Examples = len(indices)
 	return part
+}
+
+// loadCausalFiles reads the files of a setting, as one set.
+func loadCausalFiles(ctx context.Context, setting string, opts CausalOptions) (*CausalSet, error) {
+	files, err := Files(setting)
+	if err != nil {
+		return nil, err
+	}
+	var all CausalSet
+	var names []string
+	var disks []*places
+	for i, f := range files {
+		set, err := LoadCausal(ctx, f.Path, opts)
+		if err != nil || len(files) == 1 {
+			return set, err
+		}
+		names, disks = append(names, f.Path), append(disks, set.disk)
+		all.Examples = append(all.Examples, set.Examples...)
+		all.Stats.Examples += set.Stats.Examples
+		all.notes = append(all.notes, set.Notes()...)
+		for range set.Len() {
+			all.sources = append(all.sources, uint16(i))
+		}
+	}
+	all.File = strings.Join(names, " + ")
+	if opts.Spool != nil {
+		all.disk = joinPlaces(disks)
+	}
+	return &all, nil
 }
 
 // CausalSplits are the parts of a run's data; Val and Test may be nil.
@@ -97,17 +171,17 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 	s := &CausalSplits{}
 	parts := []**CausalSet{&s.Train, &s.Val, &s.Test}
 	if src.Data != "" {
-		all, err := LoadCausal(ctx, src.Data, opts)
+		all, err := loadCausalFiles(ctx, src.Data, opts)
 		if err != nil {
 			return nil, err
 		}
-		indices, err := SplitIndices(len(all.Examples), src.ratios(), src.Seed, nil)
+		indices, err := SplitIndices(all.Len(), src.ratios(), src.Seed, nil)
 		if err != nil {
 			return nil, err
 		}
 		for i, part := range indices {
 			if len(part) == 0 {
-				return nil, fmt.Errorf("%s: %d examples are too few to split %v", src.Data, len(all.Examples), src.ratios())
+				return nil, fmt.Errorf("%s: %d examples are too few to split %v", all.File, all.Len(), src.ratios())
 			}
 			*parts[i] = all.pick(part)
 		}
@@ -118,12 +192,12 @@ func LoadCausalSplits(ctx context.Context, src Sources, opts CausalOptions) (*Ca
 		if path == "" {
 			continue
 		}
-		set, err := LoadCausal(ctx, path, opts)
+		set, err := loadCausalFiles(ctx, path, opts)
 		if err != nil {
 			return nil, err
 		}
-		if len(set.Examples) == 0 {
-			return nil, fmt.Errorf("%s: no examples", path)
+		if set.Len() == 0 {
+			return nil, fmt.Errorf("%s: no examples", set.File)
 		}
 		*parts[i] = set
 		s.notes = append(s.notes, set.Notes()...)

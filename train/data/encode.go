@@ -24,28 +24,31 @@ type Encoder interface {
 func EncodeAll(ctx context.Context, enc Encoder, examples []Example, maxLength, vocab, workers int) ([][]int64, error) {
 	ids := make([][]int64, len(examples))
 	err := ForEach(ctx, len(examples), workers, func(i int) error {
-		ex := &examples[i]
-		if ex.IDs != nil {
-			ids[i] = ex.IDs
-			if maxLength > 0 && len(ex.IDs) > maxLength {
-				ids[i] = ex.IDs[:maxLength]
-			}
-		} else {
-			var err error
-			if ids[i], err = enc.EncodeIDs(nil, ex.Text, maxLength); err != nil {
-				return &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
-			}
-		}
-		if len(ids[i]) == 0 { // where the tokenizer adds no special token
-			return &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: errors.New("the text is empty: it gives no tokens")}
-		}
-		if err := CheckVocab("input_ids", ids[i], vocab); err != nil {
-			return &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: err}
-		}
-		return nil
+		var err error
+		ids[i], err = Encode(enc, examples[i], maxLength, vocab)
+		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	return ids, nil
+}
+
+// Encode is EncodeAll of one example.
+func Encode(enc Encoder, ex Example, maxLength, vocab int) (ids []int64, err error) {
+	switch ids = ex.IDs; {
+	case ids == nil:
+		if ids, err = enc.EncodeIDs(nil, ex.Text, maxLength); err != nil {
+			return nil, &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: fmt.Errorf("tokenize: %w", err)}
+		}
+	case maxLength > 0 && len(ids) > maxLength:
+		ids = ids[:maxLength]
+	}
+	if len(ids) == 0 { // where the tokenizer adds no special token
+		return nil, &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: errors.New("the text is empty: it gives no tokens")}
+	}
+	if err := CheckVocab("input_ids", ids, vocab); err != nil {
+		return nil, &rows.Error{File: ex.File, Line: ex.Line, Row: ex.Row, Err: err}
 	}
 	return ids, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"gopeft/train/data/rows"
+	"gopeft/train/data/spool"
 )
 
 // Unlabelled is the Label of an example whose class is not known.
@@ -49,6 +50,7 @@ type LoadOptions struct {
 	Sample   int
 	Balanced bool
 	Seed     uint64
+	Spool    *spool.File // the set's examples are kept there in place of memory, without ID and Extra
 }
 
 // Stats counts what a reader has read so far.
@@ -252,17 +254,24 @@ func (r *ExampleReader) chooseColumns(row rows.Row) error {
 	return err
 }
 
-// Set is a file's examples in memory.
+// Set is a file's examples.
 type Set struct {
 	File     string
-	Examples []Example
-	Labels   []string // class names by index; nil if unlabelled
+	Examples []Example // nil where they are on disk
+	Labels   []string  // class names by index; nil if unlabelled
 	Columns  Columns
 	Stats    Stats
+
+	disk    *places  // nil: in memory
+	sources []uint16 // of each example, the file it is from; nil: one file
+	notes   []string // of those files
 }
 
 // Notes says what a person should know: guessed columns, skipped rows and so on.
 func (s *Set) Notes() []string {
+	if s.notes != nil {
+		return s.notes
+	}
 	notes := s.Stats.notes()
 	if c := s.Columns.String(); c != "" {
 		notes = append([]string{c}, notes...)
@@ -276,9 +285,9 @@ func (s *Set) Notes() []string {
 // Counts gives the number of examples of each class.
 func (s *Set) Counts() []int {
 	counts := make([]int, len(s.Labels))
-	for _, ex := range s.Examples {
-		if ex.Label >= 0 && ex.Label < len(counts) {
-			counts[ex.Label]++
+	for i := range s.Len() {
+		if class := s.Class(i); class >= 0 && class < len(counts) {
+			counts[class]++
 		}
 	}
 	return counts
@@ -286,7 +295,7 @@ func (s *Set) Counts() []int {
 
 // CheckTrainable reports what makes training a classifier on s pointless.
 func (s *Set) CheckTrainable() error {
-	if len(s.Examples) == 0 {
+	if s.Len() == 0 {
 		return fmt.Errorf("%s: no examples to train on", s.File)
 	}
 	var present []string
@@ -297,7 +306,7 @@ func (s *Set) CheckTrainable() error {
 	}
 	if len(present) < 2 {
 		return fmt.Errorf("%s: the %d training examples are all of class %s: at least two classes are needed (is the file sorted by class? then draw a random sample)",
-			s.File, len(s.Examples), rows.BriefList(present))
+			s.File, s.Len(), rows.BriefList(present))
 	}
 	return nil
 }
@@ -315,8 +324,12 @@ func Load(ctx context.Context, path string, opts LoadOptions) (*Set, error) {
 }
 
 func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
-	r.seen = map[string]struct{}{}
 	s := &Set{File: r.file}
+	if r.opts.Spool != nil {
+		s.disk = newPlaces(r.opts.Spool)
+	} else {
+		r.seen = map[string]struct{}{}
+	}
 	for {
 		if r.stats.Rows%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -328,9 +341,19 @@ func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Examples = append(s.Examples, ex)
+		if s.disk == nil {
+			s.Examples = append(s.Examples, ex)
+		} else if err := s.disk.add(ex, r.labels == nil && r.columns.Label != ""); err != nil {
+			return nil, err
+		}
 	}
 	s.Columns, s.Stats = r.columns, r.Stats()
+	if s.disk != nil {
+		var err error
+		if s.Stats.DuplicateIDs, err = s.disk.read(); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.label(r); err != nil {
 		return nil, err
 	}
@@ -353,18 +376,28 @@ func (s *Set) label(r *ExampleReader) error {
 	for name := range index {
 		s.Labels = append(s.Labels, name)
 	}
+	if s.disk != nil {
+		s.Labels = s.disk.names
+	}
 	s.Labels = sortLabels(s.Labels)
 	// A column of free text or of measurements taken for labels would train a
 	// head of thousands of classes.
-	if n := len(s.Labels); n > 50 && 2*n > len(s.Examples) {
+	if n := len(s.Labels); n > 50 && 2*n > s.Len() {
 		return fmt.Errorf("%s: column %q has %d different values in %d rows: it is no label column",
-			s.File, s.Columns.Label, n, len(s.Examples))
+			s.File, s.Columns.Label, n, s.Len())
 	}
 	for i, name := range s.Labels {
 		index[name] = i
 	}
 	for i := range s.Examples {
 		s.Examples[i].Label = index[s.Examples[i].Name]
+	}
+	if s.disk != nil {
+		order := make([]int, len(s.disk.names))
+		for i, name := range s.disk.names {
+			order[i] = index[name]
+		}
+		s.disk.relabel(order)
 	}
 	return nil
 }

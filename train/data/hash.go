@@ -1,6 +1,7 @@
 package data
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -26,37 +27,91 @@ func HashFile(path string) (string, error) {
 
 // Hash gives the SHA-256 of what a model sees of the set: texts or ids in order,
 // labels and label names. It is equal for the same examples whatever file or
-// format they came from.
+// format they came from. It is for examples in memory; see Sum for others.
 func (s *Set) Hash() string {
+	h := s.Hasher()
+	for _, ex := range s.Examples {
+		h.Add(ex)
+	}
+	return h.Sum()
+}
+
+// Sum is Hash of examples that may be on disk.
+func (s *Set) Sum(ctx context.Context) (string, error) {
+	h := s.Hasher()
+	err := each(ctx, s.Len(), s.Example, h.Add)
+	return h.Sum(), err
+}
+
+// Hash gives the SHA-256 of what a model sees of the set, whose examples are in memory.
+func (s *CausalSet) Hash() string {
+	h := s.Hasher()
+	for _, ex := range s.Examples {
+		h.AddCausal(ex)
+	}
+	return h.Sum()
+}
+
+// Sum is Hash of examples that may be on disk.
+func (s *CausalSet) Sum(ctx context.Context) (string, error) {
+	h := s.Hasher()
+	err := each(ctx, s.Len(), s.Example, h.AddCausal)
+	return h.Sum(), err
+}
+
+// each calls use for n examples in order.
+func each[T any](ctx context.Context, n int, example func(i int) (T, error), use func(T)) error {
+	for i := range n {
+		if i%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		ex, err := example(i)
+		if err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
+		use(ex)
+	}
+	return nil
+}
+
+// Hasher computes the hash of a set whose examples pass by.
+type Hasher struct{ w *hashWriter }
+
+// Hasher begins the set's hash.
+func (s *Set) Hasher() Hasher {
 	w := newHashWriter("classification")
 	w.number(len(s.Labels))
 	for _, name := range s.Labels {
 		w.text(name)
 	}
-	for _, ex := range s.Examples {
-		w.text(ex.Text)
-		w.ids(ex.IDs)
-		w.number(ex.Label)
-	}
-	return w.sum()
+	return Hasher{w}
 }
 
-// Hash gives the SHA-256 of what a model sees of the set.
-func (s *CausalSet) Hash() string {
-	w := newHashWriter("causal")
-	for _, ex := range s.Examples {
-		w.text(ex.Prompt)
-		w.text(ex.Answer)
-		w.ids(ex.IDs)
-		w.ids(ex.Targets)
-		w.number(len(ex.Messages))
-		for _, m := range ex.Messages {
-			w.text(m.Role)
-			w.text(m.Content)
-		}
-	}
-	return w.sum()
+// Hasher begins the set's hash.
+func (s *CausalSet) Hasher() Hasher { return Hasher{newHashWriter("causal")} }
+
+// Add adds the next example.
+func (h Hasher) Add(ex Example) {
+	h.w.text(ex.Text)
+	h.w.ids(ex.IDs)
+	h.w.number(ex.Label)
 }
+
+// AddCausal adds the next example of causal data.
+func (h Hasher) AddCausal(ex CausalExample) {
+	h.w.text(ex.Prompt)
+	h.w.text(ex.Answer)
+	h.w.ids(ex.IDs)
+	h.w.ids(ex.Targets)
+	h.w.number(len(ex.Messages))
+	for _, m := range ex.Messages {
+		h.w.text(m.Role)
+		h.w.text(m.Content)
+	}
+}
+
+// Sum is the hash of what was added.
+func (h Hasher) Sum() string { return h.w.sum() }
 
 // hashWriter writes values with their lengths, so that no two lists of values
 // give the same bytes.

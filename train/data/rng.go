@@ -11,6 +11,7 @@ const (
 	forSplit uint64 = iota + 1
 	forSample
 	forShuffle
+	forMix
 )
 
 // newRNG gives the generator of one purpose and epoch.

@@ -3,6 +3,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -20,6 +21,98 @@ type Sampler struct {
 	Shuffle   bool   // another random order every epoch
 	Bucket    bool   // batch examples of similar length
 	Seed      uint64 // of Shuffle
+	Mix       *Mix   // how often the examples of several sources are used; nil: each once an epoch
+}
+
+// Mix makes epochs of examples of several sources. An epoch has as many examples as there are in all; each source has its
+// weight's share of them, rounded by largest remainder. A source goes through its examples in one order after the other,
+// over the borders of epochs: those of a small one come several times in an epoch, those of a large one in turn, and none
+// comes a second time more often than another. With Shuffle each of these orders is random.
+type Mix struct {
+	Source  []uint16  // of each example
+	Weights []float64 // of each source, above 0
+}
+
+func (m *Mix) check(n int) error {
+	if len(m.Source) != n {
+		return fmt.Errorf("sampler: %d sources of %d examples", len(m.Source), n)
+	}
+	has := make([]bool, len(m.Weights))
+	for i, s := range m.Source {
+		if int(s) >= len(has) {
+			return fmt.Errorf("sampler: example %d is of source %d, there are %d", i, s, len(has))
+		}
+		has[s] = true
+	}
+	for s, w := range m.Weights {
+		switch {
+		case !(w > 0) || math.IsInf(w, 0):
+			return fmt.Errorf("sampler: source %d has the weight %v", s, w)
+		case !has[s]:
+			return fmt.Errorf("sampler: source %d has a weight and no examples", s)
+		}
+	}
+	return nil
+}
+
+// shares are how many examples of an epoch each source gives.
+func (m *Mix) shares() []int {
+	sum := 0.0
+	for _, w := range m.Weights {
+		sum += w
+	}
+	ratios := make([]float64, len(m.Weights))
+	for s, w := range m.Weights {
+		ratios[s] = w / sum
+	}
+	return apportion(len(m.Source), ratios)
+}
+
+// draw gives an epoch's examples of each source.
+func (m *Mix) draw(seed uint64, epoch int, random bool) [][]int {
+	examples := make([][]int, len(m.Weights))
+	for i, s := range m.Source {
+		examples[s] = append(examples[s], i)
+	}
+	drawn := make([][]int, len(m.Weights))
+	for s, share := range m.shares() {
+		own := examples[s]
+		var order []int
+		pass := -1
+		for at := epoch * share; at < (epoch+1)*share; at++ {
+			if now := at / len(own); now != pass {
+				if pass = now; random {
+					order = permutation(newRNG(seed, forMix+uint64(s)<<32, uint64(pass)), len(own))
+				}
+			}
+			k := at % len(own)
+			if random {
+				k = order[k]
+			}
+			drawn[s] = append(drawn[s], own[k])
+		}
+	}
+	return drawn
+}
+
+// interleave spreads each list evenly over the whole.
+func interleave(lists [][]int) []int {
+	n := 0
+	for _, l := range lists {
+		n += len(l)
+	}
+	out, taken := make([]int, 0, n), make([]int, len(lists))
+	for len(out) < n {
+		most, behind := -1, 0
+		for s, l := range lists {
+			if lag := len(l)*(len(out)+1) - taken[s]*n; taken[s] < len(l) && (most < 0 || lag > behind) {
+				most, behind = s, lag
+			}
+		}
+		out = append(out, lists[most][taken[most]])
+		taken[most]++
+	}
+	return out
 }
 
 // Check reports settings that make no batches.
@@ -35,11 +128,17 @@ func (s Sampler) Check() error {
 			return fmt.Errorf("sampler: example %d has length %d", i, n)
 		}
 	}
+	if s.Mix != nil {
+		return s.Mix.check(len(s.Lengths))
+	}
 	return nil
 }
 
+// Steady reports whether every epoch has as many batches.
+func (s Sampler) Steady() bool { return s.MaxTokens == 0 || !s.Shuffle && s.Mix == nil }
+
 // Epoch gives the batches of an epoch (from 0) as lists of example indices; every
-// example is in exactly one. An example longer than MaxTokens is a batch of its
+// example is in exactly one, or as often as Mix says. An example longer than MaxTokens is a batch of its
 // own.
 //
 // Without Shuffle and Bucket, batches follow the examples' order. Bucket alone
@@ -57,9 +156,15 @@ func (s Sampler) Epoch(epoch int) ([][]int, error) {
 	n := len(s.Lengths)
 	rng := newRNG(s.Seed, forShuffle, uint64(epoch))
 	var order []int
-	if s.Shuffle {
+	switch {
+	case s.Mix != nil:
+		drawn := s.Mix.draw(s.Seed, epoch, s.Shuffle)
+		if order = interleave(drawn); s.Shuffle {
+			shuffle(rng, order)
+		}
+	case s.Shuffle:
 		order = permutation(rng, n)
-	} else {
+	default:
 		order = make([]int, n)
 		for i := range order {
 			order[i] = i

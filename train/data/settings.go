@@ -3,16 +3,21 @@ package data
 import (
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // Settings are a run's settings of its data: which files, and how they are read, divided and cut. Each field is a flag
 // of the same name as its YAML key; usage is the flag's help.
 type Settings struct {
-	Train       string    `yaml:"train" usage:"training data (csv, tsv, jsonl, json, parquet, .gz, or an aclImdb folder)"`
+	Train       string    `yaml:"train" usage:"training data (csv, tsv, jsonl, json, parquet, .gz, or an aclImdb folder); given several times, the files together; FILE:0.7 weighs one"`
 	Val         string    `yaml:"val" usage:"validation data"`
 	Test        string    `yaml:"test" usage:"test data"`
-	Data        string    `yaml:"data" usage:"one file that --split divides, in place of --train, --val and --test"`
+	Data        string    `yaml:"data" usage:"data that --split divides, in place of --train, --val and --test; several files and weights as in --train"`
 	Split       []float64 `yaml:"split" usage:"shares of --data for training, validation and test"`
 	Stratify    bool      `yaml:"stratify" usage:"keep every class's share in the parts of --data"`
 	TextColumn  string    `yaml:"text-column" usage:"column with the text (default: guessed)"`
@@ -24,6 +29,7 @@ type Settings struct {
 	Template    string    `yaml:"template" usage:"causal: prompt and answer from columns, e.g. '{question} -> {answer}'"`
 	MaskPrompt  bool      `yaml:"mask-prompt" usage:"causal: learn the answer only"`
 	Pack        bool      `yaml:"pack" usage:"causal: several examples in a row, without attention across them"`
+	CacheDir    string    `yaml:"cache-dir" usage:"folder for tokenized data, which the next epochs and runs map into memory, or none (default: for data of 32 MiB and more, tokens in GOPEFT_HOME)"`
 }
 
 // Check reports the first setting that cannot be right, whatever is in the files.
@@ -33,6 +39,15 @@ func (s Settings) Check() error {
 		return errors.New("no data: give --train, or --data with --split")
 	case s.Data != "" && (s.Train != "" || s.Val != "" || s.Test != ""):
 		return errors.New("--data is one file that --split divides: it goes with none of --train, --val and --test")
+	}
+	for _, f := range []struct{ flag, files string }{{"data", s.Data}, {"train", s.Train}, {"val", s.Val}, {"test", s.Test}} {
+		files, err := Files(f.files)
+		if err != nil {
+			return fmt.Errorf("--%s: %w", f.flag, err)
+		}
+		if weights := Weights(files); weights != nil && (f.flag == "val" || f.flag == "test") {
+			return fmt.Errorf("--%s: weights are for training data: every row is scored once", f.flag)
+		}
 	}
 	for _, n := range []struct {
 		flag  string
@@ -72,8 +87,90 @@ func (s Settings) CausalOptions(seed uint64) CausalOptions {
 
 // Name is what tables and plots call the data: the base name of the data file, or of the training file.
 func (s Settings) Name() string {
-	if s.Data != "" {
-		return filepath.Base(s.Data)
+	setting := s.Data
+	if setting == "" {
+		setting = s.Train
 	}
-	return filepath.Base(s.Train)
+	files, err := Files(setting)
+	if err != nil {
+		return filepath.Base(setting)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, filepath.Base(f.Path))
+	}
+	return strings.Join(names, " + ")
+}
+
+// Weights are those of the files of the training data, nil without any.
+func (s Settings) Weights() ([]float64, error) {
+	setting := s.Data
+	if setting == "" {
+		setting = s.Train
+	}
+	files, err := Files(setting)
+	return Weights(files), err
+}
+
+// IsFiles reports whether a setting names data files, which may be several: flags given again and lists in YAML are
+// joined to one text, a line each.
+func IsFiles(key string) bool { return slices.Contains([]string{"data", "train", "val", "test"}, key) }
+
+// File is a file of data.
+type File struct {
+	Path   string
+	Weight float64 // 0: none is given
+}
+
+// Files reads a setting that names files, a line each. A number behind the last colon is a weight, unless there is a file
+// whose name ends so.
+func Files(setting string) ([]File, error) {
+	var files []File
+	for line := range strings.SplitSeq(setting, "\n") {
+		if line == "" {
+			continue
+		}
+		file := File{Path: line}
+		if at := strings.LastIndexByte(line, ':'); at > 0 {
+			weight, err := strconv.ParseFloat(line[at+1:], 64)
+			if _, missing := os.Stat(line); err == nil && missing != nil {
+				if !(weight > 0) || math.IsInf(weight, 0) {
+					return nil, fmt.Errorf("%s: the weight is %v, want a number above 0", line[:at], weight)
+				}
+				file = File{line[:at], weight}
+			}
+		}
+		files = append(files, file)
+	}
+	for _, f := range files {
+		switch {
+		case len(files) == 1 && f.Weight > 0:
+			return nil, fmt.Errorf("%s has a weight, and no other file to be weighed against", f.Path)
+		case (f.Weight > 0) != (files[0].Weight > 0):
+			return nil, fmt.Errorf("%s has a weight and %s has none: give all files a weight, or none", weighted(files).Path, unweighted(files).Path)
+		}
+	}
+	if len(files) > math.MaxUint16 {
+		return nil, fmt.Errorf("%d files of data, more than %d", len(files), math.MaxUint16)
+	}
+	return files, nil
+}
+
+func weighted(files []File) File {
+	return files[slices.IndexFunc(files, func(f File) bool { return f.Weight > 0 })]
+}
+
+func unweighted(files []File) File {
+	return files[slices.IndexFunc(files, func(f File) bool { return f.Weight == 0 })]
+}
+
+// Weights are the files' weights, nil without any.
+func Weights(files []File) []float64 {
+	var weights []float64
+	for _, f := range files {
+		if f.Weight > 0 {
+			weights = append(weights, f.Weight)
+		}
+	}
+	return weights
 }

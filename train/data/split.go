@@ -101,12 +101,12 @@ func apportion(n int, ratios []float64) []int {
 func (s *Set) Split(ratios []float64, seed uint64, stratify bool) ([]*Set, error) {
 	var classes []int
 	if stratify && s.Labels != nil {
-		classes = make([]int, len(s.Examples))
-		for i, ex := range s.Examples {
-			classes[i] = ex.Label
+		classes = make([]int, s.Len())
+		for i := range classes {
+			classes[i] = s.Class(i)
 		}
 	}
-	indices, err := SplitIndices(len(s.Examples), ratios, seed, classes)
+	indices, err := SplitIndices(s.Len(), ratios, seed, classes)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (s *Set) Split(ratios []float64, seed uint64, stratify bool) ([]*Set, error
 	for i, part := range indices {
 		sets[i] = s.pick(part)
 		if len(part) == 0 {
-			return nil, fmt.Errorf("%s: %d examples are too few to split %v", s.File, len(s.Examples), ratios)
+			return nil, fmt.Errorf("%s: %d examples are too few to split %v", s.File, s.Len(), ratios)
 		}
 	}
 	return sets, checkSeen(sets)
@@ -124,8 +124,12 @@ func (s *Set) Split(ratios []float64, seed uint64, stratify bool) ([]*Set, error
 func checkSeen(sets []*Set) error {
 	counts := sets[0].Counts()
 	for _, set := range sets[1:] {
-		for _, ex := range set.Examples {
-			if ex.Label >= 0 && counts[ex.Label] == 0 {
+		for i := range set.Len() {
+			if class := set.Class(i); class >= 0 && counts[class] == 0 {
+				ex, err := set.Example(i)
+				if err != nil {
+					return err
+				}
 				return rows.Row{File: ex.File, Line: ex.Line, Number: ex.Row}.
 					Errorf("label %q has no example in the training part: stratify the split, or use another seed", set.Labels[ex.Label])
 			}
@@ -136,11 +140,17 @@ func checkSeen(sets []*Set) error {
 
 // pick gives the set of the examples at these indices, with the same labels.
 func (s *Set) pick(indices []int) *Set {
-	part := &Set{File: s.File, Labels: s.Labels, Columns: s.Columns}
-	part.Examples = make([]Example, len(indices))
+	part := &Set{File: s.File, Labels: s.Labels, Columns: s.Columns, sources: pickSources(s.sources, indices)}
+	if s.disk != nil {
+		part.disk = s.disk.pick(indices)
+	} else {
+		part.Examples = make([]Example, len(indices))
+	}
 	for i, j := range indices {
-		part.Examples[i] = s.Examples[j]
-		if part.Examples[i].empty() {
+		if s.disk == nil {
+			part.Examples[i] = s.Examples[j]
+		}
+		if s.empty(j) {
 			part.Stats.EmptyTexts++
 		}
 	}
@@ -148,13 +158,24 @@ func (s *Set) pick(indices []int) *Set {
 	return part
 }
 
+func pickSources(sources []uint16, indices []int) []uint16 {
+	if sources == nil {
+		return nil
+	}
+	part := make([]uint16, len(indices))
+	for i, j := range indices {
+		part[i] = sources[j]
+	}
+	return part
+}
+
 // sample keeps the random sample that the options ask for.
 func (s *Set) sample(opts LoadOptions) error {
 	n := opts.Sample
-	if n <= 0 || n >= len(s.Examples) && !opts.Balanced {
+	if n <= 0 || n >= s.Len() && !opts.Balanced {
 		return nil
 	}
-	order := permutation(newRNG(opts.Seed, forSample, 0), len(s.Examples))
+	order := permutation(newRNG(opts.Seed, forSample, 0), s.Len())
 	if opts.Balanced {
 		var err error
 		if order, err = s.balanced(order, n); err != nil {
@@ -165,7 +186,7 @@ func (s *Set) sample(opts LoadOptions) error {
 	}
 	slices.Sort(order)
 	picked := s.pick(order)
-	s.Examples = picked.Examples
+	s.Examples, s.disk = picked.Examples, picked.disk
 	s.Stats.Rows, s.Stats.EmptyTexts = picked.Stats.Rows, picked.Stats.EmptyTexts
 	return nil
 }
@@ -190,7 +211,7 @@ func (s *Set) balanced(order []int, n int) ([]int, error) {
 	}
 	kept := make([]int, 0, n)
 	for _, i := range order {
-		if class := s.Examples[i].Label; want[class] > 0 {
+		if class := s.Class(i); want[class] > 0 {
 			want[class]--
 			kept = append(kept, i)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"gopeft/train/data/rows"
 )
@@ -12,7 +14,8 @@ import (
 // defaultRatios divide a single file into train, validation and test.
 var defaultRatios = []float64{0.8, 0.1, 0.1}
 
-// Sources names the files of a run: one per part, or one that is divided.
+// Sources names the files of a run, of each part or of what is divided: one, or several as [Files] reads them. Several are
+// one behind the other; their weights make no difference here.
 type Sources struct {
 	Train, Val, Test string // Val and Test may be empty
 
@@ -73,14 +76,14 @@ func LoadSplits(ctx context.Context, src Sources, opts LoadOptions) (*Splits, er
 			if path == "" {
 				return nil, nil
 			}
-			set, err := Load(ctx, path, opts)
+			set, err := loadFiles(ctx, path, opts)
 			if err != nil {
 				return nil, err
 			}
 			opts.Labels = set.Labels // the training file comes first and decides
 			s.notes = append(s.notes, set.Notes()...)
-			if len(set.Examples) == 0 {
-				return nil, fmt.Errorf("%s: no examples", path)
+			if set.Len() == 0 {
+				return nil, fmt.Errorf("%s: no examples", set.File)
 			}
 			return set, nil
 		}
@@ -112,7 +115,7 @@ func (s *Splits) divide(ctx context.Context, src Sources, opts LoadOptions) erro
 		rest := ratios[0] + ratios[1]
 		ratios = []float64{ratios[0] / rest, ratios[1] / rest}
 	}
-	all, err := Load(ctx, path, opts)
+	all, err := loadFiles(ctx, path, opts)
 	if err != nil {
 		return err
 	}
@@ -136,10 +139,77 @@ func (s *Splits) divide(ctx context.Context, src Sources, opts LoadOptions) erro
 	return nil
 }
 
+// loadFiles reads the files of a setting, as one set. Without opts.Labels its classes are those of all the files.
+func loadFiles(ctx context.Context, setting string, opts LoadOptions) (*Set, error) {
+	files, err := Files(setting)
+	if err != nil {
+		return nil, err
+	}
+	var sets []*Set
+	for _, f := range files {
+		if len(files) > 1 && rows.HasParts(f.Path) {
+			return nil, fmt.Errorf("%s has a training and a test part of its own: name one of them beside other files", f.Path)
+		}
+		set, err := Load(ctx, f.Path, opts)
+		if err != nil || len(files) == 1 {
+			return set, err
+		}
+		sets = append(sets, set)
+	}
+	return join(sets), nil
+}
+
+// join puts sets one behind the other, with the classes of all.
+func join(sets []*Set) *Set {
+	all := &Set{Labels: sets[0].Labels, Columns: sets[0].Columns}
+	var names, labels []string
+	var disks []*places
+	for i, set := range sets {
+		if !slices.Equal(set.Labels, all.Labels) {
+			all.Labels = nil // in no order yet
+		}
+		for _, name := range set.Labels {
+			if !slices.Contains(labels, name) {
+				labels = append(labels, name)
+			}
+		}
+		names, disks = append(names, set.File), append(disks, set.disk)
+		all.notes = append(all.notes, set.Notes()...)
+		all.Stats.Rows += set.Stats.Rows
+		all.Stats.EmptyTexts += set.Stats.EmptyTexts
+		for range set.Len() {
+			all.sources = append(all.sources, uint16(i))
+		}
+	}
+	if all.Labels == nil && labels != nil {
+		all.Labels = sortLabels(labels)
+	}
+	all.File = strings.Join(names, " + ")
+	for _, set := range sets {
+		index := make([]int, len(set.Labels))
+		for i, name := range set.Labels {
+			index[i] = slices.Index(all.Labels, name)
+		}
+		for _, ex := range set.Examples {
+			if ex.Label >= 0 {
+				ex.Label = index[ex.Label]
+			}
+			all.Examples = append(all.Examples, ex)
+		}
+		if set.disk != nil {
+			set.disk.relabel(index)
+		}
+	}
+	if disks[0] != nil {
+		all.disk = joinPlaces(disks)
+	}
+	return all
+}
+
 // noteOverlap mentions texts that are trained on and measured with.
 func (s *Splits) noteOverlap(name string, held *Set) {
 	if n := Overlap(s.Train, held); n > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("%d of %d %s texts are also in the training data", n, len(held.Examples), name))
+		s.notes = append(s.notes, fmt.Sprintf("%d of %d %s texts are also in the training data", n, held.Len(), name))
 	}
 }
 
@@ -147,6 +217,9 @@ func (s *Splits) noteOverlap(name string, held *Set) {
 func Overlap(train, held *Set) int {
 	if train == nil || held == nil {
 		return 0
+	}
+	if train.disk != nil && held.disk != nil {
+		return overlapOnDisk(train.disk, held.disk)
 	}
 	texts := make(map[string]struct{}, len(train.Examples))
 	for _, ex := range train.Examples {
@@ -157,6 +230,23 @@ func Overlap(train, held *Set) int {
 	n := 0
 	for _, ex := range held.Examples {
 		if _, ok := texts[ex.Text]; ok && ex.IDs == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// overlapOnDisk is Overlap by the texts' hashes.
+func overlapOnDisk(train, held *places) int {
+	texts := make([]uint64, train.len())
+	for i := range texts {
+		texts[i] = train.text[train.row(i)]
+	}
+	slices.Sort(texts)
+	n := 0
+	for i := range held.len() {
+		hash := held.text[held.row(i)]
+		if _, ok := slices.BinarySearch(texts, hash); ok && hash != 0 {
 			n++
 		}
 	}

@@ -5,67 +5,75 @@ import (
 	"errors"
 	"fmt"
 
-	"gopeft/model"
 	"gopeft/model/generate"
+	"gopeft/model/tokenizer"
 	"gopeft/train"
+	"gopeft/train/corpus"
 	"gopeft/train/data"
+	"gopeft/train/data/tokens"
 	"gopeft/train/report"
 )
 
-// loadCausal reads instruction data and starts tokenizing it on the other cores.
+// loadCausal reads instruction data and starts tokenizing it on the other cores; or opens the file that holds it as tokens.
 func (r *run) loadCausal(ctx context.Context) error {
 	cfg := r.cfg
-	splits, err := cfg.causalSplits(ctx)
+	pad, err := train.PadID(r.tok, cfg.Model.folder())
+	if err != nil {
+		return err
+	}
+	source, err := cfg.causal(r.tok, r.noTok, r.ui)
+	if err != nil {
+		return err
+	}
+	d := &runData{task: train.Causal{WholeLogits: !cfg.Machine.Without.Use(train.LeverChunks)}, ready: make(chan error, 1)}
+	if d.weights, err = cfg.Data.Weights(); err != nil {
+		return err
+	}
+	if d.file, err = source.Open(ctx); err != nil {
+		return err
+	}
+	r.data = d
+	if d.file != nil {
+		d.hash = d.file.Hash()
+		for name, part := range d.parts() {
+			if err := r.readCausal(d.file.Part(name), part, pad, source.MaxLength, name == corpus.TrainPart); err != nil {
+				return err
+			}
+		}
+		r.noteNoEnd(source.Encoder)
+		d.ready <- nil
+		return nil
+	}
+	splits, err := cfg.causalSplits(ctx, nil)
 	if err != nil {
 		return err
 	}
 	for _, note := range splits.Notes() {
 		r.ui.Note("%s", note)
 	}
-	length, err := r.maxLength()
-	if err != nil {
-		return err
-	}
-	facts, err := model.ReadFacts(cfg.Model.folder())
-	if err != nil {
-		return err
-	}
-	enc := train.CausalEncoder{Tokenizer: r.tok, Missing: r.noTok, Vocab: facts.Vocab, MaxLength: length, TrainPrompt: !cfg.Data.MaskPrompt, Chat: train.ChatRenderer(r.tok)}
-	if err := r.endToken(&enc); err != nil {
-		return err
-	}
-	pad, err := train.PadID(r.tok, cfg.Model.folder())
-	if err != nil {
-		return err
-	}
-	d := &runData{task: train.Causal{WholeLogits: !cfg.Machine.Without.Use(train.LeverChunks)}, ready: make(chan error, 1)}
-	r.data = d
+	r.noteNoEnd(source.Encoder)
 	go func() {
 		d.ready <- func() error {
 			for _, p := range []struct {
-				set  *data.CausalSet
-				part **train.Part
-				pack bool
-			}{{splits.Train, &d.train, cfg.Data.Pack}, {splits.Val, &d.val, false}, {splits.Test, &d.test, false}} {
+				set   *data.CausalSet
+				part  **train.Part
+				learn bool
+			}{{splits.Train, &d.train, true}, {splits.Val, &d.val, false}, {splits.Test, &d.test, false}} {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
 				d.hash += p.set.Hash()
-				seqs, err := train.EncodeCausal(ctx, enc, p.set, cfg.Machine.Cores())
+				seqs, err := train.EncodeCausal(ctx, source.Encoder, p.set, source.Workers)
 				if err != nil {
 					return err
 				}
-				width := 0
-				if p.pack {
-					width = packWidth(seqs, cfg.Data.MaxLength, length)
+				lengths := make([]int, len(seqs))
+				for i, s := range seqs {
+					lengths[i] = len(s.IDs)
 				}
-				if *p.part, err = train.CausalPart(seqs, pad, width); err != nil {
+				err = r.causalPart(p.part, lengths, p.set.Sources(), func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, source.MaxLength, p.learn)
+				if err != nil {
 					return err
-				}
-				(*p.part).InTurn = !cfg.Machine.Without.Use(train.LeverOverlap)
-				if p.pack {
-					d.notes = append(d.notes, fmt.Sprintf("%s examples packed into %s rows of up to %s tokens",
-						report.Commas(int64(len(seqs))), report.Commas(int64(len((*p.part).Lengths))), report.Commas(int64(width))))
 				}
 			}
 			return nil
@@ -74,22 +82,79 @@ func (r *run) loadCausal(ctx context.Context) error {
 	return nil
 }
 
-// endToken tells an encoder of texts whose tokenizer names no end token which the model ends its texts with.
-func (r *run) endToken(e *train.CausalEncoder) error {
-	if r.tok == nil {
+// readCausal makes a part of one in a file of tokens, if there is one.
+func (r *run) readCausal(p *tokens.Part, part **train.Part, pad int64, room int, learn bool) error {
+	if p == nil {
 		return nil
 	}
-	if _, ok := r.tok.EOSID(); ok {
-		return nil
-	}
-	o, err := generate.Defaults(r.cfg.Model.folder())
-	if err != nil && !errors.Is(err, generate.ErrSampling) {
+	lengths, err := p.Lengths()
+	if err != nil {
 		return err
 	}
-	if e.EOS = o.EOS; len(e.EOS) == 0 {
-		r.ui.Note("neither the tokenizer nor the model names an end token: answers are learned without one, so the model will not learn to stop")
+	sources, err := p.Sources()
+	if err != nil {
+		return err
+	}
+	return r.causalPart(part, lengths, sources, func(i int) (data.Sequence, error) {
+		e, err := p.Example(i)
+		return data.Sequence{IDs: e.IDs, Targets: e.Targets}, err
+	}, pad, room, learn)
+}
+
+// causalPart makes a part of sequences of these lengths. Those to learn may be packed, and weighed by their sources.
+func (r *run) causalPart(part **train.Part, lengths []int, sources []uint16, read func(i int) (data.Sequence, error), pad int64, room int, learn bool) (err error) {
+	width, pack := 0, learn && r.cfg.Data.Pack
+	if !learn || r.data.weights == nil {
+		sources = nil
+	}
+	if pack {
+		width = packWidth(lengths, r.cfg.Data.MaxLength, room)
+	}
+	if *part, err = train.ReadCausal(lengths, sources, read, pad, width); err != nil {
+		return err
+	}
+	(*part).InTurn = !r.cfg.Machine.Without.Use(train.LeverOverlap)
+	if pack {
+		r.data.notes = append(r.data.notes, fmt.Sprintf("%s examples packed into %s rows of up to %s tokens",
+			report.Commas(int64(len(lengths))), report.Commas(int64(len((*part).Lengths))), report.Commas(int64(width))))
 	}
 	return nil
+}
+
+// causal says what a language model's data is. Without a tokenizer missing says why.
+func (c Config) causal(tok *tokenizer.Tokenizer, missing error, ui train.UI) (corpus.Causal, error) {
+	source, err := c.source(ui)
+	if err != nil {
+		return corpus.Causal{}, err
+	}
+	enc := train.CausalEncoder{Tokenizer: tok, Missing: missing, Vocab: source.Vocab, MaxLength: source.MaxLength, TrainPrompt: !c.Data.MaskPrompt, Chat: train.ChatRenderer(tok)}
+	enc.EOS, err = c.endTokens(tok)
+	return corpus.Causal{Source: source, Encoder: enc, Load: c.causalSplits}, err
+}
+
+// endTokens are what the model ends its texts with, where the tokenizer names no end token.
+func (c Config) endTokens(tok *tokenizer.Tokenizer) ([]int64, error) {
+	if tok == nil {
+		return nil, nil
+	}
+	if _, ok := tok.EOSID(); ok {
+		return nil, nil
+	}
+	o, err := generate.Defaults(c.Model.folder())
+	if err != nil && !errors.Is(err, generate.ErrSampling) {
+		return nil, err
+	}
+	return o.EOS, nil
+}
+
+// noteNoEnd says where no end token is learned.
+func (r *run) noteNoEnd(e train.CausalEncoder) {
+	if r.tok == nil || len(e.EOS) > 0 {
+		return
+	}
+	if _, ok := r.tok.EOSID(); !ok {
+		r.ui.Note("neither the tokenizer nor the model names an end token: answers are learned without one, so the model will not learn to stop")
+	}
 }
 
 // packedRow is how wide packed rows are unless --max-length says or an example is longer: attention's mask grows
@@ -98,13 +163,13 @@ const packedRow = 2048
 
 // packWidth is how many tokens a packed row holds: what was asked for, else what the model reads, but no more than
 // the longest example or packedRow.
-func packWidth(seqs []data.Sequence, asked, room int) int {
+func packWidth(lengths []int, asked, room int) int {
 	if asked > 0 {
 		return room
 	}
 	longest := 0
-	for _, s := range seqs {
-		longest = max(longest, len(s.IDs))
+	for _, n := range lengths {
+		longest = max(longest, n)
 	}
 	return min(room, max(longest, packedRow))
 }

@@ -80,7 +80,7 @@ func dataHashes(ctx context.Context, configs []Config, ui train.UI) ([]string, e
 		key := fmt.Sprint(cfg.Data, cfg.Machine.Seed, cfg.Model.Task, cfg.Model.Method == train.Features, cfg.Model.found, cfg.Model.AdapterInit)
 		hash, ok := known[key]
 		if !ok {
-			if hash, err = cfg.dataHash(ctx); err != nil {
+			if hash, err = cfg.dataHash(ctx, ui); err != nil {
 				return nil, err
 			}
 			known[key] = hash

@@ -133,6 +133,9 @@ func (c *Config) checkData() error {
 	if err := c.Data.Check(); err != nil {
 		return &train.UsageError{Err: err}
 	}
+	if weights, _ := c.Data.Weights(); weights != nil && c.Model.Method == train.Features {
+		return train.Usage("--method features has no epochs that weights of files could be of: give the files without them")
+	}
 	return nil
 }
 

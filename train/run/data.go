@@ -6,8 +6,12 @@ import (
 	"slices"
 
 	"gopeft/model"
+	"gopeft/model/tokenizer"
 	"gopeft/train"
+	"gopeft/train/corpus"
 	"gopeft/train/data"
+	"gopeft/train/data/spool"
+	"gopeft/train/data/tokens"
 )
 
 // runData is a run's data: labels at once, tokens when wait returns.
@@ -18,14 +22,61 @@ type runData struct {
 	hash             string   // of the sets they were made of
 	notes            []string // for people, once wait has returned
 	ready            chan error
+	file             *tokens.File // that the parts read from; nil: they are in memory
+	weights          []float64    // of the training data's files, if they have any
 }
 
-// loadData reads the files, and starts tokenizing them on the other cores.
+// close ends the reading of the data.
+func (d *runData) close() error {
+	if d == nil || d.file == nil {
+		return nil
+	}
+	return d.file.Close()
+}
+
+// parts are what a run trains on and is measured with, by their names in a file of tokens.
+func (d *runData) parts() map[string]**train.Part {
+	return map[string]**train.Part{corpus.TrainPart: &d.train, corpus.ValPart: &d.val, corpus.TestPart: &d.test}
+}
+
+// loadData reads the files, and starts tokenizing them on the other cores; or opens the file that holds them as tokens.
 func (r *run) loadData(ctx context.Context) error {
 	if r.cfg.Model.Task == "causal" {
 		return r.loadCausal(ctx)
 	}
-	splits, err := r.cfg.splits(ctx)
+	pad, err := train.PadID(r.tok, r.cfg.Model.folder())
+	if err != nil {
+		return err
+	}
+	source, err := r.cfg.classification(r.tok, r.noTok, r.ui)
+	if err != nil {
+		return err
+	}
+	without := r.cfg.Machine.Without
+	d := &runData{task: train.Classification{EveryPosition: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
+	if d.weights, err = r.cfg.Data.Weights(); err != nil {
+		return err
+	}
+	if d.file, err = source.Open(ctx); err != nil {
+		return err
+	}
+	r.data = d
+	if d.file != nil {
+		d.labels, d.hash = d.file.Info().Labels, d.file.Hash()
+		for name, part := range d.parts() {
+			if *part, err = readClassification(d.file.Part(name), pad, !without.Use(train.LeverOverlap)); err != nil {
+				return err
+			}
+		}
+		if d.weights != nil {
+			if d.train.Sources, err = d.file.Part(corpus.TrainPart).Sources(); err != nil {
+				return err
+			}
+		}
+		d.ready <- nil
+		return nil
+	}
+	splits, err := r.cfg.splits(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -35,24 +86,7 @@ func (r *run) loadData(ctx context.Context) error {
 	if err := splits.Train.CheckTrainable(); err != nil {
 		return err
 	}
-	without := r.cfg.Machine.Without
-	d := &runData{labels: splits.Train.Labels, task: train.Classification{EveryPosition: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
-	r.data = d
-	folder := r.cfg.Model.folder()
-	pad, err := train.PadID(r.tok, folder)
-	if err != nil {
-		return err
-	}
-	length, err := r.maxLength()
-	if err != nil {
-		return err
-	}
-	facts, err := model.ReadFacts(folder)
-	if err != nil {
-		return err
-	}
-	enc := train.Encoder{Tokenizer: r.tok, Missing: r.noTok}
-	cores := r.cfg.Machine.Cores() // read here: the run fills in its settings while this goes on
+	d.labels = splits.Train.Labels
 	go func() {
 		d.ready <- func() error {
 			d.hash = splitsHash(splits)
@@ -63,12 +97,15 @@ func (r *run) loadData(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
-				ids, err := data.EncodeAll(ctx, enc, p.set.Examples, length, facts.Vocab, cores)
+				ids, err := data.EncodeAll(ctx, source.Encoder, p.set.Examples, source.MaxLength, source.Vocab, source.Workers)
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
 				}
 				*p.part = train.ClassificationPart(ids, classes(p.set), pad)
 				(*p.part).InTurn = !without.Use(train.LeverOverlap)
+			}
+			if d.weights != nil {
+				d.train.Sources = splits.Train.Sources()
 			}
 			return nil
 		}()
@@ -76,65 +113,121 @@ func (r *run) loadData(ctx context.Context) error {
 	return nil
 }
 
-// splits reads the data with its labels in the order of the head that training starts from, where that head
-// has the same ones: that of --adapter-init, which must, or the model's own.
-func (c Config) splits(ctx context.Context) (*data.Splits, error) {
-	if c.Model.Method == train.Features {
-		return c.loadSplits(ctx, nil)
+// readClassification makes a part of one in a file of tokens, nil of none.
+func readClassification(p *tokens.Part, pad int64, inTurn bool) (*train.Part, error) {
+	if p == nil {
+		return nil, nil
 	}
+	lengths, err := p.Lengths()
+	if err != nil {
+		return nil, err
+	}
+	part := train.ReadClassification(lengths, func(i int) ([]int64, int, error) {
+		e, err := p.Example(i)
+		return e.IDs, e.Label, err
+	}, pad)
+	part.InTurn = inTurn
+	return part, nil
+}
+
+// source says what the data is, of whatever task.
+func (c Config) source(ui train.UI) (corpus.Source, error) {
+	length, err := c.maxLength()
+	if err != nil {
+		return corpus.Source{}, err
+	}
+	facts, err := model.ReadFacts(c.Model.folder())
+	return corpus.Source{Settings: c.Data, Seed: c.Machine.Seed, Model: c.Model.folder(), MaxLength: length, Vocab: facts.Vocab, UI: ui,
+		Workers: c.Machine.Cores()}, err
+}
+
+// classification says what a classifier's data is. Without a tokenizer missing says why.
+func (c Config) classification(tok *tokenizer.Tokenizer, missing error, ui train.UI) (corpus.Classification, error) {
+	source, err := c.source(ui)
+	if err != nil {
+		return corpus.Classification{}, err
+	}
+	orders, err := c.labelOrders()
+	return corpus.Classification{Source: source, Orders: orders, Encoder: train.Encoder{Tokenizer: tok, Missing: missing}, Load: c.splits}, err
+}
+
+// labelOrders are the labels of the head that training starts from, of --adapter-init and of the model, as far as there
+// are such.
+func (c Config) labelOrders() ([][]string, error) {
 	facts, err := model.ReadFacts(c.Model.folder())
 	if err != nil {
 		return nil, err
 	}
-	base := facts.Labels
+	orders := [][]string{nil, facts.Labels}
 	if c.Model.AdapterInit != "" {
 		info, err := c.Methods.Probe(c.Model.AdapterInit)
 		if err != nil {
 			return nil, err
 		}
-		if labels := info.HeadLabels(base); len(labels) > 0 {
-			return c.loadSplits(ctx, labels)
-		}
+		orders[0] = info.HeadLabels(facts.Labels)
 	}
-	splits, err := c.loadSplits(ctx, nil)
+	return orders, nil
+}
+
+// splits reads the data with its labels in the order of the head that training starts from, where that head
+// has the same ones: that of --adapter-init, which must, or the model's own. The rows are kept in memory, or in on.
+func (c Config) splits(ctx context.Context, on *spool.File) (*data.Splits, error) {
+	if c.Model.Method == train.Features {
+		return c.loadSplits(ctx, nil, on)
+	}
+	orders, err := c.labelOrders()
+	if err != nil {
+		return nil, err
+	}
+	head, base := orders[0], orders[1]
+	if len(head) > 0 {
+		return c.loadSplits(ctx, head, on)
+	}
+	splits, err := c.loadSplits(ctx, nil, on)
 	if err == nil && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
-		return c.loadSplits(ctx, base)
+		return c.loadSplits(ctx, base, on)
 	}
 	return splits, err
 }
 
 // loadSplits reads the data; labels, when not nil, are the only ones accepted.
-func (c Config) loadSplits(ctx context.Context, labels []string) (*data.Splits, error) {
+func (c Config) loadSplits(ctx context.Context, labels []string, on *spool.File) (*data.Splits, error) {
 	seed := c.Machine.Seed
-	return data.LoadSplits(ctx, c.Data.Sources(seed), c.Data.LoadOptions(labels, seed))
+	o := c.Data.LoadOptions(labels, seed)
+	o.Spool = on
+	return data.LoadSplits(ctx, c.Data.Sources(seed), o)
 }
 
 // causalSplits reads the data of a language model.
-func (c Config) causalSplits(ctx context.Context) (*data.CausalSplits, error) {
+func (c Config) causalSplits(ctx context.Context, on *spool.File) (*data.CausalSplits, error) {
 	seed := c.Machine.Seed
-	return data.LoadCausalSplits(ctx, c.Data.Sources(seed), c.Data.CausalOptions(seed))
+	o := c.Data.CausalOptions(seed)
+	o.Spool = on
+	return data.LoadCausalSplits(ctx, c.Data.Sources(seed), o)
 }
 
 // dataHash reads the data and identifies it: the hashes of its parts.
-func (c Config) dataHash(ctx context.Context) (string, error) {
-	if c.Model.Task == "causal" {
-		splits, err := c.causalSplits(ctx)
+func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
+	if c.Model.Method == train.Features { // whose features are kept, and not its tokens
+		splits, err := c.splits(ctx, nil)
 		if err != nil {
 			return "", err
 		}
-		hash := ""
-		for _, set := range []*data.CausalSet{splits.Train, splits.Val, splits.Test} {
-			if set != nil && len(set.Examples) > 0 {
-				hash += set.Hash()
-			}
-		}
-		return hash, nil
+		return splitsHash(splits), nil
 	}
-	splits, err := c.splits(ctx)
+	tok, missing := train.OpenTokenizer(c.Model.folder())
+	if c.Model.Task == "causal" {
+		source, err := c.causal(tok, missing, ui)
+		if err != nil {
+			return "", err
+		}
+		return source.Hash(ctx)
+	}
+	source, err := c.classification(tok, missing, ui)
 	if err != nil {
 		return "", err
 	}
-	return splitsHash(splits), nil
+	return source.Hash(ctx)
 }
 
 // splitsHash is the hashes of the parts there are.
@@ -174,7 +267,11 @@ func (d *runData) wait(ctx context.Context) error {
 
 // sampler orders the training data as the settings say.
 func (d *runData) sampler(c train.LoopSettings, seed uint64) data.Sampler {
-	return data.Sampler{Lengths: d.train.Lengths, BatchSize: c.BatchSize, MaxTokens: c.MaxTokens, Shuffle: !c.NoShuffle, Bucket: !c.NoBucket, Seed: seed}
+	s := data.Sampler{Lengths: d.train.Lengths, BatchSize: c.BatchSize, MaxTokens: c.MaxTokens, Shuffle: !c.NoShuffle, Bucket: !c.NoBucket, Seed: seed}
+	if d.weights != nil {
+		s.Mix = &data.Mix{Source: d.train.Sources, Weights: d.weights}
+	}
+	return s
 }
 
 func classes(set *data.Set) []int {
@@ -187,26 +284,26 @@ func classes(set *data.Set) []int {
 
 // maxLength is how many tokens of a text are read: what was asked for, or what the model has room for beside
 // the method's virtual tokens.
-func (r *run) maxLength() (int, error) {
-	facts, err := model.ReadFacts(r.cfg.Model.folder())
+func (c Config) maxLength() (int, error) {
+	facts, err := model.ReadFacts(c.Model.folder())
 	if err != nil {
 		return 0, err
 	}
 	room := facts.Room
-	if r.cfg.Model.Method != train.Features { // virtual tokens take positions
-		settings := r.cfg.Peft
-		if dir := r.cfg.Model.AdapterInit; dir != "" {
-			info, err := r.cfg.Methods.Probe(dir)
+	if c.Model.Method != train.Features { // virtual tokens take positions
+		settings := c.Peft
+		if dir := c.Model.AdapterInit; dir != "" {
+			info, err := c.Methods.Probe(dir)
 			if err != nil {
 				return 0, err
 			}
 			settings = info.Options
 		}
-		method, err := r.cfg.Methods.New(r.cfg.Model.Method, settings)
+		method, err := c.Methods.New(c.Model.Method, settings)
 		if err != nil {
 			return 0, &train.UsageError{Err: err}
 		}
 		room -= method.Needs().VirtualTokens
 	}
-	return train.ClampLength(r.cfg.Data.MaxLength, room)
+	return train.ClampLength(c.Data.MaxLength, room)
 }

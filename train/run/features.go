@@ -22,7 +22,7 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI) (report.Summary, 
 	f := &featureRun{cfg: cfg, ui: ui, peakCUDA: report.Missing()}
 	sum := report.Summary{Method: cfg.Model.Method + "+" + cfg.Model.Classifier, Model: cfg.Model.Path, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
 		PeakCUDAMB: report.Missing()}
-	splits, err := cfg.loadSplits(ctx, nil)
+	splits, err := cfg.loadSplits(ctx, nil, nil)
 	if err != nil {
 		return sum, err
 	}

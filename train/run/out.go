@@ -15,6 +15,7 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/model/hub"
 	"gopeft/train"
+	"gopeft/train/data"
 )
 
 // OutMode says what becomes of a run folder that is not empty.
@@ -134,9 +135,18 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 
 // checkInputs looks at what a run reads before --overwrite removes what an earlier one left.
 func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
-	for _, in := range []struct{ flag, path string }{
-		{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}, {"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test},
-	} {
+	type input struct{ flag, path string }
+	inputs := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
+	for _, in := range []input{{"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test}} {
+		files, err := data.Files(in.path)
+		if err != nil {
+			return &train.UsageError{Err: err}
+		}
+		for _, f := range files {
+			inputs = append(inputs, input{in.flag, f.Path})
+		}
+	}
+	for _, in := range inputs {
 		for _, name := range runFiles {
 			if in.path != "" && holds(filepath.Join(c.Output.Out, name), in.path) {
 				return train.Usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.flag, in.path)
@@ -147,7 +157,7 @@ func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
 	if c.Model.found, err = hub.Find(ctx, c.Model.Path, ui); err != nil {
 		return err
 	}
-	_, err = c.dataHash(ctx)
+	_, err = c.dataHash(ctx, ui)
 	return err
 }
 

@@ -42,10 +42,10 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Sum
 	r := &run{cfg: cfg, mode: mode, ui: ui}
 	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
 	if err := r.loadData(ctx); err != nil {
-		return report.Summary{}, err
+		return report.Summary{}, errors.Join(err, r.data.close())
 	}
 	err = bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
-	return r.summary, err
+	return r.summary, errors.Join(err, r.data.close())
 }
 
 // first reports whether this process is the one that writes.

@@ -13,6 +13,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"gopeft/model/fsutil"
+	"gopeft/train/data"
 )
 
 // ReadConfig reads a YAML file over base. Unknown keys, and numbers that do not fit their field (epochs: 3.5),
@@ -52,6 +53,9 @@ func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
 	own.Content = slices.Clone(n.Content)
 	RemoveKeys(&own, others...)
 	for i := 0; i+1 < len(own.Content); i += 2 {
+		if data.IsFiles(own.Content[i].Value) {
+			own.Content[i+1] = joined(own.Content[i+1])
+		}
 		key, value := own.Content[i], own.Content[i+1]
 		switch kind, known := kinds[key.Value]; {
 		case !known:
@@ -64,6 +68,21 @@ func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
 		return base, errors.New(strings.Join(strings.Fields(err.Error()), " "))
 	}
 	return base, nil
+}
+
+// joined makes one text of a list of texts, a line each.
+func joined(list *yaml.Node) *yaml.Node {
+	if list.Kind != yaml.SequenceNode {
+		return list
+	}
+	var lines []string
+	for _, n := range list.Content {
+		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+			return list // which decoding refuses
+		}
+		lines = append(lines, n.Value)
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: strings.Join(lines, "\n"), Line: list.Line, Column: list.Column}
 }
 
 // unknown is the error of a key that is none of those known.

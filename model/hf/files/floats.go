@@ -6,6 +6,8 @@ import (
 	"math"
 	"runtime"
 	"sync"
+
+	"gopeft/model/fsutil"
 )
 
 // F16ToFloat32 converts an IEEE half-precision number exactly, subnormals,
@@ -116,7 +118,7 @@ func (e Entry) Float32(dst []float32, first int64) error {
 		from := int64(i) * share
 		to := min(from+share, count)
 		convert := func() {
-			failures[i] = guardFaults(func() {
+			failures[i] = fsutil.GuardFaults(func() {
 				decode(dst[from:to], src[from/k.elems*k.size:to/k.elems*k.size], e.DType)
 			})
 		}

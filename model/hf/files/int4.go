@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+
+	"gopeft/model/fsutil"
 )
 
 // Int4 tensors are whole numbers of four bits, eight to a 32-bit word, with a scale and a zero point for each group of a
@@ -154,7 +156,7 @@ func wholeNumbers(e Entry, count int64) ([]int64, error) {
 		return nil, fmt.Errorf("%s is %s%v, want %d whole numbers", quote(e.Name), e.DType, e.Shape, count)
 	}
 	out := make([]int64, count)
-	err := guardFaults(func() {
+	err := fsutil.GuardFaults(func() {
 		for i := range out {
 			if e.DType == I32 {
 				out[i] = int64(int32(binary.LittleEndian.Uint32(e.Data[4*i:])))
@@ -207,7 +209,7 @@ func (e Entry) byRow(work func(row int64)) error {
 	var wg sync.WaitGroup
 	for i := range failures {
 		wg.Go(func() {
-			failures[i] = guardFaults(func() {
+			failures[i] = fsutil.GuardFaults(func() {
 				for r := int64(i) * share; r < min(rows, (int64(i)+1)*share); r++ {
 					work(r)
 				}

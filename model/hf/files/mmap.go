@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,23 +68,6 @@ func (m *mapping) close() error {
 func (m *mapping) view(e *Entry, offset, size int64) {
 	e.Data = m.data[offset : offset+size : offset+size]
 	e.source, e.offset = m, offset
-}
-
-// guardFaults runs work that reads mapped memory, and gives an error where the
-// pages cannot be had: the file was shortened, or its disk has gone.
-func guardFaults(work func()) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case interface{ Addr() uintptr }:
-			err = errors.New("the mapped file cannot be read any more: it was shortened, or its disk failed")
-		default:
-			panic(r)
-		}
-	}()
-	work()
-	return nil
 }
 
 // Release gives back the memory of pages that lie wholly inside the entry, once

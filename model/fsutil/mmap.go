@@ -1,0 +1,98 @@
+package fsutil
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mapping is a file mapped for reading at random places. Its pages are the file's, shared by all processes that map it.
+type Mapping struct {
+	data  []byte
+	path  string
+	reads atomic.Int64 // bytes that reads may have made resident since they were last given back
+}
+
+const (
+	// faultBytes is what a read of one byte may make resident: the kernel maps the pages around it too.
+	faultBytes = 64 << 10
+	// residentBytes bounds what reads leave resident.
+	residentBytes = 64 << 20
+)
+
+// Map maps the file that f is open on; f may be closed afterwards.
+func Map(f *os.File) (*Mapping, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := info.Size()
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: not a regular file", f.Name())
+	case size == 0:
+		return nil, fmt.Errorf("%s: the file is empty", f.Name())
+	case size > math.MaxInt:
+		return nil, fmt.Errorf("%s: %d bytes are more than this system can map", f.Name(), size)
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("%s: map the file: %w", f.Name(), err)
+	}
+	// Without read-ahead: what lies behind a place read is seldom wanted next.
+	_ = unix.Madvise(data, unix.MADV_RANDOM)
+	return &Mapping{data: data, path: f.Name()}, nil
+}
+
+// Size is the file's size when it was mapped.
+func (m *Mapping) Size() int64 { return int64(len(m.data)) }
+
+// Read calls use with bytes [from, to) of the file. They must not be kept: the memory of what was read is given back from
+// time to time, so that it does not grow with the file. It is an error if the file cannot be read any more. Read may be
+// called by several goroutines.
+func (m *Mapping) Read(from, to int64, use func(b []byte) error) error {
+	if from < 0 || from > to || to > m.Size() {
+		return fmt.Errorf("%s: bytes %d to %d of %d were asked for", m.path, from, to, m.Size())
+	}
+	var err error
+	if fault := GuardFaults(func() { err = use(m.data[from:to:to]) }); fault != nil {
+		return fmt.Errorf("%s: %w", m.path, fault)
+	}
+	if m.reads.Add(to-from+faultBytes) > residentBytes {
+		m.reads.Store(0)
+		_ = unix.Madvise(m.data, unix.MADV_DONTNEED) // advice alone: the bytes stay what they are
+	}
+	return err
+}
+
+// Close unmaps the file. No Read may be running, or follow.
+func (m *Mapping) Close() error {
+	if m == nil || m.data == nil {
+		return nil
+	}
+	data := m.data
+	m.data = nil
+	return unix.Munmap(data)
+}
+
+// GuardFaults runs work that reads mapped memory, and gives an error where the pages cannot be had: the file was shortened,
+// or its disk has gone.
+func GuardFaults(work func()) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			err = errors.New("the mapped file cannot be read any more: it was shortened, or its disk failed")
+		default:
+			panic(r)
+		}
+	}()
+	work()
+	return nil
+}
