@@ -93,7 +93,10 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 					return err
 				}
 			}
-			return checkCounts(c)
+			if err := checkCounts(c); err != nil {
+				return err
+			}
+			return checkOutputs(c)
 		}
 	}
 	err := app.RunContext(ctx, nameLast(args))

@@ -103,7 +103,7 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	if err != nil {
 		return err
 	}
-	if err := freeOut(o.Out, c.Bool("overwrite"), src.Model, src.Adapter); err != nil {
+	if err := freeOut(c, o.Out, src.Model, src.Adapter); err != nil {
 		return err
 	}
 	if path := c.String("data"); path != "" {
@@ -132,20 +132,21 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	return err
 }
 
-// freeOut makes sure that out may be written: nothing is there, or --overwrite was given and it holds none of the inputs.
-func freeOut(out string, overwrite bool, inputs ...string) error {
-	target, err := filepath.Abs(out)
-	if err != nil {
-		return err
-	}
-	for _, in := range inputs {
-		if from, err := filepath.Abs(in); in != "" && err == nil && (from == target || strings.HasPrefix(from, target+string(filepath.Separator))) {
-			return &train.UsageError{Err: fmt.Errorf("--out %s would replace %s, which is read", out, in)}
+// freeOut makes sure that out may be written: nothing is there, or --overwrite was given and it holds none of the inputs,
+// which are read besides those that flags name.
+func freeOut(c *cli.Context, out string, read ...string) error {
+	in := inputs(c)
+	for _, path := range read {
+		if path != "" {
+			in = append(in, named{"model", path})
 		}
 	}
+	if err := apart(c, named{"out", out}, in); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(out)
-	if (err != nil && exists(out) || len(entries) > 0) && !overwrite {
+	if (err != nil && exists(out) || len(entries) > 0) && !c.Bool("overwrite") {
 		return fmt.Errorf("%s is there already: give another --out, or --overwrite it", out)
 	}
-	return os.MkdirAll(filepath.Dir(target), 0o777)
+	return os.MkdirAll(filepath.Dir(filepath.Clean(out)), 0o777)
 }

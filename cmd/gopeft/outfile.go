@@ -11,6 +11,7 @@ import (
 func writeFile(path string, work func(io.Writer) error) error {
 	var failed error
 	out := &output{}
+	fsutil.Sweep(path)
 	err := fsutil.WriteFile(path, func(w io.Writer) error {
 		out.to = w
 		failed = work(out)

@@ -286,6 +286,9 @@ func writeOut(path string, write func(string, func(string) error) error, build f
 
 // writeThrough lets write make a file elsewhere in the folder of path, and moves it there when that succeeds.
 func writeThrough(path string, write func(path string) error) (err error) {
+	if path, err = fsutil.Target(path); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".gopeft-*")
 	if err != nil {
 		return err
