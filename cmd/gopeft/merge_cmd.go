@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -132,8 +130,7 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	return err
 }
 
-// freeOut makes sure that out may be written: nothing is there, or --overwrite was given and it holds none of the inputs,
-// which are read besides those that flags name.
+// freeOut makes sure that out may be written, and holds none of the inputs: those that flags name, and what else is read.
 func freeOut(c *cli.Context, out string, read ...string) error {
 	in := inputs(c)
 	for _, path := range read {
@@ -144,9 +141,8 @@ func freeOut(c *cli.Context, out string, read ...string) error {
 	if err := apart(c, named{"out", out}, in); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(out)
-	if (err != nil && exists(out) || len(entries) > 0) && !c.Bool("overwrite") {
-		return fmt.Errorf("%s is there already: give another --out, or --overwrite it", out)
+	if peft.Dialect(c.String("to")).IsFile() {
+		return freeFile(out, c.Bool("overwrite"))
 	}
-	return os.MkdirAll(filepath.Dir(filepath.Clean(out)), 0o777)
+	return freeFolder(out, c.Bool("overwrite"))
 }

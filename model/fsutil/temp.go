@@ -64,20 +64,21 @@ func isAt(f *os.File, name string) bool {
 // and stay; where a file system has no locks, all stay. What cannot be removed is
 // no reason to fail.
 func Sweep(path string) {
-	p, err := find(path)
-	if err != nil || p.open != nil {
-		return
+	if p, err := find(path); err == nil {
+		path = p.path
+	} else {
+		path = folderAt(path)
 	}
-	entries, err := os.ReadDir(filepath.Dir(p.path))
+	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return
 	}
-	prefix := filepath.Base(tempPrefix(p.path))
+	prefix := filepath.Base(tempPrefix(path))
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), prefix) || !e.IsDir() && !e.Type().IsRegular() {
 			continue
 		}
-		name := filepath.Join(filepath.Dir(p.path), e.Name())
+		name := filepath.Join(filepath.Dir(path), e.Name())
 		f, err := os.Open(name)
 		if err != nil {
 			continue
