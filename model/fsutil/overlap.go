@@ -25,6 +25,16 @@ func Overlap(out, in string) bool {
 	return overlap(out, to, in, from)
 }
 
+// Holds reports whether in is out, or lies in the folder out, links followed.
+func Holds(out, in string) bool {
+	to, err := os.Stat(out)
+	if err != nil {
+		return false
+	}
+	from, err := os.Stat(in)
+	return err == nil && (SameFile(to, from) || to.IsDir() && within(in, to))
+}
+
 // SameFile reports whether two files are one, and no device.
 func SameFile(a, b fs.FileInfo) bool { return a.Mode()&fs.ModeDevice == 0 && os.SameFile(a, b) }
 

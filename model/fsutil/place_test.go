@@ -2,6 +2,7 @@ package fsutil
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -225,5 +226,33 @@ func TestOverlap(t *testing.T) {
 		if got := Overlap(out, in); got != c.want {
 			t.Errorf("Overlap(%s, %s) = %v", c.out, c.in, got)
 		}
+	}
+}
+
+func TestLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ".lock")
+	mustWrite(t, path, "process 7 on an earlier host, with a long name\n")
+	l, err := LockFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held *LockedError
+	if _, err := LockFile(path); !errors.As(err, &held) || !strings.HasPrefix(held.Holder, fmt.Sprintf("process %d on ", os.Getpid())) || strings.Contains(held.Holder, "earlier") {
+		t.Errorf("a second time: %v", err)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if Exists(path) {
+		t.Error("the file stays")
+	}
+	if l, err = LockFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Release(), (*Lock)(nil).Release()); err != nil {
+		t.Error(err)
+	}
+	if _, err := LockFile(filepath.Join(t.TempDir(), "no", ".lock")); err == nil || errors.Is(err, ErrNoLocks) {
+		t.Errorf("no folder: %v", err)
 	}
 }

@@ -81,6 +81,11 @@ func Prepare(ctx context.Context, opts PrepareOptions) (_ *Prepared, err error) 
 			_ = os.Remove(opts.Out) // where it is empty
 		}
 	}()
+	lock, err := fsutil.LockFile(filepath.Join(opts.Out, ".lock")) // the parts are to be of one division
+	if err != nil && !errors.Is(err, fsutil.ErrNoLocks) {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	if err := fsutil.CheckFile(p.Files[0]); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}

@@ -48,6 +48,7 @@ func (r *run) saveLast(s *bindings.Scope) error {
 		return r.trainer.SaveState(s, filepath.Join(dir, "state"), r.prog)
 	})
 	if err == nil {
+		err = asideOf(r.cfg.Output.Out).Drop() // this run stands
 		at := r.trainer.At
 		r.saved = &at
 	}

@@ -14,6 +14,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/report"
+	"gopeft/train/run/folder"
 )
 
 // ErrInterrupted is the error of a run that its context ended: it left a checkpoint to resume from.
@@ -21,18 +22,24 @@ var ErrInterrupted = errors.New("interrupted; --resume goes on from the last che
 
 // Run trains as cfg says and leaves a run folder: config.yaml, metrics.csv, summary.json, curves.png, best and
 // last. It returns what summary.json holds.
-func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Summary, error) {
+func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.Summary, err error) {
 	if err := cfg.Check(); err != nil {
 		return report.Summary{}, err
 	}
 	cfg.Output.Out = cfg.OutFolder()
+	release, err := folder.Lock(cfg.Output.Out, ui)
+	if err != nil {
+		return report.Summary{}, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	if mode == Overwrite {
 		if err := cfg.checkInputs(ctx, ui); err != nil {
 			return report.Summary{}, err
 		}
 	}
-	cfg, err := prepareOut(cfg, mode, ui)
-	if err != nil {
+	old := asideOf(cfg.Output.Out)
+	defer func() { err = errors.Join(err, old.Recover(stands(old.Dir))) }() // what is still aside was replaced by nothing
+	if cfg, err = prepareOut(cfg, mode, ui); err != nil {
 		return report.Summary{}, err
 	}
 	if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
