@@ -256,3 +256,29 @@ func TestLockFile(t *testing.T) {
 		t.Errorf("no folder: %v", err)
 	}
 }
+
+// The values are of the CRC's definition (RFC 3720, B.4: 32 bytes of zeros, of ones).
+func TestChecksum(t *testing.T) {
+	for content, want := range map[string]string{strings.Repeat("\x00", 32): "8a9136aa", strings.Repeat("\xff", 32): "62a8ab43"} {
+		s := NewSummer()
+		if _, err := s.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Sum(); got != (Checksum{32, want}) {
+			t.Errorf("got %v, want %s", got, want)
+		}
+		path := filepath.Join(t.TempDir(), "a")
+		mustWrite(t, path, content)
+		if why, err := s.Sum().Compare(path); err != nil || why != "" {
+			t.Errorf("%q, %v", why, err)
+		}
+		mustWrite(t, path, content[:31]+"x")
+		if why, err := s.Sum().Compare(path); err != nil || !strings.Contains(why, "checksum") {
+			t.Errorf("%q, %v", why, err)
+		}
+		mustWrite(t, path, content[:31])
+		if why, err := s.Sum().Compare(path); err != nil || !strings.Contains(why, "31 bytes") {
+			t.Errorf("%q, %v", why, err)
+		}
+	}
+}
