@@ -15,6 +15,9 @@ func (r *run) saveBest(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
 		return err
 	}
+	if err := r.inputs.Settle(); err != nil { // before anything of another model is written
+		return err
+	}
 	return fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "best"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
 			return err
@@ -38,6 +41,9 @@ func (r *run) saveModel(s *bindings.Scope, dir string) error {
 // saveLast writes last/: the same, with what exact resume needs.
 func (r *run) saveLast(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
+		return err
+	}
+	if err := r.inputs.Settle(); err != nil { // before anything of another model is written
 		return err
 	}
 	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()

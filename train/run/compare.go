@@ -78,6 +78,7 @@ func dataHashes(ctx context.Context, configs []Config, ui train.UI) ([]string, e
 		if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
 			return nil, err
 		}
+		configs[i] = cfg
 		key := fmt.Sprint(cfg.Data, cfg.Machine.Seed, cfg.Model.Task, cfg.Model.Method == train.Features, cfg.Model.found, cfg.Model.AdapterInit)
 		hash, ok := known[key]
 		if !ok {
@@ -132,7 +133,7 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 	}
 	var failed []error
 	for i, m := range c.Methods {
-		sum, done := finished(configs[i], hashes[i], mode)
+		sum, done := finished(ctx, configs[i], hashes[i], mode)
 		if !done {
 			ui.Note("\n[%d/%d] %s", i+1, len(c.Methods), m)
 			var err error
@@ -193,7 +194,7 @@ func prepareCompare(c Comparison, mode OutMode, old folder.Aside) error {
 
 // finished reads the summary of a run with the same settings and data that an earlier, interrupted comparison
 // completed.
-func finished(cfg Config, hash string, mode OutMode) (sum report.Summary, ok bool) {
+func finished(ctx context.Context, cfg Config, hash string, mode OutMode) (sum report.Summary, ok bool) {
 	if mode != Resume {
 		return sum, false
 	}
@@ -202,7 +203,7 @@ func finished(cfg Config, hash string, mode OutMode) (sum report.Summary, ok boo
 		return sum, false
 	}
 	sum, err = report.ReadSummary(filepath.Join(cfg.Output.Out, "summary.json"))
-	return sum, err == nil && was.matches(sum.Fingerprint, hash)
+	return sum, err == nil && was.matches(sum.Fingerprint, hash) && cfg.sameInputs(ctx)
 }
 
 // runMode is how one method's run starts: from its checkpoint if it has one, else anew.

@@ -16,6 +16,7 @@ import (
 	"gopeft/model/hub"
 	"gopeft/train"
 	"gopeft/train/run/folder"
+	"gopeft/train/run/inputs"
 )
 
 // OutMode says what becomes of a run folder that is not empty.
@@ -29,7 +30,7 @@ const (
 )
 
 // runFiles is what a run leaves in its folder.
-var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events"}
+var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events", inputs.FileName}
 
 // asideOf is what a run in dir replaces.
 func asideOf(dir string) folder.Aside { return folder.Aside{Dir: dir, Names: runFiles[:]} }
@@ -60,7 +61,8 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	switch unused := slices.Equal(names, []string{"config.yaml"}); {
+	begun := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == inputs.FileName })
+	switch unused := slices.Equal(begun, []string{"config.yaml"}); {
 	case len(names) == 0:
 	case unused && wroteConfig(settings): // by a run that failed before its first step
 	case mode == Refuse:
@@ -125,6 +127,31 @@ func resumeOut(cfg Config, ui train.UI) (Config, error) {
 		ui.Note("%d threads, the run was begun with %d: its results may differ in the last digits", now, was.Machine.Threads)
 	}
 	return cfg, recoverOut(cfg.Output.Out)
+}
+
+// watchInputs holds a run to the model and the adapter that it is begun with, or was.
+func (c Config) watchInputs(ctx context.Context, mode OutMode) (*inputs.Watch, error) {
+	now, err := inputs.Find(c.Model.folder(), c.Model.AdapterInit)
+	if err != nil {
+		return nil, err
+	}
+	var was *inputs.Record
+	if mode == Resume && stands(c.Output.Out) {
+		if was, err = inputs.Read(c.Output.Out); err != nil {
+			return nil, err
+		}
+	}
+	return inputs.Begin(ctx, c.Output.Out, now, was)
+}
+
+// sameInputs reports whether the model and the adapter are those that the run was begun with, as far as it has noted them.
+func (c Config) sameInputs(ctx context.Context) bool {
+	now, err := inputs.Find(c.Model.folder(), c.Model.AdapterInit)
+	if err != nil {
+		return false
+	}
+	was, err := inputs.Read(c.Output.Out)
+	return err == nil && inputs.Check(ctx, now, was) == nil
 }
 
 // recoverOut tidies what a killed run left beside its files.

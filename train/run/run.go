@@ -15,6 +15,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/report"
 	"gopeft/train/run/folder"
+	"gopeft/train/run/inputs"
 )
 
 // ErrInterrupted is the error of a run that its context ended: it left a checkpoint to resume from.
@@ -47,10 +48,15 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.S
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a run that fails leaves nothing tokenizing
-	if cfg.Model.Method == train.Features {
-		return runFeatures(ctx, cfg, ui)
+	watch, err := cfg.watchInputs(ctx, mode)
+	if err != nil {
+		return report.Summary{}, err
 	}
-	r := &run{cfg: cfg, mode: mode, ui: ui}
+	defer watch.Close()
+	if cfg.Model.Method == train.Features {
+		return runFeatures(ctx, cfg, ui, watch)
+	}
+	r := &run{cfg: cfg, mode: mode, ui: ui, inputs: watch}
 	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
 	if err := r.loadData(ctx); err != nil {
 		return report.Summary{}, err
@@ -73,6 +79,7 @@ type run struct {
 	monitor train.Monitor
 	prog    train.Progress
 	saved   *train.Position // of last/, once this session wrote it
+	inputs  *inputs.Watch
 	metrics *report.Metrics
 	events  *report.Events
 	summary report.Summary
