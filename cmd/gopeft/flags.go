@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/run"
 )
@@ -33,7 +33,7 @@ func flagsFromFile(c *cli.Context) error {
 	wrong := func(format string, args ...any) error {
 		return &train.UsageError{Err: fmt.Errorf("%s: "+format, append([]any{path}, args...)...)}
 	}
-	raw, err := os.ReadFile(path)
+	raw, err := fsutil.ReadSettings(path, fsutil.MaxSettings)
 	if err != nil {
 		return &train.UsageError{Err: err}
 	}

@@ -209,7 +209,7 @@ func copyBeside(from, dir string, tok *tokenizer.Tokenizer) error {
 		}
 	}
 	const name = "generation_config.json"
-	raw, err := os.ReadFile(filepath.Join(from, name))
+	raw, err := fsutil.ReadSmall(filepath.Join(from, name), fsutil.MaxSettings)
 	if err != nil {
 		return nil // most models have none, and a GGUF file is no folder
 	}

@@ -3,7 +3,6 @@ package infer
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,7 +81,7 @@ type Trained struct {
 
 func resolveRun(dir string) (Source, error) {
 	settings := filepath.Join(dir, "config.yaml")
-	raw, err := os.ReadFile(settings)
+	raw, err := fsutil.ReadSmall(settings, fsutil.MaxSettings)
 	if err != nil {
 		return Source{}, err
 	}

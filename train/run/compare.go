@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,7 +32,7 @@ func CompareMethods() []string {
 // ReadComparison reads a YAML file: a run's settings, with methods (a list) and settings (per method).
 func ReadComparison(path string, base Config) (Comparison, error) {
 	c := Comparison{Base: base}
-	raw, err := os.ReadFile(path)
+	raw, err := fsutil.ReadSettings(path, fsutil.MaxSettings)
 	if err != nil {
 		return c, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -172,7 +171,7 @@ func wroteConfig(settings string) bool {
 }
 
 func hasKeys(settings string, want ...string) bool {
-	raw, err := os.ReadFile(settings)
+	raw, err := fsutil.ReadSmall(settings, fsutil.MaxSettings)
 	if err != nil {
 		return false
 	}
