@@ -74,7 +74,7 @@ func eval(c *cli.Context) error {
 		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
 	if path := c.String("per-row"); path != "" {
-		return writeFile(path, to)
+		return writeFile(c.Context, path, to)
 	}
 	return to(io.Discard)
 }

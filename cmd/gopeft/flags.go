@@ -33,7 +33,14 @@ func flagsFromFile(c *cli.Context) error {
 	wrong := func(format string, args ...any) error {
 		return &train.UsageError{Err: fmt.Errorf("%s: "+format, append([]any{path}, args...)...)}
 	}
-	raw, err := fsutil.ReadSettings(path, fsutil.MaxSettings)
+	var raw []byte
+	err := fsutil.Await(c.Context, func() (err error) {
+		raw, err = fsutil.ReadSettings(path, fsutil.MaxSettings)
+		return err
+	})
+	if c.Context.Err() != nil {
+		return c.Context.Err()
+	}
 	if err != nil {
 		return &train.UsageError{Err: err}
 	}
@@ -140,10 +147,18 @@ func flagOf(key, usage string, v reflect.Value) cli.Flag {
 func readConfig(c *cli.Context) (run.Config, error) {
 	cfg := run.Defaults()
 	if path := c.String("config"); path != "" {
-		var err error
-		if cfg, err = run.ReadConfig(path, cfg); err != nil {
+		var read run.Config
+		err := fsutil.Await(c.Context, func() (err error) {
+			read, err = run.ReadConfig(path, run.Defaults())
+			return err
+		})
+		if c.Context.Err() != nil {
+			return cfg, c.Context.Err()
+		}
+		if err != nil {
 			return cfg, &train.UsageError{Err: err}
 		}
+		cfg = read
 	}
 	return flagsOver(c, cfg)
 }

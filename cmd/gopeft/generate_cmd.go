@@ -54,7 +54,7 @@ func generateCommand() *cli.Command {
 		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
-				return writeFile(out, func(w io.Writer) error { return generateTo(c, w) })
+				return writeFile(c.Context, out, func(w io.Writer) error { return generateTo(c, w) })
 			}
 			return generateTo(c, c.App.Writer)
 		},

@@ -87,14 +87,10 @@ func apart(c *cli.Context, out named, in []named) error {
 // checkStdout refuses to append results to the rows they are made of, which would never end.
 func checkStdout(c *cli.Context, in []named) error {
 	w, ok := c.App.Writer.(*output)
-	if !ok {
+	if !ok || w.file == nil {
 		return nil
 	}
-	f, ok := w.to.(*os.File)
-	if !ok {
-		return nil
-	}
-	to, err := f.Stat()
+	to, err := w.file.Stat()
 	if err != nil || !to.Mode().IsRegular() {
 		return nil
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
+	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/run"
 )
@@ -42,7 +43,11 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(program(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
@@ -63,6 +68,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		}
 	}()
 	out := &output{to: stdout}
+	if f, ok := stdout.(*os.File); ok {
+		out.file, out.to = f, fsutil.NewWriter(ctx, f) // a pipe's reader may have stopped reading
+	}
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
 		Reader: stdin, Writer: out, ErrWriter: stderr, HideHelpCommand: true, DisableSliceFlagSeparator: true,
@@ -127,6 +135,7 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 // output passes writes on and keeps the first error, because not every caller of Fprint looks at it.
 type output struct {
 	to     io.Writer
+	file   *os.File // that to ends in; nil: in none
 	failed error
 }
 

@@ -12,6 +12,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 	"gopeft/train/infer"
 )
 
@@ -105,7 +106,7 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 		return err
 	}
 	if path := c.String("data"); path != "" {
-		o.Data, err = data.OpenExamples(path, data.LoadOptions{NoLabels: true, TextColumn: c.String("text-column"), Limit: c.Int("limit")})
+		o.Data, err = data.OpenExamples(path, data.LoadOptions{Read: rows.Options{Context: c.Context}, NoLabels: true, TextColumn: c.String("text-column"), Limit: c.Int("limit")})
 		if err != nil {
 			return err
 		}

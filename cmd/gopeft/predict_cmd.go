@@ -99,7 +99,7 @@ func openExamples(c *cli.Context, run *infer.Trained, labels []string, extra ...
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	}
-	o := data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format"))}, TextColumn: c.String("text-column"),
+	o := data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format")), Context: c.Context}, TextColumn: c.String("text-column"),
 		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
 	if run != nil {
 		o.LikelyText, o.LikelyLabel = run.Data.TextColumn, run.Data.LabelColumn
@@ -128,7 +128,7 @@ func predictCommand() *cli.Command {
 			inGroup(groupOutput, &cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}), uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
-				return writeFile(out, func(w io.Writer) error { return predict(c, w) })
+				return writeFile(c.Context, out, func(w io.Writer) error { return predict(c, w) })
 			}
 			return predict(c, c.App.Writer)
 		},

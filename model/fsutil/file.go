@@ -2,6 +2,7 @@ package fsutil
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,12 +36,18 @@ type file interface {
 //
 // The writer given to write is buffered; it is flushed here.
 func WriteFile(path string, write func(io.Writer) error) error {
+	return WriteFileContext(context.Background(), path, write)
+}
+
+// WriteFileContext is WriteFile that no longer waits for the other end of a pipe
+// once ctx has ended.
+func WriteFileContext(ctx context.Context, path string, write func(io.Writer) error) error {
 	p, err := find(path)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if p.open != nil {
-		return writeStream(path, p.open, write)
+		return writeStream(ctx, path, p.open, write)
 	}
 	return writeFile(p.path, createNew, write)
 }
@@ -51,8 +58,13 @@ func createNew(path string) (file, error) {
 }
 
 // writeStream writes to what cannot be replaced.
-func writeStream(path string, open func() (*os.File, error), write func(io.Writer) error) (err error) {
-	f, err := open()
+func writeStream(ctx context.Context, path string, open func() (*os.File, error), write func(io.Writer) error) (err error) {
+	var f *os.File
+	err = Await(ctx, func() error {
+		opened, err := open()
+		f = opened
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -61,7 +73,7 @@ func writeStream(path string, open func() (*os.File, error), write func(io.Write
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	w := bufio.NewWriterSize(f, bufferSize)
+	w := bufio.NewWriterSize(NewWriter(ctx, f), bufferSize)
 	return errors.Join(write(w), w.Flush())
 }
 

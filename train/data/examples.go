@@ -306,6 +306,7 @@ func (s *Set) CheckTrainable() error {
 // file, integers in numeric order, names sorted; with them a label that is not
 // among them is a bad row.
 func Load(ctx context.Context, path string, opts LoadOptions) (*Set, error) {
+	opts.Read.Context = ctx
 	r, err := OpenExamples(path, opts)
 	if err != nil {
 		return nil, err

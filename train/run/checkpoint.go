@@ -38,6 +38,15 @@ func (r *run) saveModel(s *bindings.Scope, dir string) error {
 	return os.Mkdir(filepath.Join(dir, "state"), 0o777)
 }
 
+// checkpointDue reports whether the last checkpoint, or the run's begin, is older than --checkpoint-minutes.
+func (r *run) checkpointDue() bool {
+	since := r.begun
+	if r.savedAt.After(since) {
+		since = r.savedAt
+	}
+	return r.cfg.Output.Minutes > 0 && time.Since(since).Minutes() >= r.cfg.Output.Minutes
+}
+
 // saveLast writes last/: the same, with what exact resume needs.
 func (r *run) saveLast(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
@@ -53,6 +62,7 @@ func (r *run) saveLast(s *bindings.Scope) error {
 		}
 		return r.trainer.SaveState(s, filepath.Join(dir, "state"), r.prog)
 	})
+	r.savedAt = time.Now()
 	if err == nil {
 		err = asideOf(r.cfg.Output.Out).Drop() // this run stands
 		at := r.trainer.At

@@ -47,10 +47,11 @@ type ModelSettings struct {
 
 // OutputSettings say what a run leaves behind, and where.
 type OutputSettings struct {
-	Checkpoints int    `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
-	NoTrainEval bool   `yaml:"no-train-eval" usage:"do not score the training data at the end"`
-	TensorBoard bool   `yaml:"tensorboard" usage:"write TensorBoard events too"`
-	Out         string `yaml:"out" usage:"folder of the run (default: runs/METHOD, of a comparison runs/compare)"`
+	Checkpoints int     `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
+	Minutes     float64 `yaml:"checkpoint-minutes" usage:"write a checkpoint when the last is this old (0: never)"`
+	NoTrainEval bool    `yaml:"no-train-eval" usage:"do not score the training data at the end"`
+	TensorBoard bool    `yaml:"tensorboard" usage:"write TensorBoard events too"`
+	Out         string  `yaml:"out" usage:"folder of the run (default: runs/METHOD, of a comparison runs/compare)"`
 }
 
 // Defaults is the configuration of a run that sets nothing.
@@ -60,6 +61,7 @@ func Defaults() Config {
 		Data:    data.Settings{Split: []float64{0.8, 0.1, 0.1}, MaskPrompt: true},
 		Machine: train.DefaultMachine(),
 		Loop:    train.DefaultLoop(),
+		Output:  OutputSettings{Minutes: 5},
 	}
 }
 
@@ -158,7 +160,12 @@ func (m ModelSettings) check(methods []string) error {
 	return train.CheckBase(m.BaseDType, m.Quantize)
 }
 
-func (o OutputSettings) check() error { return train.CheckCount("checkpoint-every", o.Checkpoints, 0) }
+func (o OutputSettings) check() error {
+	if !(o.Minutes >= 0) { // NaN fails too
+		return train.Usage("--checkpoint-minutes is %v, want 0 or a positive number", o.Minutes)
+	}
+	return train.CheckCount("checkpoint-every", o.Checkpoints, 0)
+}
 
 // Methods lists what --method takes.
 func Methods() []string { return methods(nil) }

@@ -79,6 +79,7 @@ type run struct {
 	monitor train.Monitor
 	prog    train.Progress
 	saved   *train.Position // of last/, once this session wrote it
+	savedAt time.Time       // when it last did
 	inputs  *inputs.Watch
 	metrics *report.Metrics
 	events  *report.Events
