@@ -125,6 +125,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return exitUsage
 	default:
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
+		if whole := wholeLine(err); trace && whole != oneLine(err) {
+			fmt.Fprintln(stderr, whole)
+		}
 		if op := (*bindings.OpError)(nil); trace && errors.As(err, &op) {
 			fmt.Fprintln(stderr, op.Detail)
 		}
