@@ -176,6 +176,10 @@ func setFromFlags(c *cli.Context, settings reflect.Value) error {
 		if !c.IsSet(key) || failed != nil {
 			return
 		}
+		if slices.Contains(nonzero[:], key) && (v.Kind() == reflect.Int && c.Int(key) == 0 || v.Kind() == reflect.Float64 && c.Float64(key) == 0) {
+			failed = train.Usage("--%s is 0, want a positive number; leave it out for the default", key)
+			return
+		}
 		switch v.Kind() {
 		case reflect.String:
 			v.SetString(c.String(key))
@@ -193,6 +197,9 @@ func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	})
 	return failed
 }
+
+// nonzero are the settings of which 0 stands for a default in files, and is a mistake as a flag.
+var nonzero = [...]string{"lr", "rank", "alpha", "bottleneck", "reduction-factor", "virtual-tokens", "prefix-hidden", "adapter-layers", "adapter-length"}
 
 // setSlice reads a comma-separated list.
 func setSlice(v reflect.Value, text, key string) error {

@@ -2,8 +2,8 @@
 //
 // Each command has a file of its own, COMMAND_cmd.go, which declares its flags, checks them and prints its result; the
 // work is done in train/run, train/infer and below. Results go to standard output, as one JSON object with --json; notes,
-// progress and errors go to standard error. A usage error exits with 2, another failure with 1, an interrupted run with
-// 130.
+// progress and errors go to standard error. A usage error exits with 2, another failure with 1, a fault of gopeft's own
+// with 70, an interrupted run with 130.
 //
 // The package's own words:
 //
@@ -39,6 +39,7 @@ const (
 	exitDone        = 0
 	exitFailed      = 1
 	exitUsage       = 2
+	exitFault       = 70 // EX_SOFTWARE of sysexits.h
 	exitInterrupted = 130
 )
 
@@ -60,11 +61,11 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		if r := recover(); r != nil {
 			text := fmt.Sprintf("%v\n\n%s", r, debug.Stack())
 			line, _, _ := strings.Cut(text, "\n")
-			fmt.Fprintf(stderr, "gopeft: a fault of gopeft's own: %s (--debug shows where)\n", line)
+			fmt.Fprintln(stderr, shortened(printable(fmt.Sprintf("gopeft: a fault of gopeft's own: %s (please report it to the makers of gopeft, with what --debug shows)", line))))
 			if trace {
 				fmt.Fprintln(stderr, text)
 			}
-			code = exitFailed
+			code = exitFault
 		}
 	}()
 	out := &output{to: stdout}
@@ -171,10 +172,13 @@ func refuseArguments(command *cli.Command, c *cli.Context) error {
 
 // checkCounts refuses numbers that make no sense in any command.
 func checkCounts(c *cli.Context) error {
+	if err := train.CheckThreads(c.Int("threads")); err != nil {
+		return err
+	}
 	for _, n := range []struct {
 		flag  string
 		least int
-	}{{"threads", 0}, {"batch-size", 1}, {"max-tokens", 0}, {"max-length", 0}, {"limit", 0}, {"sample", 0}} {
+	}{{"batch-size", 1}, {"max-tokens", 0}, {"max-length", 0}, {"limit", 0}, {"sample", 0}} {
 		if v := c.Int(n.flag); c.IsSet(n.flag) && v < n.least {
 			return &train.UsageError{Err: fmt.Errorf("--%s is %d, want at least %d", n.flag, v, n.least)}
 		}

@@ -289,6 +289,9 @@ func (s *Set) CheckTrainable() error {
 	if len(s.Examples) == 0 {
 		return fmt.Errorf("%s: no examples to train on", s.File)
 	}
+	if !slices.ContainsFunc(s.Examples, func(e Example) bool { return e.IDs != nil || strings.TrimSpace(e.Text) != "" }) {
+		return fmt.Errorf("%s: every text is empty (is --text-column the right one?)", s.File)
+	}
 	var present []string
 	for i, n := range s.Counts() {
 		if n > 0 {

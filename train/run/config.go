@@ -1,7 +1,6 @@
 package run
 
 import (
-	"math"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -120,6 +119,10 @@ func (c *Config) Check() error {
 	switch {
 	case m.CacheStates && (m.Method != "last" || m.Task != "classify" || len(c.Peft.Unfreeze) > 0):
 		return train.Usage("--cache-features needs --method last and --task classify, without --unfreeze: all but the head must be frozen")
+	case m.Task == "classify" && c.Data.Template != "":
+		return train.Usage("--template goes with --task causal")
+	case m.Task == "classify" && c.Data.Pack:
+		return train.Usage("--pack goes with --task causal")
 	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
 	}
@@ -154,7 +157,7 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--pool %q is not known (cls, mean)", m.Pool)
 	case m.Method == train.Features && m.Task == "causal":
 		return train.Usage("--method features classifies: it has no --task causal")
-	case m.Dropout >= 1 || math.IsNaN(m.Dropout):
+	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
 	return train.CheckBase(m.BaseDType, m.Quantize)

@@ -39,6 +39,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
 		return err
 	}
+	if _, ok := r.model.(model.CausalLM); !ok && cfg.Model.Task == "causal" {
+		return train.Usage("--task causal: model %s has no language-model head, it classifies: give a model that writes text", cfg.Model.Path)
+	}
 	if err := r.attach(s); err != nil {
 		return err
 	}
@@ -94,6 +97,9 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 		return sameOptions(dir, r.cfg.Peft, r.method.Options())
 	}
 	o := r.cfg.Peft
+	if width := r.model.Info().Hidden; o.Rank > width {
+		return train.Usage("--rank is %d, above the model's width of %d: that holds no more than rank %d", o.Rank, width, width)
+	}
 	o.Base, o.Tokenizer = r.cfg.Model.Path, r.cfg.Model.Path
 	if o.InitText != "" {
 		if r.tok == nil {

@@ -285,7 +285,7 @@ func (s *source) decode(text string) (string, error) {
 	return "", errNotUTF8
 }
 
-var errNotUTF8 = errors.New(`not UTF-8: convert the file, or read it with encoding "windows-1252" or "replace"`)
+var errNotUTF8 = errors.New("not UTF-8: convert the file, as in `iconv -f windows-1252 -t utf-8`")
 
 // readLine returns the next line without its end (LF or CRLF). The slice is
 // valid until the next call. A line over the limit is read away and returned as
