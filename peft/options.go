@@ -60,7 +60,7 @@ func (o *Options) orTargets(patterns ...string) {
 // checkCount refuses a number out of range, and fills in a default.
 func checkCount(flag string, v *int, def int) error {
 	if *v < 0 || *v > 1<<20 {
-		return fmt.Errorf("%s is %d, want a positive number", flag, *v)
+		return fmt.Errorf("%s is %d, want 1 to %d", flag, *v, 1<<20)
 	}
 	if *v == 0 {
 		*v = def

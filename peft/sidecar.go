@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -26,22 +25,14 @@ type sidecar struct {
 
 const sidecarName = "gopeft.yaml"
 
-// maxConfig bounds what is read of a settings file.
-const maxConfig = 16 << 20
-
 func readSidecar(dir string) (*sidecar, error) {
 	path := filepath.Join(dir, sidecarName)
-	f, err := os.Open(path)
+	raw, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxConfig))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	var c sidecar
 	if err := yaml.Unmarshal(raw, &c); err != nil {

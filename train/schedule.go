@@ -21,13 +21,13 @@ func NewSchedule(name string, peak, warmup float64, total int) (Schedule, error)
 	default:
 		return s, fmt.Errorf("schedule %q is not known (constant, linear, cosine)", name)
 	}
-	if !(warmup >= 0) || math.IsInf(warmup, 0) { // NaN fails too
+	if !(warmup >= 0 && warmup <= math.MaxInt32) { // NaN fails too
 		return s, fmt.Errorf("warmup is %v, want steps, or a share of the run below 1", warmup)
 	}
 	if warmup < 1 {
 		warmup *= float64(total)
 	}
-	s.Warmup = int(math.Round(min(warmup, math.MaxInt32)))
+	s.Warmup = int(math.Round(warmup))
 	return s, nil
 }
 

@@ -74,12 +74,23 @@ func CheckCount(flag string, value, least int) error {
 	return nil
 }
 
+// maxThreads is more than any machine has cores that one process can use.
+const maxThreads = 4096
+
+// CheckThreads refuses a number of threads that no machine has.
+func CheckThreads(n int) error {
+	if n < 0 || n > maxThreads {
+		return Usage("--threads is %d, want 0 (all cores) to %d", n, maxThreads)
+	}
+	return nil
+}
+
 // Check reports the first setting that cannot be right.
 func (c MachineSettings) Check() error {
 	if !slices.Contains([]string{"", "auto", "none", "bf16", "fp16"}, c.AMP) {
 		return Usage("--amp %q is not known (auto, none, bf16, fp16)", c.AMP)
 	}
-	if err := CheckCount("threads", c.Threads, 0); err != nil {
+	if err := CheckThreads(c.Threads); err != nil {
 		return err
 	}
 	return c.Without.Check()

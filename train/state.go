@@ -1,14 +1,19 @@
 package train
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"slices"
 
 	"gopeft/bindings"
 	"gopeft/model"
+	"gopeft/model/fsutil"
 	"gopeft/model/hf"
 	"gopeft/model/hf/files"
 )
@@ -25,6 +30,9 @@ type Progress struct {
 	SGDBegun  bool     `json:"sgd_begun,omitempty"`
 	Checked   bool     `json:"checked"` // the gradients of the first step taken were
 	Config    string   `json:"config"`  // fingerprint of the settings and data a resumed run must share
+
+	Files map[string]fsutil.Checksum `json:"files,omitempty"` // of the other files of the state, by name
+	Sum   string                     `json:"sum,omitempty"`   // of state.json itself; stands last
 }
 
 const (
@@ -50,19 +58,13 @@ func (t *Trainer) SaveState(s *bindings.Scope, dir string, p Progress) error {
 		if t.Config.Device.IsCUDA() {
 			ts = append(ts, hf.Named{Name: rngCUDA, Tensor: s.RNGState(t.Config.Device)})
 		}
-		if err := saveTensors(s, filepath.Join(dir, stateTensors), ts); err != nil {
+		sum, err := saveTensors(s, filepath.Join(dir, stateTensors), ts)
+		if err != nil {
 			return err
 		}
-		return hf.WriteJSON(filepath.Join(dir, stateJSON), p)
+		p.Files = map[string]fsutil.Checksum{stateTensors: sum}
+		return writeProgress(filepath.Join(dir, stateJSON), p)
 	})
-}
-
-func saveTensors(s *bindings.Scope, path string, ts []hf.Named) error {
-	out, err := hf.Outgoing(s, ts)
-	if err != nil {
-		return err
-	}
-	return files.WriteSafetensors(path, out, nil)
 }
 
 // LoadState puts back what SaveState wrote, if the run is the same by its fingerprint.
@@ -81,7 +83,15 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint
 	for _, param := range t.Params {
 		want = append(want, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
 	}
+	if err := p.check(filepath.Join(dir, stateJSON), t.Config.Epochs, t.Schedule.Total); err != nil {
+		return p, err
+	}
 	path := filepath.Join(dir, stateTensors)
+	if sum, ok := p.Files[stateTensors]; ok {
+		if err := verify(path, sum); err != nil {
+			return p, err
+		}
+	}
 	if err := loadTensors(s, path, want); err != nil {
 		return p, err
 	}
@@ -98,17 +108,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint
 }
 
 // ReadProgress reads a checkpoint's state.json.
-func ReadProgress(dir string) (Progress, error) {
-	var p Progress
-	raw, err := hf.ReadJSON(filepath.Join(dir, stateJSON))
-	if err != nil {
-		return p, fmt.Errorf("nothing to resume from: %w", err)
-	}
-	if err := json.Unmarshal(raw, &p); err != nil {
-		return p, fmt.Errorf("%s: %w", filepath.Join(dir, stateJSON), err)
-	}
-	return p, nil
-}
+func ReadProgress(dir string) (Progress, error) { return readProgress(filepath.Join(dir, stateJSON)) }
 
 // loadTensors copies a file's tensors into existing ones of the same names and shapes.
 func loadTensors(s *bindings.Scope, path string, into []hf.Named) error {
@@ -162,16 +162,172 @@ func SaveWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	for i, p := range params {
 		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
 	}
-	return saveTensors(s, path, ts)
+	sum, err := saveTensors(s, path, ts)
+	if err != nil {
+		return err
+	}
+	return hf.WriteJSON(filepath.Join(filepath.Dir(path), checksumsJSON), map[string]fsutil.Checksum{filepath.Base(path): sum})
 }
 
+// LoadWeights puts back what SaveWeights wrote.
 func LoadWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	ts := make([]hf.Named, len(params))
 	for i, p := range params {
 		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
 	}
+	if err := verifyBeside(path); err != nil {
+		return err
+	}
 	return loadTensors(s, path, ts)
 }
+
+// checksumsJSON holds the checksums of a folder's files, by name, where no state.json does.
+const checksumsJSON = "checksums.json"
+
+// saveTensors writes tensors to a file, and sums it up on the way.
+func saveTensors(s *bindings.Scope, path string, ts []hf.Named) (fsutil.Checksum, error) {
+	out, err := hf.Outgoing(s, ts)
+	if err != nil {
+		return fsutil.Checksum{}, err
+	}
+	sum := fsutil.NewSummer()
+	err = fsutil.WriteFile(path, func(w io.Writer) error { return files.EncodeSafetensors(io.MultiWriter(w, sum), out, nil) })
+	return sum.Sum(), err
+}
+
+// DamagedError is of a checkpoint's file that is not as it was written.
+type DamagedError struct{ Path, Why string }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s is damaged: %s; start anew with --overwrite, or from the adapter in best with --adapter-init", e.Path, e.Why)
+}
+
+// verify compares a file with what it was.
+func verify(path string, was fsutil.Checksum) error {
+	why, err := was.Compare(path)
+	if err == nil && why != "" {
+		err = &DamagedError{path, why}
+	}
+	return err
+}
+
+// verifyBeside compares a file with what checksums.json in its folder says of it. Runs from before there were checksums
+// have none.
+func verifyBeside(path string) error {
+	list := filepath.Join(filepath.Dir(path), checksumsJSON)
+	raw, err := hf.ReadJSON(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return &DamagedError{list, err.Error()}
+	}
+	var sums map[string]fsutil.Checksum
+	if err := json.Unmarshal(raw, &sums); err != nil {
+		return &DamagedError{list, err.Error()}
+	}
+	sum, ok := sums[filepath.Base(path)]
+	if !ok {
+		return &DamagedError{list, "it says nothing of " + filepath.Base(path)}
+	}
+	return verify(path, sum)
+}
+
+// The checksum of state.json stands in it, of the file with noSum in its place.
+const (
+	sumKey = `"sum": "`
+	noSum  = "00000000"
+)
+
+// writeProgress writes state.json.
+func writeProgress(path string, p Progress) error {
+	p.Sum = noSum
+	raw, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	raw = append(raw, '\n')
+	at, ok := sumIn(raw)
+	if !ok {
+		return fmt.Errorf("write %s: no place for the checksum", path)
+	}
+	copy(raw[at:], crcOf(raw))
+	return fsutil.WriteFile(path, func(w io.Writer) error { _, err := w.Write(raw); return err })
+}
+
+// readProgress reads state.json and compares it with its checksum, where it has one.
+func readProgress(path string) (Progress, error) {
+	var p Progress
+	raw, err := hf.ReadJSON(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, fmt.Errorf("nothing to resume from: %w", err)
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &p)
+	}
+	if err != nil {
+		return p, &DamagedError{path, err.Error()}
+	}
+	at, ok := sumIn(raw)
+	if !ok {
+		if p.Files != nil || p.Sum != "" {
+			return p, &DamagedError{path, "its checksum is gone"}
+		}
+		return p, nil // of a version without checksums
+	}
+	want := string(raw[at : at+len(noSum)])
+	copy(raw[at:], noSum)
+	if got := crcOf(raw); got != want {
+		return p, &DamagedError{path, fmt.Sprintf("its checksum is %s and was %s", got, want)}
+	}
+	return p, nil
+}
+
+func crcOf(raw []byte) string {
+	s := fsutil.NewSummer()
+	_, _ = s.Write(raw)
+	return s.Sum().CRC32C
+}
+
+// sumIn finds the checksum in a state.json.
+func sumIn(raw []byte) (int, bool) {
+	at := bytes.LastIndex(raw, []byte(sumKey))
+	if at < 0 || at+len(sumKey)+len(noSum) > len(raw) {
+		return 0, false
+	}
+	return at + len(sumKey), true
+}
+
+// check refuses what no run of these bounds can have written.
+func (p Progress) check(path string, epochs, steps int) error {
+	if steps == 0 {
+		steps = noBound
+	}
+	for _, n := range []struct {
+		name        string
+		value, most int
+	}{
+		{"epoch", p.Epoch, epochs}, {"step", p.Step, steps}, {"batch", p.Batch, noBound}, {"weight", p.Weight, noBound}, {"rows", p.Rows, noBound}, {"correct", p.Correct, p.Rows},
+		{"window_weight", p.WindowW, noBound}, {"window_rows", p.WindowRows, noBound}, {"window_correct", p.WindowRight, p.WindowRows},
+		{"samples", p.Samples, noBound}, {"tokens", p.Tokens, noBound}, {"skipped", p.Skipped, p.Step}, {"stale", p.Stale, noBound},
+		{"best_epoch", p.BestEpoch, p.Epoch + 1 /* where the end of an epoch was interrupted */}, {"best_step", p.BestStep, p.Step},
+	} {
+		if n.value < 0 || n.most != noBound && n.value > n.most {
+			return &DamagedError{path, fmt.Sprintf("%s is %d", n.name, n.value)}
+		}
+	}
+	for _, count := range p.Counts {
+		if count < 0 || count > p.Step {
+			return &DamagedError{path, fmt.Sprintf("a count of Adam's steps is %d, of %d", count, p.Step)}
+		}
+	}
+	if p.Seconds < 0 {
+		return &DamagedError{path, fmt.Sprintf("seconds is %v", p.Seconds)}
+	}
+	return nil
+}
+
+const noBound = -1
 
 // Monitor follows a metric and says when it is at its best.
 type Monitor struct {

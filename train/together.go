@@ -36,27 +36,32 @@ func (t *Trainer) patient(ctx context.Context) context.Context {
 	return context.WithoutCancel(ctx)
 }
 
-// agree is what the losses of a step are averaged over, on all processes. It is an error where the context of any has
-// ended.
+// agree is what the losses of a step are averaged over, on all processes, which also take over what the first one's clock
+// asks for. It is an error where the context of any has ended.
 func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Batch) (weight int, err error) {
 	for _, b := range group {
 		weight += weightOf(b)
 	}
+	t.timed = t.Group.First() && t.Due != nil && t.Due()
 	if t.Group == nil {
 		return weight, ctx.Err()
 	}
-	var stop int64
-	if ctx.Err() != nil {
-		stop = 1
-	}
-	sums, err := t.Group.SumInts(s, int64(weight), stop)
+	sums, err := t.Group.SumInts(s, int64(weight), one(ctx.Err() != nil), one(t.timed))
 	if err != nil {
 		return 0, err
 	}
 	if sums[1] > 0 {
 		return 0, context.Canceled
 	}
+	t.timed = sums[2] > 0
 	return int(sums[0]), nil
+}
+
+func one(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // beginShared readies the gradients and what is random in a step. A process's dropout is drawn from the run's seed, the

@@ -169,6 +169,9 @@ func PadID(t *tokenizer.Tokenizer, folder string) (int64, error) {
 
 // ClampLength is how many tokens of a text are read: what was asked for, at most what the model has room for.
 func ClampLength(asked, room int) (int, error) {
+	if room < 1 {
+		return 0, Usage("the method's virtual tokens leave no room for a text: the model has positions for %d fewer than they need with one", 1-room)
+	}
 	if asked > room {
 		return 0, Usage("--max-length is %d, the model reads at most %d tokens", asked, room)
 	}

@@ -43,6 +43,8 @@ type Trainer struct {
 	// Group are the processes that share each batch; nil: this one alone.
 	Group *dist.Group
 	Seed  uint64 // of what is random in a step, where processes share it
+	// Due reports whether the clock asks for something at the end of the step, of the first process; nil: it never does.
+	Due func() bool
 	// Silent names the parameters whose first gradient may be zero by construction; nil: none.
 	Silent func(name string) bool
 	// Laps sums where the time goes; nil: not measured.
@@ -50,6 +52,7 @@ type Trainer struct {
 
 	sums     *dist.Gradients // the gradients of all processes, once a step was taken
 	checked  bool            // the gradients of the first step taken were
+	timed    bool            // Due said so
 	updating bool            // the optimizer is at work: some weights may be a step ahead of others
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
@@ -87,6 +90,7 @@ type StepReport struct {
 	Acc     float64 // NaN for tasks without accuracy
 	Log     bool    // a line is due
 	EndOf   bool    // the step ends an epoch
+	Timed   bool    // Due said so, on the first process
 	Elapsed time.Duration
 }
 
@@ -213,7 +217,7 @@ func (t *Trainer) stepReport(batches int, start time.Time) StepReport {
 	return StepReport{
 		Position: *at, Epochs: float64(at.Epoch) + float64(at.Batch)/float64(batches), LR: t.Schedule.Rate(at.Step - 1),
 		Loss: at.WindowLoss / float64(at.WindowW), Acc: ratio(at.WindowRight, at.WindowRows),
-		Log: at.Step%t.Config.LogEvery == 0, EndOf: at.Batch == batches || t.lastStep(), Elapsed: time.Since(start),
+		Log: at.Step%t.Config.LogEvery == 0, EndOf: at.Batch == batches || t.lastStep(), Elapsed: time.Since(start), Timed: t.timed,
 	}
 }
 

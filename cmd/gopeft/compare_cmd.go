@@ -76,9 +76,18 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	var cmp run.Comparison
 	cfg, err := run.Defaults(), error(nil)
 	if path := c.String("config"); path != "" {
-		if cmp, err = run.ReadComparison(path, cfg); err != nil {
+		var read run.Comparison
+		err := fsutil.Await(c.Context, func() (err error) {
+			read, err = run.ReadComparison(path, run.Defaults())
+			return err
+		})
+		if c.Context.Err() != nil {
+			return cmp, c.Context.Err()
+		}
+		if err != nil {
 			return cmp, &train.UsageError{Err: err}
 		}
+		cmp = read
 		cfg = cmp.Base
 	}
 	if cmp.Base, err = flagsOver(c, cfg); err != nil {

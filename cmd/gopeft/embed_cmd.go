@@ -95,6 +95,7 @@ func embed(c *cli.Context, group *dist.Group) error {
 	if c.Bool("normalize") {
 		infer.Normalize(x)
 	}
+	fsutil.Sweep(out)
 	if strings.HasSuffix(out, ".npy") {
 		err = fsutil.WriteFile(out, func(w io.Writer) error { return writeNPY(w, x) })
 	} else {

@@ -98,6 +98,7 @@ func evalCausal(c *cli.Context, group *dist.Group, src infer.Source, perRow io.W
 
 // openCausal opens --data for a language model.
 func openCausal(c *cli.Context, o data.CausalOptions) (*data.CausalReader, error) {
+	o.Read.Context = c.Context
 	switch path := c.String("data"); path {
 	case "":
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}

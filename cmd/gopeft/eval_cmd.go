@@ -75,7 +75,7 @@ func eval(c *cli.Context, group *dist.Group) error {
 		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
 	if path := firstWrites(group, c.String("per-row")); path != "" {
-		return writeFile(path, to)
+		return writeFile(c.Context, path, to)
 	}
 	return to(io.Discard)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/run"
@@ -34,7 +34,14 @@ func flagsFromFile(c *cli.Context) error {
 	wrong := func(format string, args ...any) error {
 		return &train.UsageError{Err: fmt.Errorf("%s: "+format, append([]any{path}, args...)...)}
 	}
-	raw, err := os.ReadFile(path)
+	var raw []byte
+	err := fsutil.Await(c.Context, func() (err error) {
+		raw, err = fsutil.ReadSettings(path, fsutil.MaxSettings)
+		return err
+	})
+	if c.Context.Err() != nil {
+		return c.Context.Err()
+	}
 	if err != nil {
 		return &train.UsageError{Err: err}
 	}
@@ -160,10 +167,18 @@ func (l *filesValue) String() string { return string(*l) }
 func readConfig(c *cli.Context) (run.Config, error) {
 	cfg := run.Defaults()
 	if path := c.String("config"); path != "" {
-		var err error
-		if cfg, err = run.ReadConfig(path, cfg); err != nil {
+		var read run.Config
+		err := fsutil.Await(c.Context, func() (err error) {
+			read, err = run.ReadConfig(path, run.Defaults())
+			return err
+		})
+		if c.Context.Err() != nil {
+			return cfg, c.Context.Err()
+		}
+		if err != nil {
 			return cfg, &train.UsageError{Err: err}
 		}
+		cfg = read
 	}
 	return flagsOver(c, cfg)
 }
@@ -179,6 +194,10 @@ func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	var failed error
 	run.Fields(settings, func(_, key, _ string, v reflect.Value) {
 		if !c.IsSet(key) || failed != nil {
+			return
+		}
+		if slices.Contains(nonzero[:], key) && (v.Kind() == reflect.Int && c.Int(key) == 0 || v.Kind() == reflect.Float64 && c.Float64(key) == 0) {
+			failed = train.Usage("--%s is 0, want a positive number; leave it out for the default", key)
 			return
 		}
 		switch v.Kind() {
@@ -198,6 +217,9 @@ func setFromFlags(c *cli.Context, settings reflect.Value) error {
 	})
 	return failed
 }
+
+// nonzero are the settings of which 0 stands for a default in files, and is a mistake as a flag.
+var nonzero = [...]string{"lr", "rank", "alpha", "bottleneck", "reduction-factor", "virtual-tokens", "prefix-hidden", "adapter-layers", "adapter-length"}
 
 // setSlice reads a comma-separated list.
 func setSlice(v reflect.Value, text, key string) error {

@@ -54,7 +54,7 @@ func generateCommand() *cli.Command {
 		), uiFlags()),
 		Action: func(c *cli.Context) error {
 			if out := c.String("out"); out != "" {
-				return writeFile(out, func(w io.Writer) error { return generateTo(c, w) })
+				return writeFile(c.Context, out, func(w io.Writer) error { return generateTo(c, w) })
 			}
 			return generateTo(c, c.App.Writer)
 		},
@@ -63,13 +63,26 @@ func generateCommand() *cli.Command {
 
 // resolve finds what --model and --adapter name.
 func resolve(c *cli.Context) (infer.Source, error) {
-	var adapters []string
-	if c.IsSet("adapter") {
-		if adapters = c.StringSlice("adapter"); adapters == nil { // in this command the flag takes a single value
-			adapters = []string{c.String("adapter")}
-		}
+	src, err := infer.ResolveAdapters(c.Context, c.String("model"), adaptersOf(c), newUI(c))
+	if err != nil {
+		return src, err
 	}
-	return infer.ResolveAdapters(c.Context, c.String("model"), adapters, newUI(c))
+	read := []string{src.Model, src.Adapter, src.Classifier}
+	for _, a := range src.Adapters {
+		read = append(read, a.Path)
+	}
+	return src, keepInputs(c, read...)
+}
+
+// adaptersOf are the values of --adapter.
+func adaptersOf(c *cli.Context) []string {
+	if !c.IsSet("adapter") {
+		return nil
+	}
+	if several := c.StringSlice("adapter"); several != nil {
+		return several
+	}
+	return []string{c.String("adapter")} // in this command the flag takes a single value
 }
 
 // adapterFlag is --adapter where one may be given.

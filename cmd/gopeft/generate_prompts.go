@@ -26,7 +26,7 @@ func unescape(texts []string) []string {
 
 // openPrompts reads --prompts, or --prompt as a file of one row.
 func openPrompts(c *cli.Context) (*data.CausalReader, error) {
-	o := data.CausalOptions{PromptOnly: true, Read: rows.Options{Format: rows.Format(c.String("format"))},
+	o := data.CausalOptions{PromptOnly: true, Read: rows.Options{Format: rows.Format(c.String("format")), Context: c.Context},
 		TextColumn: c.String("text-column"), Limit: c.Int("limit"), Extra: []string{"adapter"}}
 	column := "text"
 	switch template := c.String("template"); template {

@@ -169,7 +169,7 @@ func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 		return nil, &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
 	}
 	x.load.Classify, x.cfg.Model.Task = classify, "causal"
-	if classify {
+	if classify || src.Classifier != "" && !c.IsSet("task") { // a classic classifier's model is loaded without a head
 		x.cfg.Model.Task = "classify"
 	}
 	if x.cfg.Data.MaxLength == 0 {

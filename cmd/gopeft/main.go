@@ -2,8 +2,8 @@
 //
 // Each command has a file of its own, COMMAND_cmd.go, which declares its flags, checks them and prints its result; the
 // work is done in train/run, train/infer and below. Results go to standard output, as one JSON object with --json; notes,
-// progress and errors go to standard error. A usage error exits with 2, another failure with 1, an interrupted run with
-// 130.
+// progress and errors go to standard error. A usage error exits with 2, another failure with 1, a fault of gopeft's own
+// with 70, an interrupted run with 130.
 //
 // The package's own words:
 //
@@ -29,6 +29,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
+	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/launch"
 	"gopeft/train/run"
@@ -39,15 +40,16 @@ const (
 	exitDone        = 0
 	exitFailed      = 1
 	exitUsage       = 2
+	exitFault       = 70 // EX_SOFTWARE of sysexits.h
 	exitInterrupted = 130
 )
 
 func main() {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it; else a terminal that is gone leaves a checkpoint
-		signals = append(signals, syscall.SIGHUP)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		ends = append(ends, syscall.SIGHUP)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(program(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
@@ -60,14 +62,17 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		if r := recover(); r != nil {
 			text := fmt.Sprintf("%v\n\n%s", r, debug.Stack())
 			line, _, _ := strings.Cut(text, "\n")
-			fail(stderr, fmt.Sprintf("a fault of gopeft's own: %s (--debug shows where)", line))
+			fail(stderr, shortened(printable(fmt.Sprintf("a fault of gopeft's own: %s (please report it to the makers of gopeft, with what --debug shows)", line))))
 			if trace {
 				fmt.Fprintln(stderr, text)
 			}
-			code = exitFailed
+			code = exitFault
 		}
 	}()
 	out := &output{to: stdout}
+	if f, ok := stdout.(*os.File); ok {
+		out.file, out.to = f, fsutil.NewWriter(ctx, f) // a pipe's reader may have stopped reading
+	}
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
 		Metadata: map[string]any{argsKey: args},
@@ -102,7 +107,10 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 					return err
 				}
 			}
-			return checkCounts(c)
+			if err := checkCounts(c); err != nil {
+				return err
+			}
+			return checkOutputs(c)
 		}
 	}
 	err := app.RunContext(ctx, nameLast(args))
@@ -128,6 +136,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return exitUsage
 	default:
 		fail(stderr, oneLine(err))
+		if whole := wholeLine(err); trace && whole != oneLine(err) {
+			fmt.Fprintln(stderr, whole)
+		}
 		if op := (*bindings.OpError)(nil); trace && errors.As(err, &op) {
 			fmt.Fprintln(stderr, op.Detail)
 		}
@@ -149,6 +160,7 @@ func fail(stderr io.Writer, reason string) {
 // output passes writes on and keeps the first error, because not every caller of Fprint looks at it.
 type output struct {
 	to     io.Writer
+	file   *os.File // that to ends in; nil: in none
 	failed error
 }
 
@@ -181,10 +193,13 @@ func refuseArguments(command *cli.Command, c *cli.Context) error {
 
 // checkCounts refuses numbers that make no sense in any command.
 func checkCounts(c *cli.Context) error {
+	if err := train.CheckThreads(c.Int("threads")); err != nil {
+		return err
+	}
 	for _, n := range []struct {
 		flag  string
 		least int
-	}{{"threads", 0}, {"batch-size", 1}, {"max-tokens", 0}, {"max-length", 0}, {"limit", 0}, {"sample", 0}} {
+	}{{"batch-size", 1}, {"max-tokens", 0}, {"max-length", 0}, {"limit", 0}, {"sample", 0}} {
 		if v := c.Int(n.flag); c.IsSet(n.flag) && v < n.least {
 			return &train.UsageError{Err: fmt.Errorf("--%s is %d, want at least %d", n.flag, v, n.least)}
 		}

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,6 +12,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 	"gopeft/train/infer"
 )
 
@@ -103,11 +102,11 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	if err != nil {
 		return err
 	}
-	if err := freeOut(o.Out, c.Bool("overwrite"), src.Model, src.Adapter); err != nil {
+	if err := freeOut(c, o.Out, src.Model, src.Adapter); err != nil {
 		return err
 	}
 	if path := c.String("data"); path != "" {
-		o.Data, err = data.OpenExamples(path, data.LoadOptions{NoLabels: true, TextColumn: c.String("text-column"), Limit: c.Int("limit")})
+		o.Data, err = data.OpenExamples(path, data.LoadOptions{Read: rows.Options{Context: c.Context}, NoLabels: true, TextColumn: c.String("text-column"), Limit: c.Int("limit")})
 		if err != nil {
 			return err
 		}
@@ -132,20 +131,19 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	return err
 }
 
-// freeOut makes sure that out may be written: nothing is there, or --overwrite was given and it holds none of the inputs.
-func freeOut(out string, overwrite bool, inputs ...string) error {
-	target, err := filepath.Abs(out)
-	if err != nil {
-		return err
-	}
-	for _, in := range inputs {
-		if from, err := filepath.Abs(in); in != "" && err == nil && (from == target || strings.HasPrefix(from, target+string(filepath.Separator))) {
-			return &train.UsageError{Err: fmt.Errorf("--out %s would replace %s, which is read", out, in)}
+// freeOut makes sure that out may be written, and holds none of the inputs: those that flags name, and what else is read.
+func freeOut(c *cli.Context, out string, read ...string) error {
+	in := inputs(c)
+	for _, path := range read {
+		if path != "" {
+			in = append(in, named{"model", path})
 		}
 	}
-	entries, err := os.ReadDir(out)
-	if (err != nil && exists(out) || len(entries) > 0) && !overwrite {
-		return fmt.Errorf("%s is there already: give another --out, or --overwrite it", out)
+	if err := apart(c, named{"out", out}, in); err != nil {
+		return err
 	}
-	return os.MkdirAll(filepath.Dir(target), 0o777)
+	if peft.Dialect(c.String("to")).IsFile() {
+		return freeFile(out, c.Bool("overwrite"))
+	}
+	return freeFolder(out, c.Bool("overwrite"))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,7 @@ func TestOnlyErrorsOfWritingNameTheFile(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), c.folder, "rows.jsonl")
-			err := writeFile(path, c.work)
+			err := writeFile(context.Background(), path, c.work)
 			if err == nil || strings.HasPrefix(err.Error(), "write "+path) != c.prefix || !c.prefix && !errors.Is(err, own) {
 				t.Errorf("got %v", err)
 			}
@@ -39,13 +40,13 @@ func TestOnlyErrorsOfWritingNameTheFile(t *testing.T) {
 		})
 	}
 	t.Run("of a full disk", func(t *testing.T) {
-		if err := writeFile("/dev/full/x", func(io.Writer) error { return nil }); err == nil || !strings.HasPrefix(err.Error(), "write /dev/full/x: ") {
+		if err := writeFile(context.Background(), "/dev/full/x", func(io.Writer) error { return nil }); err == nil || !strings.HasPrefix(err.Error(), "write /dev/full/x: ") {
 			t.Error(err)
 		}
 	})
 	t.Run("none", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "rows.jsonl")
-		if err := writeFile(path, func(w io.Writer) error { _, err := fmt.Fprint(w, "a"); return err }); err != nil {
+		if err := writeFile(context.Background(), path, func(w io.Writer) error { _, err := fmt.Fprint(w, "a"); return err }); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != "a" {

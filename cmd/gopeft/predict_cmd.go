@@ -104,7 +104,7 @@ func openExamples(c *cli.Context, run *infer.Trained, labels []string, extra ...
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	}
-	o := data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format"))}, TextColumn: c.String("text-column"),
+	o := data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format")), Context: c.Context}, TextColumn: c.String("text-column"),
 		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
 	if run != nil {
 		o.LikelyText, o.LikelyLabel = run.Data.TextColumn, run.Data.LabelColumn
@@ -134,7 +134,7 @@ func predictCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			return shared(c, func(group *dist.Group) error {
 				if out := firstWrites(group, c.String("out")); out != "" {
-					return writeFile(out, func(w io.Writer) error { return predict(c, group, w) })
+					return writeFile(c.Context, out, func(w io.Writer) error { return predict(c, group, w) })
 				}
 				return predict(c, group, firstPrints(c, group))
 			})

@@ -119,7 +119,7 @@ func TestAKilledComparisonLeavesNoRunBehind(t *testing.T) {
 	})
 	noTempFiles("when it was killed")
 	entries, err := os.ReadDir(out)
-	if err != nil || len(entries) != 2 { // compare.yaml and the run
+	if err != nil || len(entries) != 3 { // compare.yaml, the run, and a lock that nobody holds
 		t.Errorf("its folder holds %v, %v", entries, err)
 	}
 }

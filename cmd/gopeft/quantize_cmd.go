@@ -48,7 +48,7 @@ func quantize(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := freeOut(o.Out, c.Bool("overwrite"), path); err != nil {
+	if err := freeOut(c, o.Out, path); err != nil {
 		return err
 	}
 	var r infer.QuantisedFolder

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/urfave/cli/v2"
@@ -47,7 +49,7 @@ func (u *ui) Note(format string, args ...any) {
 	if u.bar != nil {
 		_ = u.bar.Clear()
 	}
-	fmt.Fprintf(u.w, format+"\n", args...)
+	fmt.Fprintln(u.w, printable(fmt.Sprintf(format, args...)))
 }
 
 // Progress implements train.UI.
@@ -67,22 +69,56 @@ func (u *ui) Progress(phase string, done, total int, detail string) {
 	case time.Since(u.said) > 15*time.Second && u.from < done && done < total:
 		u.said = time.Now()
 		left := time.Duration(float64(time.Since(u.begun)) / float64(done-u.from) * float64(total-done)).Round(time.Second)
-		fmt.Fprintf(u.w, "%s %d/%d, %s left  %s\n", phase, done, total, left, detail)
+		fmt.Fprintln(u.w, printable(fmt.Sprintf("%s %d/%d, %s left  %s", phase, done, total, left, detail)))
 	}
 	if done >= total {
 		u.phase, u.bar = "", nil
 	}
 }
 
-// oneLine is an error's text as one line; joined errors have a line each.
-func oneLine(err error) string {
+// oneLine is an error's text as one line of bounded length; joined errors have a line each.
+func oneLine(err error) string { return shortened(wholeLine(err)) }
+
+// maxLine is how many characters of an error are shown. Its beginning says what went wrong, its end what to do.
+const maxLine = 490
+
+func shortened(line string) string {
+	r := []rune(line)
+	if len(r) <= maxLine {
+		return line
+	}
+	const end = 150
+	return string(r[:maxLine-end-3]) + " … " + string(r[len(r)-end:])
+}
+
+// printable shows characters that would steer a terminal as they are written in Go: texts from files come into messages.
+func printable(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[0])
+		case r != '\n' && r != '\t' && unicode.IsControl(r):
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case unicode.Is(unicode.Bidi_Control, r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteString(text[:n])
+		}
+		text = text[n:]
+	}
+	return b.String()
+}
+
+func wholeLine(err error) string {
 	var lines []string
 	for _, l := range strings.Split(err.Error(), "\n") {
 		if l = strings.TrimSpace(l); l != "" {
 			lines = append(lines, l)
 		}
 	}
-	return strings.Join(lines, "; ")
+	return printable(strings.Join(lines, "; "))
 }
 
 // printJSON writes v as one object.

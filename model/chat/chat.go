@@ -154,6 +154,6 @@ func within(err error) error {
 // recovered turns a panic of the template library into an error.
 func recovered(err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("chat template: %v", r)
+		*err = fmt.Errorf("chat template: it is not valid, or uses what is not supported (%v)", r)
 	}
 }

@@ -15,6 +15,9 @@ const (
 	opCall   = "."  // a method: its name and arguments
 	opAdd    = "+"
 	opConcat = "~"
+	opDivide = "/"
+	opFloor  = "//"
+	opModulo = "%"
 	opNew    = "{}" // a list, dictionary or slice that has just been made
 	opEach   = "*"  // what a loop goes over
 )
@@ -101,7 +104,8 @@ func (w *rewriter) expr(x nodes.Expression) nodes.Expression {
 		n.Term = w.expr(n.Term)
 	case *nodes.BinaryExpression:
 		n.Left, n.Right = w.expr(n.Left), w.expr(n.Right)
-		if op := n.Operator.Token.Val; op == opAdd || op == opConcat {
+		switch op := n.Operator.Token.Val; op {
+		case opAdd, opConcat, opDivide, opFloor, opModulo:
 			return operation(n.Left, op, n.Right)
 		}
 	case *nodes.FilteredExpression:

@@ -144,3 +144,25 @@ func TestReasonsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// What Python computes for the same expressions, or refuses.
+func TestDivisionIsPythons(t *testing.T) {
+	for source, want := range map[string]string{
+		"{{ 7 // 2 }}": "3", "{{ -7 // 2 }}": "-4", "{{ 7 // -2 }}": "-4", "{{ -7 % 3 }}": "2", "{{ 7 % -3 }}": "-2", "{{ 7 % 3 }}": "1", "{{ True % 2 }}": "1",
+		"{{ 7.5 % 2 }}": "1.5", "{{ 9 / 2 }}": "4.5",
+		"{{1%0}}": "division by zero", "{{7//0}}": "division by zero", "{{ 1 / 0 }}": "division by zero", "{{ 1 % 0.0 }}": "division by zero", "{{ 1 % false }}": "division by zero",
+		"{{ 'a' % 1 }}": "cannot be computed", "{% if 1 not %}a{% endif %}": "not valid",
+	} {
+		tm, err := Parse(source, nil)
+		got := ""
+		if err == nil {
+			got, err = tm.Render([]Message{{Role: "user", Content: "x"}}, true)
+		}
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want && (err == nil || !strings.Contains(got, want)) {
+			t.Errorf("%s: %q, want %q", source, got, want)
+		}
+	}
+}

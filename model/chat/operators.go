@@ -3,6 +3,7 @@ package chat
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/nikolalohinski/gonja/v2/exec"
 )
@@ -12,6 +13,7 @@ func (b *budget) operators() map[string]exec.FilterFunction {
 	return map[string]exec.FilterFunction{
 		opItem: b.item, opEach: b.each,
 		opCall: b.bounded(method), opAdd: b.bounded(add), opConcat: b.bounded(concat), opNew: b.bounded(newCollection),
+		opDivide: b.divided(opDivide), opFloor: b.divided(opFloor), opModulo: b.divided(opModulo),
 	}
 }
 
@@ -124,6 +126,38 @@ func add(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
 		return exec.AsValue(left.Float() + right.Float())
 	}
 	return exec.AsValue(fmt.Errorf("%s and %s do not add up", kind(left), kind(right)))
+}
+
+// divided divides as Python does: rounding goes down, and a remainder has the divisor's sign.
+func (b *budget) divided(op string) exec.FilterFunction {
+	return b.bounded(func(_ *exec.Evaluator, in *exec.Value, params *exec.VarArgs) *exec.Value {
+		left, right := number(in), number(params.First())
+		switch {
+		case right.IsError():
+			return right
+		case !left.IsNumber() || !right.IsNumber():
+			return exec.AsValue(b.fail(fmt.Errorf("%s %s %s cannot be computed", kind(left), op, kind(right))))
+		case right.Float() == 0:
+			return exec.AsValue(b.fail(errors.New("division by zero")))
+		case op == opDivide:
+			return exec.AsValue(left.Float() / right.Float())
+		}
+		if left.IsInteger() && right.IsInteger() {
+			q, r := left.Integer()/right.Integer(), left.Integer()%right.Integer()
+			if r != 0 && (r < 0) != (right.Integer() < 0) {
+				q, r = q-1, r+right.Integer()
+			}
+			if op == opFloor {
+				return exec.AsValue(q)
+			}
+			return exec.AsValue(r)
+		}
+		q := math.Floor(left.Float() / right.Float())
+		if op == opFloor {
+			return exec.AsValue(q)
+		}
+		return exec.AsValue(left.Float() - q*right.Float())
+	})
 }
 
 // number takes True for 1 as Python does.

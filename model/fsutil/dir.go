@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 )
 
 // WriteDir replaces the folder at path by what build puts into the empty
@@ -15,16 +13,18 @@ import (
 // everything in it is synced to the disk and the two folders are exchanged, in
 // one atomic step where the file system can, else by two renames. The previous
 // folder is removed only after that, so a failed build (a full disk, say)
-// leaves it intact. The parent folder must exist.
+// leaves it intact. The parent folder must exist. A link to a folder stays, and
+// that folder is replaced.
 //
 // A process killed inside the two renames leaves the previous folder aside;
 // Recover puts it back.
 func WriteDir(path string, build func(dir string) error) (err error) {
-	path = filepath.Clean(path)
-	tmp, err := newTemp(path, func(name string) error { return os.Mkdir(name, 0o777) })
+	path = folderAt(path)
+	tmp, held, err := newTemp(path, func(name string) error { return os.Mkdir(name, 0o777) })
 	if err != nil {
 		return fmt.Errorf("write folder %s: %w", path, err)
 	}
+	defer held.Close()
 	defer func() {
 		// After an exchange tmp holds the previous content.
 		err = errors.Join(err, os.RemoveAll(tmp))
@@ -95,18 +95,4 @@ func syncTree(root string) error {
 		}
 		return errors.Join(f.Sync(), f.Close())
 	})
-}
-
-// newTemp calls create with fresh hidden names beside path until one is free.
-func newTemp(path string, create func(name string) error) (string, error) {
-	prefix := tempPrefix(path)
-	for range 100 {
-		name := prefix + strconv.FormatUint(rand.Uint64(), 36)
-		err := create(name)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		return name, err
-	}
-	return "", fmt.Errorf("no free temporary name %s*", prefix)
 }

@@ -2,6 +2,7 @@ package fsutil
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,11 +27,29 @@ type file interface {
 // a temporary file in the same folder, which is synced and then renamed over
 // path, and the folder is synced too. On any error, be it write's own or a full
 // disk, the temporary file is removed and an existing file at path is left as
-// it was. The folder must exist.
+// it was. The folder must exist. A link is followed: the file behind it is
+// replaced, and the link stays.
+//
+// What has no previous content to keep (a device, a named pipe, an open file by
+// its number, such as /dev/stdout) is written as it is. A folder is refused
+// before write is called.
 //
 // The writer given to write is buffered; it is flushed here.
 func WriteFile(path string, write func(io.Writer) error) error {
-	return writeFile(path, createNew, write)
+	return WriteFileContext(context.Background(), path, write)
+}
+
+// WriteFileContext is WriteFile that no longer waits for the other end of a pipe
+// once ctx has ended.
+func WriteFileContext(ctx context.Context, path string, write func(io.Writer) error) error {
+	p, err := find(path)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if p.open != nil {
+		return writeStream(ctx, path, p.open, write)
+	}
+	return writeFile(p.path, createNew, write)
 }
 
 func createNew(path string) (file, error) {
@@ -38,15 +57,36 @@ func createNew(path string) (file, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
+// writeStream writes to what cannot be replaced.
+func writeStream(ctx context.Context, path string, open func() (*os.File, error), write func(io.Writer) error) (err error) {
+	var f *os.File
+	err = Await(ctx, func() error {
+		opened, err := open()
+		f = opened
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	w := bufio.NewWriterSize(NewWriter(ctx, f), bufferSize)
+	return errors.Join(write(w), w.Flush())
+}
+
 func writeFile(path string, create func(string) (file, error), write func(io.Writer) error) (err error) {
 	var f file
-	tmp, err := newTemp(path, func(name string) (err error) {
+	tmp, held, err := newTemp(path, func(name string) (err error) {
 		f, err = create(name)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	defer held.Close()
 	open := true
 	moved := false
 	// Deferred so that a panic in write leaves nothing behind either.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"gopeft/model/fsutil"
 	"gopeft/model/hf/files"
 )
 
@@ -66,22 +67,12 @@ func (c *Checkpoint) group() error {
 // Close unmaps the weights.
 func (c *Checkpoint) Close() error { return c.Weights.Close() }
 
-// maxConfig bounds what is read of a config.json.
-const maxConfig = 16 << 20
-
 // ReadConfig reads a folder's config.json and checks that it is one JSON object.
 func ReadConfig(folder string) ([]byte, error) { return ReadJSON(filepath.Join(folder, "config.json")) }
 
 // ReadJSON reads a file that holds one JSON object.
 func ReadJSON(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxConfig {
-		return nil, fmt.Errorf("%s: %d bytes, too large for a JSON file of settings", path, info.Size())
-	}
-	raw, err := os.ReadFile(path)
+	raw, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
 	if err != nil {
 		return nil, err
 	}

@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"gopeft/model/fsutil"
 )
 
 // folderConfig is what the files beside a tokenizer say about it: tokenizer_config.json, and where that lists no added
@@ -70,7 +71,7 @@ func readConfig(dir string) (*folderConfig, error) {
 			return nil, err
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja"))
+	data, err := fsutil.ReadSmall(filepath.Join(dir, "chat_template.jinja"), fsutil.MaxSettings)
 	switch {
 	case err == nil:
 		c.chat = string(data)
@@ -83,7 +84,7 @@ func readConfig(dir string) (*folderConfig, error) {
 // readFile has a file read, if it is there.
 func (c *folderConfig) readFile(dir, name string, read func(data []byte) error) error {
 	path := filepath.Join(dir, name)
-	data, err := os.ReadFile(path)
+	data, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

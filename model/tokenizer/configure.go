@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"gopeft/model/fsutil"
 )
 
 // tokenizerClass is what a class of transformers changes of a tokenizer.json. The zero value is PreTrainedTokenizerFast,
@@ -64,7 +65,7 @@ func (c *folderConfig) readClass(dir string) error {
 			ModelType      string `json:"model_type"`
 		}
 		path := filepath.Join(dir, "config.json")
-		data, err := os.ReadFile(path)
+		data, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

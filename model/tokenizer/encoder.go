@@ -144,7 +144,7 @@ func (e *encoder) addWord(t text, subs []subword) {
 	for _, s := range subs {
 		e.ids = append(e.ids, int64(s.id))
 		if e.offsets {
-			e.spans = append(e.spans, t.cover(from, from+int(s.n)))
+			e.spans = append(e.spans, t.part(from, from+int(s.n)))
 			if e.tok.margins != nil {
 				e.margins = append(e.margins, e.tok.margins[s.id])
 			}

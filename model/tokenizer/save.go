@@ -7,7 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"gopeft/model/fsutil"
 )
+
+// maxTables bounds what is read of a vocabulary with its merges. The largest known take 40 MB.
+const maxTables = 256 << 20
 
 // sourceFiles are the files of a HuggingFace folder that make up its tokenizer.
 var sourceFiles = []string{
@@ -41,7 +46,7 @@ func (t *Tokenizer) files() (map[string][]byte, error) {
 		return files, err
 	}
 	for _, name := range sourceFiles {
-		data, err := os.ReadFile(filepath.Join(t.source, name))
+		data, err := fsutil.ReadSmall(filepath.Join(t.source, name), maxTables)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

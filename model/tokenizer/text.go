@@ -56,6 +56,22 @@ func (t text) cover(i, j int) span {
 	return span{t.base + int32(i), t.base + int32(j)}
 }
 
+// part is cover of as much of t[i:j] as there is: the bytes of a suffix are tokens beyond the end, which cover nothing.
+func (t text) part(i, j int) span {
+	n := len(t.b)
+	if j <= n && i < j {
+		return t.cover(i, j)
+	}
+	if i >= n && n > 0 {
+		end := t.cover(n-1, n).end
+		return span{end, end}
+	}
+	if i >= n {
+		return span{t.base, t.base}
+	}
+	return t.cover(i, n)
+}
+
 // buffer collects the output of one transformation of a text. The spans are kept only where
 // somebody will ask for offsets.
 type buffer struct {

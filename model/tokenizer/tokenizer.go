@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	sugarme "github.com/sugarme/tokenizer"
+
+	"gopeft/model/fsutil"
 )
 
 // Tokenizer turns text into token ids and back. It is safe for concurrent use.
@@ -63,7 +65,7 @@ func Load(dir string) (*Tokenizer, error) {
 	}
 	for _, r := range readers {
 		path := filepath.Join(abs, r.name)
-		data, err := os.ReadFile(path)
+		data, err := fsutil.ReadSmall(path, maxTables)
 		if os.IsNotExist(err) {
 			continue
 		}

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 
+	"gopeft/model/fsutil"
 	"gopeft/model/hf/files"
 )
 
@@ -88,10 +88,13 @@ func Save(path string, s Saved) error {
 	return files.WriteSafetensors(path, w.tensors, header)
 }
 
+// maxClassifier bounds what is read of a classifier.
+const maxClassifier = 4 << 30
+
 // Load reads a file that Save wrote. Nothing in it is trusted: a value that
 // does not fit is an error that names the field.
 func Load(path string) (Saved, error) {
-	content, err := os.ReadFile(path)
+	content, err := fsutil.ReadSmall(path, maxClassifier)
 	if err != nil {
 		return Saved{}, err
 	}

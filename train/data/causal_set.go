@@ -66,6 +66,7 @@ func (s *CausalSet) Notes() []string {
 
 // LoadCausal reads a file's causal examples.
 func LoadCausal(ctx context.Context, path string, opts CausalOptions) (*CausalSet, error) {
+	opts.Read.Context = ctx
 	r, err := OpenCausal(path, opts)
 	if err != nil {
 		return nil, err

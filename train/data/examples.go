@@ -298,6 +298,13 @@ func (s *Set) CheckTrainable() error {
 	if s.Len() == 0 {
 		return fmt.Errorf("%s: no examples to train on", s.File)
 	}
+	empty := 0
+	for empty < s.Len() && s.empty(empty) {
+		empty++
+	}
+	if empty == s.Len() {
+		return fmt.Errorf("%s: every text is empty (is --text-column the right one?)", s.File)
+	}
 	var present []string
 	for i, n := range s.Counts() {
 		if n > 0 {
@@ -315,6 +322,7 @@ func (s *Set) CheckTrainable() error {
 // file, integers in numeric order, names sorted; with them a label that is not
 // among them is a bad row.
 func Load(ctx context.Context, path string, opts LoadOptions) (*Set, error) {
+	opts.Read.Context = ctx
 	r, err := OpenExamples(path, opts)
 	if err != nil {
 		return nil, err

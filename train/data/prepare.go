@@ -6,10 +6,13 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"gopeft/model/fsutil"
 )
 
 // PrepareOptions says how [Prepare] turns any input into files to train from.
@@ -37,7 +40,7 @@ type Prepared struct {
 // LF. The files are written beside their places, synced, and renamed once all are
 // complete; a part of an earlier run that this one has not is removed, since its
 // rows may be in the others now.
-func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
+func Prepare(ctx context.Context, opts PrepareOptions) (_ *Prepared, err error) {
 	ratios := opts.Ratios
 	if ratios == nil {
 		ratios = defaultRatios
@@ -60,11 +63,31 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("prepare: %w", err)
 		}
+		if _, err := fsutil.Target(path); err != nil {
+			return nil, fmt.Errorf("prepare: %w", err)
+		}
 		if i < len(ratios) {
 			p.Files = append(p.Files, path)
 		} else {
 			p.leftover = append(p.leftover, path)
 		}
+	}
+	made := !fsutil.Exists(opts.Out)
+	if err := os.MkdirAll(opts.Out, 0o777); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	defer func() {
+		if err != nil && made {
+			_ = os.Remove(opts.Out) // where it is empty
+		}
+	}()
+	lock, err := fsutil.LockFile(filepath.Join(opts.Out, ".lock")) // the parts are to be of one division
+	if err != nil && !errors.Is(err, fsutil.ErrNoLocks) {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if err := fsutil.CheckFile(p.Files[0]); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	all, err := Load(ctx, opts.Input, opts.Load)
 	if err != nil {
@@ -80,38 +103,29 @@ func Prepare(ctx context.Context, opts PrepareOptions) (*Prepared, error) {
 		return nil, err
 	}
 	p.Notes, p.Skipped = all.Notes(), all.Stats.Skipped
-	if err := os.MkdirAll(opts.Out, 0o777); err != nil {
-		return nil, fmt.Errorf("prepare: %w", err)
-	}
 	return p, p.write(ctx)
 }
 
 func (p *Prepared) write(ctx context.Context) error {
-	var temps []string
+	var files []*fsutil.Pending
 	defer func() {
-		for _, name := range temps {
-			os.Remove(name) // what was renamed is no longer there
+		for _, f := range files {
+			f.Drop()
 		}
 	}()
 	for i, set := range p.Sets {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		temp, err := set.writeTemp(p.Files[i])
-		if temp != "" {
-			temps = append(temps, temp)
-		}
+		fsutil.Sweep(p.Files[i])
+		f, err := fsutil.Prepare(p.Files[i], set.writeCSV)
 		if err != nil {
 			return fmt.Errorf("prepare: %w", err)
 		}
+		files = append(files, f)
 	}
-	for _, path := range p.Files { // what a rename would refuse half-way
-		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-			return fmt.Errorf("prepare: %s is there and no file", path)
-		}
-	}
-	for i, temp := range temps {
-		if err := os.Rename(temp, p.Files[i]); err != nil {
+	for _, f := range files {
+		if err := f.Move(); err != nil {
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}
@@ -120,39 +134,17 @@ func (p *Prepared) write(ctx context.Context) error {
 			return fmt.Errorf("prepare: %w", err)
 		}
 	}
-	dir, err := os.Open(filepath.Dir(p.Files[0]))
-	if err != nil {
-		return fmt.Errorf("prepare: %w", err)
-	}
-	defer dir.Close()
-	// Some file systems cannot sync a folder; the renames stand all the same.
-	_ = dir.Sync()
 	return nil
 }
 
-// writeTemp writes the set's CSV to a temporary file beside path and syncs it.
-func (s *Set) writeTemp(path string) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-	}()
-	if err := f.Chmod(0o644); err != nil {
-		return f.Name(), err
-	}
-	buf := bufio.NewWriterSize(f, 1<<16)
+// writeCSV writes the set with labels by name.
+func (s *Set) writeCSV(to io.Writer) error {
+	buf := bufio.NewWriterSize(to, 1<<16)
 	w := csv.NewWriter(buf)
 	w.Write([]string{"text", "label"})
 	for _, ex := range s.Examples {
 		w.Write([]string{strings.ReplaceAll(ex.Text, "\r\n", "\n"), s.Labels[ex.Label]})
 	}
 	w.Flush()
-	if err := errors.Join(w.Error(), buf.Flush()); err != nil {
-		return f.Name(), err
-	}
-	return f.Name(), f.Sync()
+	return errors.Join(w.Error(), buf.Flush())
 }

@@ -209,7 +209,7 @@ func copyBeside(from, dir string, tok *tokenizer.Tokenizer) error {
 		}
 	}
 	const name = "generation_config.json"
-	raw, err := os.ReadFile(filepath.Join(from, name))
+	raw, err := fsutil.ReadSmall(filepath.Join(from, name), fsutil.MaxSettings)
 	if err != nil {
 		return nil // most models have none, and a GGUF file is no folder
 	}
@@ -286,6 +286,9 @@ func writeOut(path string, write func(string, func(string) error) error, build f
 
 // writeThrough lets write make a file elsewhere in the folder of path, and moves it there when that succeeds.
 func writeThrough(path string, write func(path string) error) (err error) {
+	if path, err = fsutil.Target(path); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".gopeft-*")
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package infer
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,6 +65,13 @@ func Resolve(model, adapter string) (Source, error) {
 			return Source{}, train.Usage("%s does not name its base model: give it with --model", adapter)
 		}
 	}
+	if !fsutil.Exists(filepath.Join(model, "config.json")) && fsutil.Exists(filepath.Join(model, "config.yaml")) {
+		run, err := resolveRun(model)
+		if err != nil {
+			return Source{}, err
+		}
+		return Source{}, train.Usage("--model %s is a run: with --adapter give its base model, %s", model, run.Model)
+	}
 	return Source{Model: model, Adapter: adapter}, nil
 }
 
@@ -82,7 +88,7 @@ type Trained struct {
 
 func resolveRun(dir string) (Source, error) {
 	settings := filepath.Join(dir, "config.yaml")
-	raw, err := os.ReadFile(settings)
+	raw, err := fsutil.ReadSmall(settings, fsutil.MaxSettings)
 	if err != nil {
 		return Source{}, err
 	}

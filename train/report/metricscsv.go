@@ -173,10 +173,13 @@ func ReadMetrics(path string) (rows []Row, extra []string, err error) {
 	return readMetrics(path, false)
 }
 
+// maxMetrics bounds what is read of a metrics.csv: ten million rows.
+const maxMetrics = 1 << 30
+
 // readMetrics is ReadMetrics; with torn it leaves out a last line that a crash
 // cut short.
 func readMetrics(path string, torn bool) (rows []Row, extra []string, err error) {
-	content, err := os.ReadFile(path)
+	content, err := fsutil.ReadSmall(path, maxMetrics)
 	if err != nil {
 		return nil, nil, err
 	}

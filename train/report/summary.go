@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 
 	"gopeft/model/fsutil"
 )
@@ -96,7 +95,7 @@ func WriteSummary(path string, s Summary) error {
 
 // ReadSummary reads summary.json.
 func ReadSummary(path string) (Summary, error) {
-	content, err := os.ReadFile(path)
+	content, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
 	if err != nil {
 		return Summary{}, err
 	}

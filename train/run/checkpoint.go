@@ -18,6 +18,9 @@ func (r *run) saveBest(s *bindings.Scope) error {
 	if err := r.trainer.Same(s); err != nil || !r.first() {
 		return err
 	}
+	if err := r.inputs.Settle(); err != nil { // before anything of another model is written
+		return err
+	}
 	return fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "best"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
 			return err
@@ -38,6 +41,15 @@ func (r *run) saveModel(s *bindings.Scope, dir string) error {
 	return os.Mkdir(filepath.Join(dir, "state"), 0o777)
 }
 
+// checkpointDue reports whether the last checkpoint, or the run's begin, is older than --checkpoint-minutes.
+func (r *run) checkpointDue() bool {
+	since := r.begun
+	if r.savedAt.After(since) {
+		since = r.savedAt
+	}
+	return r.cfg.Output.Minutes > 0 && time.Since(since).Minutes() >= r.cfg.Output.Minutes
+}
+
 // saveLast writes last/: the same, with what exact resume needs. All processes call it.
 func (r *run) saveLast(s *bindings.Scope) error {
 	if err := r.trainer.Same(s); err != nil {
@@ -56,6 +68,9 @@ func (r *run) writeLast(s *bindings.Scope) error {
 		r.saved = &at
 		return nil
 	}
+	if err := r.inputs.Settle(); err != nil { // before anything of another model is written
+		return err
+	}
 	r.prog.Seconds = r.resumed + time.Since(r.begun).Seconds()
 	err := fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "last"), func(dir string) error {
 		if err := r.saveModel(s, dir); err != nil {
@@ -63,7 +78,9 @@ func (r *run) writeLast(s *bindings.Scope) error {
 		}
 		return r.trainer.SaveState(s, filepath.Join(dir, "state"), r.prog)
 	})
+	r.savedAt = time.Now()
 	if err == nil {
+		err = asideOf(r.cfg.Output.Out).Drop() // this run stands
 		at := r.trainer.At
 		r.saved = &at
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"gopeft/model/hub"
 	"gopeft/train"
 	"gopeft/train/report"
+	"gopeft/train/run/folder"
 )
 
 // Comparison is several runs on one data set: the same settings but for the method and what Settings override.
@@ -32,7 +32,7 @@ func CompareMethods() []string {
 // ReadComparison reads a YAML file: a run's settings, with methods (a list) and settings (per method).
 func ReadComparison(path string, base Config) (Comparison, error) {
 	c := Comparison{Base: base}
-	raw, err := os.ReadFile(path)
+	raw, err := fsutil.ReadSettings(path, fsutil.MaxSettings)
 	if err != nil {
 		return c, err
 	}
@@ -77,6 +77,7 @@ func dataHashes(ctx context.Context, configs []Config, ui train.UI) ([]string, e
 		if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
 			return nil, err
 		}
+		configs[i] = cfg
 		key := fmt.Sprint(cfg.Data, cfg.Machine.Seed, cfg.Model.Task, cfg.Model.Method == train.Features, cfg.Model.found, cfg.Model.AdapterInit)
 		hash, ok := known[key]
 		if !ok {
@@ -93,7 +94,7 @@ func dataHashes(ctx context.Context, configs []Config, ui train.UI) ([]string, e
 // Compare runs every method and writes compare.csv, compare.md and compare.png into Base.Out, and its settings to compare.yaml. each runs one
 // configuration; in a program of its own, so that peak memory is the method's alone. With Resume, runs that
 // have finished are kept. A method that fails does not keep the others from running; the error names it.
-func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each func(context.Context, Config, OutMode) (report.Summary, error)) ([]report.Result, error) {
+func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each func(context.Context, Config, OutMode) (report.Summary, error)) (results []report.Result, err error) {
 	if c.Base.Output.Out == "" {
 		c.Base.Output.Out = filepath.Join("runs", "compare")
 	}
@@ -119,13 +120,19 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 	if err != nil {
 		return nil, err
 	}
-	if err := prepareCompare(c, mode); err != nil {
+	release, err := folder.Lock(c.Base.Output.Out, ui)
+	if err != nil {
 		return nil, err
 	}
-	var results []report.Result
+	defer func() { err = errors.Join(err, release()) }()
+	old := folder.Aside{Dir: c.Base.Output.Out, Names: compareFiles[:]}
+	defer func() { err = errors.Join(err, old.Recover(len(results) > 0 || ctx.Err() != nil)) }()
+	if err := prepareCompare(c, mode, old); err != nil {
+		return nil, err
+	}
 	var failed []error
 	for i, m := range c.Methods {
-		sum, done := finished(configs[i], hashes[i], mode)
+		sum, done := finished(ctx, configs[i], hashes[i], mode)
 		if !done {
 			ui.Note("\n[%d/%d] %s", i+1, len(c.Methods), m)
 			var err error
@@ -148,26 +155,33 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 	return results, errors.Join(failed...)
 }
 
-func prepareCompare(c Comparison, mode OutMode) error {
-	entries, err := os.ReadDir(c.Base.Output.Out)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+// compareFiles is what a comparison leaves in its folder beside its runs.
+var compareFiles = [...]string{"compare.yaml", "compare.csv", "compare.md", "compare.png"}
+
+func prepareCompare(c Comparison, mode OutMode, old folder.Aside) error {
+	if err := old.Recover(fsutil.Exists(old.At("compare.csv"))); err != nil {
 		return err
 	}
-	if len(entries) > 0 && mode == Refuse {
-		return fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", c.Base.Output.Out)
-	}
-	if err := os.MkdirAll(c.Base.Output.Out, 0o777); err != nil {
+	names, err := folder.Visible(old.Dir)
+	if err != nil {
 		return err
 	}
-	for _, name := range []string{"compare.csv", "compare.md", "compare.png", "compare.yaml"} {
-		path := filepath.Join(c.Base.Output.Out, name)
-		if err := fsutil.Recover(path); err != nil {
+	if len(names) > 0 && mode == Refuse {
+		return fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", old.Dir)
+	}
+	for _, name := range old.Names {
+		if err := fsutil.Recover(old.At(name)); err != nil {
 			return err
 		}
-		if mode == Overwrite {
-			if err := os.RemoveAll(path); err != nil { // an old table is none of the new runs'
+	}
+	if mode == Overwrite { // an old table is none of the new runs'
+		for _, name := range old.Names {
+			if err := c.Base.keepInputs(old.At(name)); err != nil {
 				return err
 			}
+		}
+		if err := old.Move(); err != nil {
+			return err
 		}
 	}
 	return writeYAML(filepath.Join(c.Base.Output.Out, "compare.yaml"), struct {
@@ -179,7 +193,7 @@ func prepareCompare(c Comparison, mode OutMode) error {
 
 // finished reads the summary of a run with the same settings and data that an earlier, interrupted comparison
 // completed.
-func finished(cfg Config, hash string, mode OutMode) (sum report.Summary, ok bool) {
+func finished(ctx context.Context, cfg Config, hash string, mode OutMode) (sum report.Summary, ok bool) {
 	if mode != Resume {
 		return sum, false
 	}
@@ -188,7 +202,7 @@ func finished(cfg Config, hash string, mode OutMode) (sum report.Summary, ok boo
 		return sum, false
 	}
 	sum, err = report.ReadSummary(filepath.Join(cfg.Output.Out, "summary.json"))
-	return sum, err == nil && was.matches(sum.Fingerprint, hash)
+	return sum, err == nil && was.matches(sum.Fingerprint, hash) && cfg.sameInputs(ctx)
 }
 
 // runMode is how one method's run starts: from its checkpoint if it has one, else anew.

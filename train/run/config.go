@@ -1,7 +1,6 @@
 package run
 
 import (
-	"math"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -47,10 +46,11 @@ type ModelSettings struct {
 
 // OutputSettings say what a run leaves behind, and where.
 type OutputSettings struct {
-	Checkpoints int    `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
-	NoTrainEval bool   `yaml:"no-train-eval" usage:"do not score the training data at the end"`
-	TensorBoard bool   `yaml:"tensorboard" usage:"write TensorBoard events too"`
-	Out         string `yaml:"out" usage:"folder of the run (default: runs/METHOD, of a comparison runs/compare)"`
+	Checkpoints int     `yaml:"checkpoint-every" usage:"write a checkpoint every N steps, besides every epoch"`
+	Minutes     float64 `yaml:"checkpoint-minutes" usage:"write a checkpoint when the last is this old (0: never)"`
+	NoTrainEval bool    `yaml:"no-train-eval" usage:"do not score the training data at the end"`
+	TensorBoard bool    `yaml:"tensorboard" usage:"write TensorBoard events too"`
+	Out         string  `yaml:"out" usage:"folder of the run (default: runs/METHOD, of a comparison runs/compare)"`
 }
 
 // Defaults is the configuration of a run that sets nothing.
@@ -60,6 +60,7 @@ func Defaults() Config {
 		Data:    data.Settings{Split: []float64{0.8, 0.1, 0.1}, MaskPrompt: true},
 		Machine: train.DefaultMachine(),
 		Loop:    train.DefaultLoop(),
+		Output:  OutputSettings{Minutes: 5},
 	}
 }
 
@@ -118,6 +119,10 @@ func (c *Config) Check() error {
 	switch {
 	case m.CacheStates && (m.Method != "last" || m.Task != "classify" || len(c.Peft.Unfreeze) > 0):
 		return train.Usage("--cache-features needs --method last and --task classify, without --unfreeze: all but the head must be frozen")
+	case m.Task == "classify" && c.Data.Template != "":
+		return train.Usage("--template goes with --task causal")
+	case m.Task == "classify" && c.Data.Pack:
+		return train.Usage("--pack goes with --task causal")
 	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
 	}
@@ -155,13 +160,18 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--pool %q is not known (cls, mean)", m.Pool)
 	case m.Method == train.Features && m.Task == "causal":
 		return train.Usage("--method features classifies: it has no --task causal")
-	case m.Dropout >= 1 || math.IsNaN(m.Dropout):
+	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
 	return train.CheckBase(m.BaseDType, m.Quantize)
 }
 
-func (o OutputSettings) check() error { return train.CheckCount("checkpoint-every", o.Checkpoints, 0) }
+func (o OutputSettings) check() error {
+	if !(o.Minutes >= 0) { // NaN fails too
+		return train.Usage("--checkpoint-minutes is %v, want 0 or a positive number", o.Minutes)
+	}
+	return train.CheckCount("checkpoint-every", o.Checkpoints, 0)
+}
 
 // Methods lists what --method takes.
 func Methods() []string { return methods(nil) }

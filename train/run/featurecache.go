@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -15,17 +16,17 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/model/hf/files"
 	"gopeft/train/classic"
-	"gopeft/train/data"
+	"gopeft/train/run/inputs"
 )
 
 // modelHash identifies a model by its files' contents.
-func modelHash(path string) (string, error) {
+func modelHash(ctx context.Context, path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
 	if !info.IsDir() {
-		return data.HashFile(path)
+		return inputs.Hash(ctx, path)
 	}
 	h := sha256.New()
 	for _, pattern := range []string{"config.json", "*.safetensors", "pytorch_model*.bin", "*.gguf",
@@ -36,7 +37,7 @@ func modelHash(path string) (string, error) {
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			sum, err := data.HashFile(name)
+			sum, err := inputs.Hash(ctx, name)
 			if err != nil {
 				return "", err
 			}

@@ -15,10 +15,11 @@ import (
 	"gopeft/train/data"
 	"gopeft/train/metrics"
 	"gopeft/train/report"
+	"gopeft/train/run/inputs"
 )
 
 // runFeatures fits a classic classifier on frozen features.
-func runFeatures(ctx context.Context, cfg Config, ui train.UI) (report.Summary, error) {
+func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Watch) (report.Summary, error) {
 	f := &featureRun{cfg: cfg, ui: ui, peakCUDA: report.Missing()}
 	sum := report.Summary{Method: cfg.Model.Method + "+" + cfg.Model.Classifier, Model: cfg.Model.Path, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
 		PeakCUDAMB: report.Missing()}
@@ -74,6 +75,9 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI) (report.Summary, 
 	sum.Params.Frozen = f.frozen
 	sum.Params.Total = sum.Params.Frozen + sum.Params.Trainable
 	sum.PeakRSSMB, sum.PeakCUDAMB, sum.Fingerprint = report.Number(train.PeakRSSMB()), f.peakCUDA, f.print
+	if err := watch.Settle(); err != nil {
+		return sum, err
+	}
 	err = classic.Save(filepath.Join(cfg.Output.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
 		Meta: map[string]string{"model": cfg.Model.Path, "pool": cfg.Model.Pool, "max_length": fmt.Sprint(cfg.Data.MaxLength)}})
 	if err != nil {
@@ -123,7 +127,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 	if err != nil {
 		return nil, err
 	}
-	base, err := modelHash(cfg.Model.folder())
+	base, err := modelHash(ctx, cfg.Model.folder())
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	"gopeft/model/hub"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/run/folder"
+	"gopeft/train/run/inputs"
 )
 
 // OutMode says what becomes of a run folder that is not empty.
@@ -29,43 +30,67 @@ const (
 )
 
 // runFiles is what a run leaves in its folder.
-var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events"}
+var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events", inputs.FileName}
 
-// prepareOut makes the run folder, readies it to go on, or refuses it. Nothing is removed from a folder that is
-// not a run's, and from a run's only what runs write. A run that goes on gets the settings that its first session chose.
+// asideOf is what a run in dir replaces.
+func asideOf(dir string) folder.Aside { return folder.Aside{Dir: dir, Names: runFiles[:]} }
+
+// stands reports whether the run in dir has a checkpoint, or is a classic classifier's and has ended.
+func stands(dir string) bool {
+	return fsutil.Exists(filepath.Join(dir, "last")) || fsutil.Exists(filepath.Join(dir, "classifier.safetensors"))
+}
+
+// prepareOut readies the run folder, which is there and locked, to begin or to go on, or refuses it. Nothing is touched
+// in a folder that is not a run's, and of a run's only what runs write, which moves aside. A run that goes on gets the
+// settings that its first session chose.
 func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
+	dir := cfg.Output.Out
+	if err := asideOf(dir).Recover(stands(dir)); err != nil {
+		return cfg, err
+	}
 	if mode == Resume {
 		return resumeOut(cfg, ui)
 	}
-	settings := filepath.Join(cfg.Output.Out, "config.yaml")
+	settings := filepath.Join(dir, "config.yaml")
 	if mode == Overwrite {
-		if err := recoverOut(cfg.Output.Out); err != nil {
+		if err := recoverOut(dir); err != nil {
 			return cfg, err
 		}
 	}
-	entries, err := os.ReadDir(cfg.Output.Out)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	names, err := folder.Visible(dir)
+	if err != nil {
 		return cfg, err
 	}
-	if unused := len(entries) == 1 && entries[0].Name() == "config.yaml"; len(entries) > 0 && !unused { // not by a run that failed before its first step
-		if mode == Refuse {
-			return cfg, fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", cfg.Output.Out)
-		}
-		if !isRun(settings) {
-			return cfg, fmt.Errorf("%s holds other things than a run, which --overwrite leaves alone: give another --out", cfg.Output.Out)
-		}
-		// The settings go last: until then the folder is a run's, and can be overwritten again.
-		for _, name := range slices.Backward(runFiles[:]) {
-			if err := os.RemoveAll(filepath.Join(cfg.Output.Out, name)); err != nil {
-				return cfg, err
-			}
-		}
+	begun := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == inputs.FileName })
+	switch unused := slices.Equal(begun, []string{"config.yaml"}); {
+	case len(names) == 0:
+	case unused && wroteConfig(settings): // by a run that failed before its first step
+	case mode == Refuse:
+		return cfg, fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", dir)
+	case !isRun(settings):
+		return cfg, fmt.Errorf("%s holds other things than a run, which --overwrite leaves alone: give another --out", dir)
 	}
-	if err := os.MkdirAll(cfg.Output.Out, 0o777); err != nil {
-		return cfg, err
+	if len(names) > 0 {
+		if err := asideOf(dir).Move(); err != nil {
+			return cfg, err
+		}
 	}
 	cfg.Automatic = nil // what another run chose is asked for here
 	return cfg, WriteConfig(settings, cfg)
+}
+
+// hold keeps others from the run's folder until release, which also brings back what was put aside and replaced by nothing.
+// It is the first process's to do.
+func (c Config) hold(ui train.UI) (release func() error, err error) {
+	if !c.Machine.Group.First() {
+		return func() error { return nil }, nil
+	}
+	unlock, err := folder.Lock(c.Output.Out, ui)
+	if err != nil {
+		return nil, err
+	}
+	old := asideOf(c.Output.Out)
+	return func() error { return errors.Join(old.Recover(stands(old.Dir)), unlock()) }, nil
 }
 
 // prepare readies the run folder. The first process does, and tells the others how: they need not see the folder.
@@ -135,22 +160,9 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 
 // checkInputs looks at what a run reads before --overwrite removes what an earlier one left.
 func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
-	type input struct{ flag, path string }
-	inputs := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
-	for _, in := range []input{{"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test}} {
-		files, err := data.Files(in.path)
-		if err != nil {
-			return &train.UsageError{Err: err}
-		}
-		for _, f := range files {
-			inputs = append(inputs, input{in.flag, f.Path})
-		}
-	}
-	for _, in := range inputs {
-		for _, name := range runFiles {
-			if in.path != "" && holds(filepath.Join(c.Output.Out, name), in.path) {
-				return train.Usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.flag, in.path)
-			}
+	for _, name := range runFiles {
+		if err := c.keepInputs(filepath.Join(c.Output.Out, name)); err != nil {
+			return err
 		}
 	}
 	var err error
@@ -161,20 +173,25 @@ func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
 	return err
 }
 
-// holds reports whether path is dir or lies in it.
-func holds(dir, path string) bool {
-	var real [2]string
-	for i, p := range []string{dir, path} {
-		var err error
-		if p, err = filepath.EvalSymlinks(p); err == nil {
-			real[i], err = filepath.Abs(p)
+// keepInputs is an error where --overwrite would remove, with path, what the run reads.
+func (c Config) keepInputs(path string) error {
+	type input struct{ flag, path string }
+	all := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
+	for _, in := range []input{{"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test}} {
+		files, err := data.Files(in.path)
+		if err != nil {
+			return &train.UsageError{Err: err}
 		}
-		if err != nil { // what is not there holds nothing
-			return false
+		for _, f := range files {
+			all = append(all, input{in.flag, f.Path})
 		}
 	}
-	rel, err := filepath.Rel(real[0], real[1])
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+	for _, in := range all {
+		if in.path != "" && fsutil.Holds(path, in.path) {
+			return train.Usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.flag, in.path)
+		}
+	}
+	return nil
 }
 
 // resumeOut readies the folder of a run to go on with cfg.
@@ -204,6 +221,34 @@ func resumeOut(cfg Config, ui train.UI) (Config, error) {
 	return cfg, recoverOut(cfg.Output.Out)
 }
 
+// watchInputs holds a run to the model and the adapter that it is begun with, or was.
+func (c Config) watchInputs(ctx context.Context, mode OutMode) (*inputs.Watch, error) {
+	if !c.Machine.Group.First() {
+		return nil, nil
+	}
+	now, err := inputs.Find(c.Model.folder(), c.Model.AdapterInit)
+	if err != nil {
+		return nil, err
+	}
+	var was *inputs.Record
+	if mode == Resume && stands(c.Output.Out) {
+		if was, err = inputs.Read(c.Output.Out); err != nil {
+			return nil, err
+		}
+	}
+	return inputs.Begin(ctx, c.Output.Out, now, was)
+}
+
+// sameInputs reports whether the model and the adapter are those that the run was begun with, as far as it has noted them.
+func (c Config) sameInputs(ctx context.Context) bool {
+	now, err := inputs.Find(c.Model.folder(), c.Model.AdapterInit)
+	if err != nil {
+		return false
+	}
+	was, err := inputs.Read(c.Output.Out)
+	return err == nil && inputs.Check(ctx, now, was) == nil
+}
+
 // recoverOut tidies what a killed run left beside its files.
 func recoverOut(dir string) error {
 	var errs []error
@@ -214,8 +259,15 @@ func recoverOut(dir string) error {
 }
 
 // isRun tells a run's settings, of whatever version, from another program's.
-func isRun(settings string) bool {
-	raw, err := os.ReadFile(settings)
+func isRun(settings string) bool { return hasKeys(settings, "model", "method") }
+
+// wroteConfig tells settings that a run has written, which are all of them, from those that a person has.
+func wroteConfig(settings string) bool {
+	return hasKeys(settings, append(strings.Fields(firstSettings), "out", "checkpoint-every", "threads")...)
+}
+
+func hasKeys(settings string, want ...string) bool {
+	raw, err := fsutil.ReadSmall(settings, fsutil.MaxSettings)
 	if err != nil {
 		return false
 	}
@@ -223,7 +275,10 @@ func isRun(settings string) bool {
 	if err := yaml.Unmarshal(raw, &keys); err != nil {
 		return false
 	}
-	_, model := keys["model"]
-	_, method := keys["method"]
-	return model && method
+	for _, key := range want {
+		if _, ok := keys[key]; !ok {
+			return false
+		}
+	}
+	return true
 }

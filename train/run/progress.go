@@ -24,7 +24,7 @@ func (r *run) onStep(s *bindings.Scope, rep train.StepReport) error {
 			return err
 		}
 	}
-	if r.cfg.Output.Checkpoints > 0 && rep.Step%r.cfg.Output.Checkpoints == 0 && !rep.EndOf {
+	if !rep.EndOf && (r.cfg.Output.Checkpoints > 0 && rep.Step%r.cfg.Output.Checkpoints == 0 || rep.Timed) {
 		return r.saveLast(s)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/dist"
 	"gopeft/train/report"
+	"gopeft/train/run/inputs"
 )
 
 // ErrInterrupted is the error of a run that its context ended: it left a checkpoint to resume from.
@@ -22,13 +23,17 @@ var ErrInterrupted = errors.New("interrupted; --resume goes on from the last che
 
 // Run trains as cfg says and leaves a run folder: config.yaml, metrics.csv, summary.json, curves.png, best and
 // last. It returns what summary.json holds. Of the processes of a group only the first reads and writes the folder.
-func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Summary, error) {
+func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.Summary, err error) {
 	if err := cfg.Check(); err != nil {
 		return report.Summary{}, err
 	}
 	cfg.Output.Out = cfg.OutFolder()
-	cfg, err := prepare(ctx, cfg, mode, ui)
+	release, err := cfg.hold(ui)
 	if err != nil {
+		return report.Summary{}, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	if cfg, err = prepare(ctx, cfg, mode, ui); err != nil {
 		return report.Summary{}, err
 	}
 	if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
@@ -36,10 +41,15 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (report.Sum
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a run that fails leaves nothing tokenizing
-	if cfg.Model.Method == train.Features {
-		return runFeatures(ctx, cfg, ui)
+	watch, err := cfg.watchInputs(ctx, mode)
+	if err != nil {
+		return report.Summary{}, err
 	}
-	r := &run{cfg: cfg, mode: mode, ui: ui}
+	defer watch.Close()
+	if cfg.Model.Method == train.Features {
+		return runFeatures(ctx, cfg, ui, watch)
+	}
+	r := &run{cfg: cfg, mode: mode, ui: ui, inputs: watch}
 	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
 	if err := r.loadData(ctx); err != nil {
 		return report.Summary{}, errors.Join(err, r.data.close())
@@ -65,6 +75,8 @@ type run struct {
 	monitor train.Monitor
 	prog    train.Progress
 	saved   *train.Position // of last/, once this session wrote it
+	savedAt time.Time       // when it last did
+	inputs  *inputs.Watch
 	metrics *report.Metrics
 	events  *report.Events
 	summary report.Summary

@@ -40,6 +40,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
 		return err
 	}
+	if _, ok := r.model.(model.CausalLM); !ok && cfg.Model.Task == "causal" {
+		return train.Usage("--task causal: model %s has no language-model head, it classifies: give a model that writes text", cfg.Model.Path)
+	}
 	if err := r.attach(s); err != nil {
 		return err
 	}
@@ -64,7 +67,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
 		return err
 	}
-	r.trainer.Seed, r.trainer.OnStep = cfg.Machine.Seed, r.onStep
+	r.trainer.Seed, r.trainer.Due, r.trainer.OnStep = cfg.Machine.Seed, r.checkpointDue, r.onStep
 	r.trainer.OnEpoch = func(s *bindings.Scope, rep train.StepReport) error { return r.onEpoch(ctx, s, rep) }
 	r.monitor = train.Monitor{Metric: cfg.Loop.Monitor, Patience: cfg.Loop.EarlyStop}
 	if r.monitor.Metric == "" {
@@ -123,6 +126,9 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 		return sameOptions(dir, r.cfg.Peft, r.method.Options())
 	}
 	o := r.cfg.Peft
+	if width := r.model.Info().Hidden; o.Rank > width {
+		return train.Usage("--rank is %d, above the model's width of %d: that holds no more than rank %d", o.Rank, width, width)
+	}
 	o.Base, o.Tokenizer = r.cfg.Model.Path, r.cfg.Model.Path
 	if o.InitText != "" {
 		if r.tok == nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ import (
 // ReadConfig reads a YAML file over base. Unknown keys, and numbers that do not fit their field (epochs: 3.5),
 // are errors naming the line.
 func ReadConfig(path string, base Config) (Config, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := fsutil.ReadSettings(path, fsutil.MaxSettings)
 	if err != nil {
 		return base, err
 	}

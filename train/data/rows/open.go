@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
+
+	"gopeft/model/fsutil"
 )
 
 // Format is a file format that [Open] reads.
@@ -49,6 +52,10 @@ type Options struct {
 	MaxRowBytes int      // default DefaultMaxRowBytes
 	Comma       byte     // the CSV separator, default ','
 	QuotedTSV   bool     // TSV in the dialect of spreadsheets: quotes as in CSV
+
+	// Context ends the wait for a stream's other end; nil: that is waited for as long as it takes. An option, because most
+	// readers are files, which nobody waits for.
+	Context context.Context
 }
 
 func (o Options) maxRow() int {
@@ -72,7 +79,7 @@ type Reader interface {
 // recognised by content, whatever the name.
 func Open(path string, opts Options) (Reader, error) {
 	if path == "-" {
-		return New(io.NopCloser(os.Stdin), "standard input", opts)
+		return New(io.NopCloser(os.Stdin), "standard input", opts) // closed by who gave it
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -84,13 +91,19 @@ func Open(path string, opts Options) (Reader, error) {
 		}
 		return openFolder(path, opts)
 	}
+	if !info.Mode().IsRegular() { // a pipe, which is read once; opening it waits for its other end too
+		ctx := opts.Context
+		if ctx == nil {
+			ctx = context.Background()
+		}
+		opts.Context = nil
+		return New(fsutil.NewReader(ctx, func() (io.ReadCloser, error) { return os.Open(path) }), path, opts)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	if !info.Mode().IsRegular() { // a pipe, which is read once
-		return New(f, path, opts)
-	}
+	opts.Context = nil
 	var magic [4]byte
 	n, err := f.ReadAt(magic[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -109,6 +122,9 @@ func Open(path string, opts Options) (Reader, error) {
 // content starts with '{', JSON if with '[', else plain text). The reader owns
 // r and closes it, also when New fails.
 func New(r io.ReadCloser, name string, opts Options) (Reader, error) {
+	if in := r; opts.Context != nil {
+		r = fsutil.NewReader(opts.Context, func() (io.ReadCloser, error) { return in, nil })
+	}
 	rows, err := newReader(r, name, opts)
 	if err != nil {
 		r.Close()
@@ -269,7 +285,7 @@ func (s *source) decode(text string) (string, error) {
 	return "", errNotUTF8
 }
 
-var errNotUTF8 = errors.New(`not UTF-8: convert the file, or read it with encoding "windows-1252" or "replace"`)
+var errNotUTF8 = errors.New("not UTF-8: convert the file, as in `iconv -f windows-1252 -t utf-8`")
 
 // readLine returns the next line without its end (LF or CRLF). The slice is
 // valid until the next call. A line over the limit is read away and returned as

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gopeft/model/modeltest"
+)
+
+// Whatever a command waits for, a signal ends it, and nothing stays behind.
+func TestSignalsEndACommandThatWaits(t *testing.T) {
+	tiny, llama := modeltest.Testdata(t, "distilbert/tiny"), modeltest.Testdata(t, "llama/gqa")
+	data, row := tokenRows(t, 3000)
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	row, _, _ = strings.Cut(row, "\n")
+	for i, args := range []string{
+		"predict --model " + tiny + " --data - --out " + dir + "/rows",
+		"predict --model " + tiny + " --data " + fifo,
+		"predict --model " + tiny + " --data " + data + " --out " + fifo, // nobody reads it
+		"predict --model " + tiny + " --data " + data,                    // nor its standard output, once the pipe is full
+		"eval --model " + tiny + " --data -",
+		"embed --model " + tiny + " --data - --out " + dir + "/x.npy",
+		"generate --model " + llama + " --prompts " + fifo,
+		"train --model " + tiny + " --method lora --train " + fifo + " --out " + dir + "/run",
+		"train --config " + fifo,
+		"compare --config " + fifo,
+		"merge --config " + fifo,
+		"prepare --data " + fifo + " --out " + dir + "/parts",
+	} {
+		for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}[i%3 : i%3+1] {
+			cmd := exec.Command(os.Args[0], strings.Fields(args)...)
+			cmd.Env = append(os.Environ(), "GOPEFT_TEST_PROGRAM=1")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := cmd.StdoutPipe(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(in, row+"\n"+row[:10])
+			time.Sleep(1500 * time.Millisecond)
+			begun := time.Now()
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Errorf("%s: ended before it was told to: %v", args, err)
+			}
+			done := make(chan struct{})
+			go func() { _, _ = cmd.Process.Wait(); close(done) }()
+			select {
+			case <-done:
+			case <-time.After(10 * time.Second):
+				_ = cmd.Process.Kill()
+				<-done
+			}
+			if took := time.Since(begun); took > time.Second {
+				t.Errorf("%s: %v took %v", args, sig, took)
+			}
+			if !strings.HasSuffix(stderr.String(), "gopeft: interrupted\n") {
+				t.Errorf("%s: %v: %s", args, sig, stderr.String())
+			}
+			in.Close()
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 { // the pipe, and the settings of the run that did not begin
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+func TestSIGHUPLeavesACheckpoint(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "run")
+	cmd, stderr := start(t, append(append([]string{"train"}, endless(t)...), "--method", "lora", "--out", out)...)
+	until(t, "a checkpoint", func() bool { return stepOf(out) >= 2 })
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(stderr.String(), "--resume goes on") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
