@@ -115,6 +115,29 @@ class Bench(Limits, Inputs):
             lambda stack: self.run([self.python(stack), self.peers / row.peer[0], *row.peer[1:]], cwd=self.peers),
         )
 
+    def together(self, row):
+        """gopeft in as many processes as it has threads otherwise, and in one."""
+        n = self.a.threads
+        shared = [self.gopeft, "bench", "--json", "--nproc", n, "--threads", 1, *row.ours]
+        return self.turns(row, {"": lambda: self.run(shared), "one process": lambda: self.ours(row.ours)})
+
+    def ddp(self, row):
+        """As many processes of gopeft as of the peer's, which torchrun starts."""
+        n = self.a.threads
+        return self.sides(
+            row,
+            lambda: self.run([self.gopeft, "bench", "--json", "--nproc", n, "--threads", 1, *row.ours]),
+            lambda stack: self.run(
+                [
+                    self.python(stack).with_name("torchrun"),
+                    "--nproc-per-node",
+                    n,
+                    ROOT / "scripts" / "peers" / row.peer[0],
+                    *row.peer[1:],
+                ]
+            ),
+        )
+
     def lever(self, row):
         """gopeft with what --without leaves off, and without."""
         return self.turns(row, {"": lambda: self.ours(row.ours[:-2]), "without": lambda: self.ours(row.ours)})

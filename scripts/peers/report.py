@@ -41,6 +41,8 @@ OURS = {
     "cached": lambda r: r["seconds"],
     "article": lambda r: r["seconds"],
     "lever": lambda r: r["step_s"]["median"],
+    "together": lambda r: r["step_s"]["median"],
+    "ddp": lambda r: r["step_s"]["median"],
     "alone": lambda r: r["step_s"]["median"],
     "gguf": lambda r: r["decode_tokens_per_s"],
 }
@@ -59,6 +61,8 @@ UNIT = {
     "cached": "s/epoch",
     "article": "s",
     "lever": "s/step",
+    "together": "s/step",
+    "ddp": "s/step",
     "alone": "s/step",
     "gguf": "tokens/s",
 }
@@ -122,6 +126,8 @@ def figures(bench, row):
         f["of_base"] = f["ours"] / pick(OURS["decode"](r) for r in base) if base else None
         f["waits"], f["lags"] = f["share"] < LEAST_BANDWIDTH, f["of_base"] is not None and f["of_base"] < LEAST_OF_BASE
         f["missed"] = f["missed"] or f["waits"] or f["lags"]
+    if good[0].get("processes"):
+        f["waiting"] = pick(max(p["waiting"] for p in r["processes"]) for r in good)
     for key in ("accuracy", "go_allocs_per_step", "go_heap_mb", "ready_rss_mb"):
         if key in good[0]:
             f[key] = pick(r[key] for r in good)
@@ -170,6 +176,8 @@ def render(bench, rows):
             label += f" (peer: {row.peer_name})"
         if row.kind == "decode" and f.get("of_base") and not row.name.endswith(" base"):
             label += f" ({f['of_base']:.0%} of base{' ✗' if f['lags'] else ''})"
+        if f.get("waiting") is not None:
+            label += f" (waits {f['waiting']:.1%})"
         if row.kind == "help":
             label += " (goal: 50 ms)"
         if row.kind == "article" and f.get("peer_accuracy") is not None:

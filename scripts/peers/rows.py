@@ -205,6 +205,35 @@ def quantised_rows(quick_steps):
         )
 
 
+def process_rows(quick_steps):
+    """Two processes that share each batch: against one with all threads, and against DDP."""
+    for amp in ("none", "bf16"):
+        dtype = "fp32" if amp == "none" else "bf16"
+        for method, extra, goal in (
+            ("lora", ["--rank", "8", "--alpha", "16", "--lora-dropout", "0.1"], 1),
+            ("full", [], 1 / 1.15),
+        ):
+            common = ["--batch", "12", "--seq", "128", "--amp", amp, "--steps", str(quick_steps)]
+            ours = ["--arch", "distilbert", "--method", method, *extra, *common]
+            yield Row(
+                f"processes {dtype} {method}",
+                "DistilBERT-base, 12 × 128, a process for each core, in place of one with all cores",
+                "together",
+                ours,
+                goal=round(goal, 2),
+                short=True,
+            )
+            yield Row(
+                f"ddp {dtype} {method}",
+                "DistilBERT-base, 12 × 128, a process for each core: transformers' Trainer under torchrun (DDP on Gloo)",
+                "ddp",
+                ours,
+                ["peer_ddp.py", "--method", method, *common],
+                goal=1.5,
+                short=True,
+            )
+
+
 def other_rows(threads):
     """Start-up, real lengths, the article's run, classic classifiers, tokenizing, cached features."""
     group = "Start-up"
@@ -318,4 +347,4 @@ def lever_rows(rows):
 
 def everything(steps, threads):
     trained = [*distilbert_rows(steps), *llama_rows(steps)]
-    return [*other_rows(threads), *trained, *quantised_rows(steps), *lever_rows(trained)]
+    return [*other_rows(threads), *trained, *quantised_rows(steps), *process_rows(steps), *lever_rows(trained)]
