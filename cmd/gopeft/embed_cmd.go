@@ -23,7 +23,7 @@ func embedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "embed", Usage: "write one feature vector per text to a .npy or .safetensors file",
 		Flags: slices.Concat(modelFlags(), distTimeoutFlag(), adapterFlag(), dataFlags(), lengthFlag(), inGroup(groupOutput,
-			&cli.StringFlag{Name: "pool", Value: "cls", Usage: "cls (first token) or mean (over the tokens)"},
+			&cli.StringFlag{Name: "pool", Usage: "cls (first token), mean (over the tokens) or last", DefaultText: "cls of encoders, last of decoders"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale every vector to length 1"},
 			&cli.StringFlag{Name: "out", Usage: "file to write: .npy or .safetensors"},
 		), uiFlags()),
@@ -39,8 +39,8 @@ func embed(c *cli.Context, group *dist.Group) error {
 	if !strings.HasSuffix(out, ".npy") && !strings.HasSuffix(out, ".safetensors") {
 		return &train.UsageError{Err: fmt.Errorf("--out %q: give a file that ends in .npy or .safetensors", out)}
 	}
-	if pool != "cls" && pool != "mean" {
-		return &train.UsageError{Err: fmt.Errorf("--pool %q is not known (cls, mean)", pool)}
+	if err := train.CheckPool(pool); err != nil {
+		return err
 	}
 	src, err := resolve(c)
 	if err != nil {

@@ -377,7 +377,7 @@ func (b *bench) features(ctx context.Context, s *bindings.Scope) error {
 	}
 	b.clock.start()
 	_, err = train.ComputeFeatures(ctx, s, b.model, b.work.ids, 0,
-		train.FeatureOptions{Pool: "cls", Batch: b.cfg.Batch, On: b.on, Progress: progress})
+		train.FeatureOptions{Batch: b.cfg.Batch, On: b.on, Progress: progress})
 	return err
 }
 

@@ -286,7 +286,7 @@ func OpenEmbedder(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor
 	return open(s, src, o, false)
 }
 
-// Embed pools the last hidden states of token sequences, in order; how is "cls" or "mean".
+// Embed pools the last hidden states of token sequences, in order; how is "cls", "mean" or "last", "" the family's.
 func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, ids [][]int64, how string) (classic.Matrix, error) {
 	return train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
 		On: p.on})

@@ -12,7 +12,7 @@ import (
 func (c *Config) open(fn func(key string, open bool, v reflect.Value)) {
 	c.each(func(key string, v reflect.Value) {
 		switch key {
-		case "lr", "threads", "quantize":
+		case "lr", "threads", "quantize", "pool":
 			fn(key, v.IsZero(), v)
 		case "amp", "device", "base-dtype":
 			fn(key, v.IsZero() || v.String() == "auto", v)
@@ -25,16 +25,17 @@ type choices struct {
 	lr             float64 // 0: it has none, as features have
 	amp            bindings.DType
 	base, quantize string
+	pool           string // of features alone
 	device         bindings.Device
 	threads        int
 }
 
 // choose fills in what was left open with what the run has chosen, and lists it as Automatic.
 func (c Config) choose(x choices) Config {
-	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": x.base, "quantize": x.quantize, "device": x.device.String(), "threads": x.threads}
+	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": x.base, "quantize": x.quantize, "device": x.device.String(), "threads": x.threads, "pool": x.pool}
 	c.Automatic = slices.Clone(c.Automatic) // of a session that ended before its first checkpoint
 	c.open(func(key string, open bool, v reflect.Value) {
-		if open && chosen[key] != 0.0 {
+		if open && chosen[key] != 0.0 && chosen[key] != "" {
 			v.Set(reflect.ValueOf(chosen[key]))
 			c.Automatic = append(c.Automatic, key)
 		}

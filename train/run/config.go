@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -39,7 +40,7 @@ type ModelSettings struct {
 	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
 	CacheStates bool    `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
 	Classifier  string  `yaml:"classifier" usage:"of method features: logreg or forest"`
-	Pool        string  `yaml:"pool" usage:"of method features: cls or mean"`
+	Pool        string  `yaml:"pool" usage:"of method features: cls (the first token), mean or last (default: cls of encoders, last of decoders)"`
 
 	found string // where Path is, once looked for
 }
@@ -56,7 +57,7 @@ type OutputSettings struct {
 // Defaults is the configuration of a run that sets nothing.
 func Defaults() Config {
 	return Config{
-		Model:   ModelSettings{Task: "classify", BaseDType: "auto", Dropout: -1, Classifier: "logreg", Pool: "cls"},
+		Model:   ModelSettings{Task: "classify", BaseDType: "auto", Dropout: -1, Classifier: "logreg"},
 		Data:    data.Settings{Split: []float64{0.8, 0.1, 0.1}, MaskPrompt: true},
 		Machine: train.DefaultMachine(),
 		Loop:    train.DefaultLoop(),
@@ -156,14 +157,12 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--task %q is not known (classify, causal)", m.Task)
 	case m.Classifier != "logreg" && m.Classifier != "forest":
 		return train.Usage("--classifier %q is not known (logreg, forest)", m.Classifier)
-	case m.Pool != "cls" && m.Pool != "mean":
-		return train.Usage("--pool %q is not known (cls, mean)", m.Pool)
 	case m.Method == train.Features && m.Task == "causal":
 		return train.Usage("--method features classifies: it has no --task causal")
 	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
-	return train.CheckBase(m.BaseDType, m.Quantize)
+	return errors.Join(train.CheckPool(m.Pool), train.CheckBase(m.BaseDType, m.Quantize))
 }
 
 func (o OutputSettings) check() error {

@@ -79,7 +79,7 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 		return sum, err
 	}
 	err = classic.Save(filepath.Join(cfg.Output.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
-		Meta: map[string]string{"model": cfg.Model.Path, "pool": cfg.Model.Pool, "max_length": fmt.Sprint(cfg.Data.MaxLength)}})
+		Meta: map[string]string{"model": cfg.Model.Path, "pool": f.pool, "max_length": fmt.Sprint(cfg.Data.MaxLength)}})
 	if err != nil {
 		return sum, err
 	}
@@ -91,6 +91,7 @@ type featureRun struct {
 	ui     train.UI
 	frozen int64
 	print  string // fingerprint of settings and data
+	pool   string // how tokens became features
 
 	peakCUDA report.Number // MB of the GPU's memory
 
@@ -132,7 +133,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		return nil, err
 	}
 	xs := make([]classic.Matrix, len(sets))
-	err = bindings.Do(ctx, func(s *bindings.Scope) error {
+	err = bindings.Do(ctx, func(s *bindings.Scope) (err error) {
 		machine, err := cfg.Machine.BeginInference(s)
 		if err != nil {
 			return err
@@ -153,22 +154,24 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
+		defer func() { err = errors.Join(err, m.Close()) }()
 		quantize := train.QuantizeName(held.Quantise, m)
-		chosen := cfg.choose(choices{amp: precision.DType, base: train.BaseDTypeName(held.DType), quantize: quantize, device: dev, threads: s.Threads()})
+		chosen := cfg.choose(choices{amp: precision.DType, base: train.BaseDTypeName(held.DType), quantize: quantize, pool: train.DefaultPool(m.Info().Decoder), device: dev, threads: s.Threads()})
+		f.pool, cfg.Model.Pool = chosen.Model.Pool, chosen.Model.Pool
 		if cfg.Machine.Group.First() {
 			if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
-				return errors.Join(err, m.Close())
+				return err
 			}
 		}
 		if err := errors.Join(cfg.Machine.Group.Agree(ctx, "data", hash), cfg.Machine.Group.Join(ctx, s, dev)); err != nil {
-			return errors.Join(err, m.Close())
+			return err
 		}
 		f.print = chosen.fingerprint(hash)
 		_, f.frozen = m.Params().Count()
 		cfg.Machine.Without.CastFrozen(m, precision.DType, true)
 		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
 		if err != nil {
-			return errors.Join(err, m.Close())
+			return err
 		}
 		for i, set := range sets {
 			if set == nil || len(set.Examples) == 0 {
@@ -179,7 +182,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			xs[i], seconds, err = readFeatures(key)
 			everywhere, failed := f.everywhere(s, err == nil)
 			if failed != nil {
-				return errors.Join(failed, m.Close())
+				return failed
 			}
 			if everywhere {
 				f.ui.Note("features of %s: from the cache, computed in %.1f s", set.File, seconds)
@@ -193,12 +196,12 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			begun := time.Now()
 			ids, err := data.EncodeAll(ctx, train.Encoder{Tokenizer: tok, Missing: noTok}, set.Examples, length, m.Info().Vocab, cfg.Machine.Cores())
 			if err != nil {
-				return errors.Join(fmt.Errorf("%s: %w", set.File, err), m.Close())
+				return fmt.Errorf("%s: %w", set.File, err)
 			}
 			xs[i], err = train.ComputeFeatures(ctx, s, m, ids, pad, train.FeatureOptions{Pool: cfg.Model.Pool, Batch: max(32, cfg.Loop.BatchSize), On: machine,
 				Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
 			if err != nil {
-				return errors.Join(err, m.Close())
+				return err
 			}
 			seconds = time.Since(begun).Seconds()
 			if i == 0 {
@@ -212,7 +215,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			}
 		}
 		f.peakCUDA, err = peakCUDAMB(dev)
-		return errors.Join(err, m.Close())
+		return err
 	})
 	return xs, err
 }

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"gopeft/train"
 )
 
 // free are the settings that change nothing of what a run computes (on CPU with the same number of threads): a
@@ -26,6 +28,8 @@ func (c Config) fixed() map[string]string {
 			value, _, _ = strings.Cut(value, ":")
 		case key == "quantize" && value == "none":
 			value = "" // as runs have it from before there was the setting
+		case key == "pool" && value == train.PoolFirst:
+			value = "" // which it was by default, of decoders too
 		}
 		if !slices.Contains(free[:], key) {
 			values[key] = value
@@ -61,6 +65,9 @@ func (c Config) firstFingerprint(data string) string {
 	values := c.fixed()
 	h := sha256.New()
 	for _, key := range strings.Fields(firstSettings) {
+		if key == "pool" && values[key] == "" {
+			values[key] = train.PoolFirst
+		}
 		writeSetting(h, key, values[key])
 	}
 	fmt.Fprintf(h, "%q\n", data)

@@ -104,7 +104,8 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 	if r.mode == Resume && r.first() && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
 		return nil
 	}
-	r.cfg = r.cfg.choose(choices{r.method.LR(), r.on.Precision.DType, train.BaseDTypeName(r.base.DType), train.QuantizeName(r.base.Quantise, r.model), r.on.Device, s.Threads()})
+	r.cfg = r.cfg.choose(choices{lr: r.method.LR(), amp: r.on.Precision.DType, base: train.BaseDTypeName(r.base.DType),
+		quantize: train.QuantizeName(r.base.Quantise, r.model), device: r.on.Device, threads: s.Threads()})
 	if !r.first() {
 		return nil
 	}
