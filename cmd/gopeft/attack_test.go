@@ -57,6 +57,7 @@ func (a attack) String() string {
 // TestARunSurvivesWhatHappensToItsProcesses: whenever one process is killed, stopped or interrupted, all end in time with
 // a line that says why, and the run goes on from its last checkpoint to the end that it would have come to.
 func TestARunSurvivesWhatHappensToItsProcesses(t *testing.T) {
+	t.Parallel()
 	count := 6
 	if testing.Short() {
 		count = 3

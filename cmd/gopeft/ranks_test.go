@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,8 +46,8 @@ type trainer struct {
 	ended  chan struct{} // closed once it has
 }
 
-// startRanks begins the n processes of a run as a launcher does, which is then left out of what happens to them.
-func startRanks(t *testing.T, n int, args ...string) []*trainer {
+// freeSocket listens on a port of its own.
+func freeSocket(t *testing.T) *os.File {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,8 +57,24 @@ func startRanks(t *testing.T, n int, args ...string) []*trainer {
 	if err := errors.Join(err, listener.Close()); err != nil {
 		t.Fatal(err)
 	}
+	return socket
+}
+
+func portOf(socket *os.File) int {
+	listener, err := net.FileListener(socket)
+	if err != nil {
+		return 0
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// startRanks begins the n processes of a run as a launcher does, which is then left out of what happens to them.
+func startRanks(t *testing.T, n int, args ...string) []*trainer {
+	t.Helper()
+	socket := freeSocket(t)
 	defer socket.Close()
-	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	port := strconv.Itoa(portOf(socket))
 	ranks := make([]*trainer, n)
 	for i := range ranks {
 		rank, size := strconv.Itoa(i), strconv.Itoa(n)
@@ -157,11 +172,4 @@ func rankProcess(rank int, marks ...string) (pid int) {
 		}
 	}
 	return 0
-}
-
-// within is a context that ends a process which hangs.
-func within(t *testing.T, limit time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	return ctx
 }
