@@ -46,7 +46,8 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return cfg, err
 	}
-	if unused := len(entries) == 1 && entries[0].Name() == "config.yaml"; len(entries) > 0 && !unused { // not by a run that failed before its first step
+	used := func(e fs.DirEntry) bool { return e.Name() != "config.yaml" && !fsutil.Unfinished(settings, e.Name()) }
+	if slices.ContainsFunc(entries, used) { // not by a run that failed before its first step
 		if mode == Refuse {
 			return cfg, fmt.Errorf("%s is not empty: give another --out, --overwrite it, or --resume it", cfg.Output.Out)
 		}
@@ -61,6 +62,9 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 		}
 	}
 	if err := os.MkdirAll(cfg.Output.Out, 0o777); err != nil {
+		return cfg, err
+	}
+	if err := fsutil.Recover(settings); err != nil {
 		return cfg, err
 	}
 	cfg.Automatic = nil // what another run chose is asked for here
