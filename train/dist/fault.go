@@ -57,7 +57,7 @@ func (g *Group) beat(ctx context.Context) {
 type watch struct {
 	group *Group
 	seen  []sighting
-	last  time.Time // when this process last looked
+	last  time.Time // when this process had last looked
 }
 
 // sighting is a rank's newest beat, and when it was new here.
@@ -71,6 +71,7 @@ type sighting struct {
 func (w *watch) look() error {
 	g := w.group
 	w.forgive()
+	defer func() { w.last = time.Now() }()
 	if failed, err := g.heed(g.beats); failed || err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (w *watch) look() error {
 			return err
 		case !done:
 			g.fail(lost)
-			g.leave(lost)
+			g.tell(lost)
 			return nil
 		}
 	}
@@ -111,7 +112,6 @@ func (w *watch) forgive() {
 			}
 		}
 	}
-	w.last = now
 }
 
 // missing is the error of a rank that is silent for too long or has died; nil: neither.
@@ -143,8 +143,8 @@ func (g *Group) heed(from *words) (failed bool, err error) {
 	return true, nil
 }
 
-// leave tells the other ranks of a fault. The first one is what the others come of.
-func (g *Group) leave(e *PeerError) {
+// tell leaves a fault for the other ranks. Later ones come of the first.
+func (g *Group) tell(e *PeerError) {
 	if _, taken, err := g.beats.get(faultKey); err == nil && !taken {
 		_ = g.beats.setJSON(faultKey, e)
 	}
@@ -260,7 +260,7 @@ func (g *Group) Fail(err error) {
 	default:
 		e = g.peerError(g.Rank(), "failed: %s", short(err.Error()))
 	}
-	g.leave(e)
+	g.tell(e)
 	_ = g.beats.set(rankKey("left", g.Rank()), nil)
 	_, _, _ = g.beats.get(faultKey) // which is answered once what was set before has arrived
 	if g.First() {
