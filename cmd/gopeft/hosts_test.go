@@ -66,10 +66,10 @@ type launched struct {
 	ended          chan struct{}
 }
 
-// launch begins the launcher of a host, which starts one process of two. All hosts meet at address.
-func (h hosts) launch(t *testing.T, i int, address string, args ...string) *launched {
+// launch begins the launcher of a host, which starts so many processes. All hosts meet at address.
+func (h hosts) launch(t *testing.T, i, procs int, address string, args ...string) *launched {
 	t.Helper()
-	command := h.inside(i, slices.Concat([]string{os.Args[0], "launch", "--nproc", "1", "--nnodes", "2", "--node-rank", fmt.Sprint(i),
+	command := h.inside(i, slices.Concat([]string{os.Args[0], "launch", "--nproc", fmt.Sprint(procs), "--nnodes", "2", "--node-rank", fmt.Sprint(i),
 		"--master-addr", address, "--master-port", "29500", "--"}, args)...)
 	l := &launched{cmd: programAt(command), ended: make(chan struct{})}
 	l.cmd.Stdout, l.cmd.Stderr = &l.stdout, &l.stderr
@@ -105,7 +105,7 @@ func TestTwoHosts(t *testing.T) {
 
 	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")
 	trainWhole(t, 2, into(whole)...)
-	a, b := h.launch(t, 0, h.addresses[0], into(out)...), h.launch(t, 1, h.addresses[0], into(out)...)
+	a, b := h.launch(t, 0, 1, h.addresses[0], into(out)...), h.launch(t, 1, 1, h.addresses[0], into(out)...)
 	a.ends(t, time.Minute, exitDone, "")
 	b.ends(t, time.Minute, exitDone, "")
 	sameWeights(t, out, whole, 0)
@@ -116,31 +116,38 @@ func TestTwoHosts(t *testing.T) {
 	// An address that is one's own everywhere is refused at once.
 	const loopback = `MASTER_ADDR 127\.0\.0\.1 is this machine's loopback address, which the run's other machines do not reach: .*`
 	out = filepath.Join(t.TempDir(), "run")
-	b = h.launch(t, 1, "127.0.0.1", into(out)...)
+	b = h.launch(t, 1, 1, "127.0.0.1", into(out)...)
 	b.ends(t, 5*time.Second, exitFailed, loopback)
-	a = h.launch(t, 0, "127.0.0.1", into(out)...)
+	a = h.launch(t, 0, 1, "127.0.0.1", into(out)...)
 	a.ends(t, 5*time.Second, exitFailed, loopback)
-	a = h.launch(t, 0, h.addresses[0], append(into(out), "--dist-timeout", "3s")...)
+	a = h.launch(t, 0, 1, h.addresses[0], append(into(out), "--dist-timeout", "3s")...)
 	a.ends(t, 8*time.Second, exitFailed, `rank 1 has not come within 3s; the store is at 10\.213\.77\.1:29500`)
 
-	// Of a process on another host that is killed nothing is heard but that its connections are closed.
-	for victim, want := range []string{
-		"rank 0 on " + h.names[0] + ` is gone, with the store at 10\.213\.77\.1:29500`,
-		"rank 1 on " + h.names[1] + " does not answer; it was at .*",
+	// Of a process on another host that is killed nothing is heard but that its connections are closed, unless there is one
+	// beside it.
+	for _, c := range []struct {
+		procs, victim, tells int // processes of each host, the rank, and the host that is asked
+		want                 string
+	}{
+		{1, 0, 1, "rank 0 on " + h.names[0] + ` is gone, with the store at 10\.213\.77\.1:29500`},
+		{1, 1, 0, "rank 1 on " + h.names[1] + " does not answer; it was at .*"},
+		{2, 3, 0, "rank 3 on " + h.names[1] + ` \(process \d+\) ended without a word; it was at .*`},
 	} {
 		out = filepath.Join(t.TempDir(), "run")
 		endless := append(into(out), "--epochs", "100000")
-		all := []*launched{h.launch(t, 0, h.addresses[0], endless...), h.launch(t, 1, h.addresses[0], endless...)}
+		all := []*launched{h.launch(t, 0, c.procs, h.addresses[0], endless...), h.launch(t, 1, c.procs, h.addresses[0], endless...)}
 		until(t, "a checkpoint", func() bool { return stepOf(out) >= 2 || closed(all[0].ended) || closed(all[1].ended) })
-		pid := rankProcess(victim, "GOPEFT_LAUNCH_ATTEMPT=", out)
+		pid := rankProcess(c.victim, "GOPEFT_LAUNCH_ATTEMPT=", out)
 		if pid == 0 {
-			t.Fatalf("rank %d is not found: %q, %q", victim, all[0].stderr.String(), all[1].stderr.String())
+			t.Fatalf("rank %d is not found: %q, %q", c.victim, all[0].stderr.String(), all[1].stderr.String())
 		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		all[victim].ends(t, 5*time.Second, exitFailed, "process . of 2 was killed .*")
-		all[1-victim].ends(t, 5*time.Second, exitFailed, want)
+		all[c.tells].ends(t, 5*time.Second, exitFailed, c.want)
+		if other := all[1-c.tells]; c.procs == 1 {
+			other.ends(t, 5*time.Second, exitFailed, "process . of 2 was killed .*")
+		}
 	}
 }
 
