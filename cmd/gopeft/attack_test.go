@@ -89,7 +89,7 @@ func TestARunSurvivesWhatHappensToItsProcesses(t *testing.T) {
 }
 
 func (a attack) run(t *testing.T, args []string, wholes map[int]string) {
-	const timeout = 6 * time.Second
+	const timeout = 8 * time.Second
 	out := filepath.Join(t.TempDir(), "run")
 	args = append(args[:len(args):len(args)], "--out", out, "--resume=auto")
 	ranks := startRanks(t, a.size, append(args, "--dist-timeout", timeout.String())...)

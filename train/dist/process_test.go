@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 	var p plan
 	err := json.Unmarshal([]byte(text), &p)
 	if err == nil {
+		say("up")
+		_, _ = io.Copy(io.Discard, os.Stdin) // until all are
 		err = acts[p.Act](p)
 	}
 	if err != nil {
@@ -96,8 +99,8 @@ func sockets(t *testing.T, n int) (files []*os.File, ports []int) {
 	return files, ports
 }
 
-// begin starts the processes of a run, which meet at a store of rank 0's unless p says who keeps it. change makes a
-// rank's plan another.
+// begin starts the processes of a run at the same time. They meet at a store of rank 0's unless p says who keeps it.
+// change makes a rank's plan another.
 func begin(t *testing.T, size int, p plan, change func(rank int, p *plan)) []*process {
 	t.Helper()
 	var files []*os.File
@@ -107,6 +110,7 @@ func begin(t *testing.T, size int, p plan, change func(rank int, p *plan)) []*pr
 		p.World.Port = p.Ports[0]
 	}
 	var procs []*process
+	var held []io.Closer
 	for rank := range size {
 		mine := p
 		w := &mine.World
@@ -129,15 +133,24 @@ func begin(t *testing.T, size int, p plan, change func(rank int, p *plan)) []*pr
 		if rank == 0 {
 			q.cmd.ExtraFiles = files
 		}
-		if err := q.cmd.Start(); err != nil {
+		stdin, err := q.cmd.StdinPipe()
+		if err == nil {
+			err = q.cmd.Start()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
+		held = append(held, stdin)
 		t.Cleanup(func() { q.kill(syscall.SIGKILL); <-q.ended })
 		go func() { _ = q.cmd.Wait(); close(q.ended) }()
 		procs = append(procs, q)
 	}
 	for _, f := range files {
 		_ = f.Close() // rank 0's alone from here on
+	}
+	until(t, "up", procs...) // on a busy machine one may take seconds longer to start than another
+	for _, h := range held {
+		_ = h.Close()
 	}
 	return procs
 }
