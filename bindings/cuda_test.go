@@ -10,6 +10,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if plan := os.Getenv("GOPEFT_TEST_RANK"); plan != "" {
+		os.Exit(asRank(plan)) // one of the processes that a test has started
+	}
 	bindingstest.LoadCUDA()
 	os.Exit(m.Run())
 }

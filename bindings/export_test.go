@@ -17,3 +17,8 @@ func (s *Scope) DequantiseBy(q *Quantised, d DType, way int) Tensor { return s.d
 func (s *Scope) QuantRowsBy(q *Quantised, ids Tensor, d DType, way int) Tensor {
 	return s.quantRows(q, ids, d, way)
 }
+
+// SumGradientsBy is SumGradients with buckets of a size of the caller's choice, in bytes.
+func (s *Scope) SumGradientsBy(g *Group, params []Tensor, bucket int64) (*Gradients, error) {
+	return s.sumGradients(g, params, bucket)
+}

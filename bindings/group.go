@@ -67,7 +67,7 @@ func (g *Group) Broadcast(ctx context.Context, t Tensor, root int) error {
 	return g.wait(ctx, w, msg)
 }
 
-// Gather puts the ranks' parts into whole, [size, …] of part, in the order of the ranks.
+// Gather puts the ranks' parts into whole, [size, …] of part, in the order of the ranks. Both are contiguous.
 func (g *Group) Gather(ctx context.Context, whole, part Tensor) error {
 	w, msg := c10d.Gather(g.p, whole.p, part.p)
 	return g.wait(ctx, w, msg)
@@ -116,7 +116,11 @@ const bucketBytes = 25 << 20
 // SumGradients lets params have gradients that are summed over g. From Begin on they are views of memory of its own,
 // until Close.
 func (s *Scope) SumGradients(g *Group, params []Tensor) (*Gradients, error) {
-	p, msg := c10d.NewGradients(g.p, s.pointers(params), bucketBytes)
+	return s.sumGradients(g, params, bucketBytes)
+}
+
+func (s *Scope) sumGradients(g *Group, params []Tensor, bucket int64) (*Gradients, error) {
+	p, msg := c10d.NewGradients(g.p, s.pointers(params), bucket)
 	if msg != "" {
 		return nil, c10dError(msg)
 	}

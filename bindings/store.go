@@ -50,7 +50,7 @@ func OpenStore(o StoreOptions) (*Store, error) {
 	return &Store{p: p}, nil
 }
 
-// Set gives a key a value.
+// Set gives a key a value. It does not wait until that has arrived; a later Get of this process does.
 func (s *Store) Set(key string, value []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -181,15 +181,19 @@ func Recover(path string) error {
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", path, err)
 	}
-	prefix := filepath.Base(tempPrefix(path))
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) {
+		if Unfinished(path, e.Name()) {
 			if err := os.RemoveAll(filepath.Join(filepath.Dir(path), e.Name())); err != nil {
 				return fmt.Errorf("recover %s: %w", path, err)
 			}
 		}
 	}
 	return nil
+}
+
+// Unfinished reports whether name, in path's folder, is what a killed WriteFile or WriteDir left of path.
+func Unfinished(path, name string) bool {
+	return strings.HasPrefix(name, filepath.Base(tempPrefix(path)))
 }
 
 func exists(path string) bool {

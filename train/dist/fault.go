@@ -8,16 +8,10 @@ import (
 )
 
 const (
-	faultKey = "fault"     // the newest fault of any rank
+	faultKey = "fault"     // the first fault of any rank
 	every    = time.Second // between two beats
 	silent   = 4 * every   // a process that writes no beat for so long is gone, or stopped
 )
-
-// fault is why a rank failed.
-type fault struct {
-	Rank int    `json:"rank"`
-	Text string `json:"text"`
-}
 
 // pulse is a beat's content.
 type pulse struct {
@@ -47,7 +41,7 @@ func (g *Group) beat(ctx context.Context) {
 			}
 		}
 		if g.ctx.Err() != nil {
-			_ = g.beats.set(rankKey("left", g.Rank()), nil) // rank 0 need not wait longer for this one
+			_ = g.beats.set(rankKey("left", g.Rank()), nil) // whoever keeps the store need not wait longer for this one
 			return
 		}
 		select {
@@ -63,6 +57,7 @@ func (g *Group) beat(ctx context.Context) {
 type watch struct {
 	group *Group
 	seen  []sighting
+	last  time.Time // when this process had last looked
 }
 
 // sighting is a rank's newest beat, and when it was new here.
@@ -75,35 +70,95 @@ type sighting struct {
 // machine die; the first one reads the beats of all.
 func (w *watch) look() error {
 	g := w.group
-	var f fault
-	if ok, err := g.beats.getJSON(g.timeout, faultKey, &f); err != nil {
+	w.forgive()
+	defer func() { w.last = time.Now() }()
+	if failed, err := g.heed(g.beats); failed || err != nil {
 		return err
-	} else if ok && f.Rank != g.Rank() && f.Rank >= 0 && f.Rank < g.Size() {
-		g.fail(&PeerError{f.Rank, g.peers[f.Rank].Host, f.Text})
-		return nil
 	}
 	for rank := range g.peers {
 		if rank == g.Rank() {
 			continue
 		}
-		if g.First() {
-			if err := w.read(rank, g.timeout); err != nil {
-				return err
-			}
-			if since := time.Since(w.seen[rank].when); since > g.patience() {
-				g.report(&PeerError{rank, g.peers[rank].Host, fmt.Sprintf("has not been heard of for %s; it was at %s", since.Round(time.Second), w.seen[rank].At)})
-				return nil
-			}
+		lost, err := w.missing(rank)
+		if err != nil {
+			return err
 		}
-		if g.dead(rank) {
-			if err := w.read(rank, g.timeout); err != nil {
-				return err
-			}
-			g.report(g.died(rank, w.seen[rank].At))
+		if lost == nil {
+			continue
+		}
+		if failed, err := g.heed(g.beats); failed || err != nil { // it has said why since
+			return err
+		}
+		switch _, done, err := g.beats.get(rankKey("done", rank)); {
+		case err != nil:
+			return err
+		case !done:
+			g.fail(lost)
+			g.tell(lost)
 			return nil
 		}
 	}
 	return nil
+}
+
+// forgive lets the others' silence count from now on where this process has been stopped itself, as all of them may have
+// been.
+func (w *watch) forgive() {
+	now := time.Now()
+	if now.Sub(w.last) > silent {
+		for i := range w.seen {
+			if s := &w.seen[i]; !s.when.IsZero() {
+				s.when = now
+			}
+		}
+	}
+}
+
+// missing is the error of a rank that is silent for too long or has died; nil: neither.
+func (w *watch) missing(rank int) (*PeerError, error) {
+	g := w.group
+	dead := g.dead(rank)
+	if dead || g.First() {
+		if err := w.read(rank, g.timeout); err != nil {
+			return nil, err
+		}
+	}
+	at := w.seen[rank].At
+	if dead {
+		return g.gone(rank, "(process %d) ended without a word; it was at %s", g.peers[rank].PID, at), nil
+	}
+	if since := time.Since(w.seen[rank].when); g.First() && since > g.patience() {
+		return g.gone(rank, "has not been heard of for %s; it was at %s", since.Round(time.Second), at), nil
+	}
+	return nil, nil
+}
+
+// heed ends the run where there is a fault in the store, and reports whether there is.
+func (g *Group) heed(from *words) (failed bool, err error) {
+	var e PeerError
+	if ok, err := from.getJSON(from.limit, faultKey, &e); !ok || err != nil {
+		return false, err
+	}
+	g.fail(&e)
+	return true, nil
+}
+
+// tell leaves a fault for the other ranks. Later ones come of the first.
+func (g *Group) tell(e *PeerError) {
+	if _, taken, err := g.beats.get(faultKey); err == nil && !taken {
+		_ = g.beats.setJSON(faultKey, e)
+	}
+}
+
+func (g *Group) peerError(rank int, format string, args ...any) *PeerError {
+	return &PeerError{Rank: rank, Host: g.peers[rank].Host, Text: fmt.Sprintf(format, args...)}
+}
+
+// gone is the error of a rank that does not read it.
+func (g *Group) gone(rank int, format string, args ...any) *PeerError {
+	e := g.peerError(rank, format, args...)
+	e.Gone = true
+	return e
 }
 
 // patience is how long a rank may be silent: a little less than an operation that waits for it takes to fail, so that it
@@ -125,17 +180,6 @@ func (w *watch) read(rank int, limit time.Duration) error {
 	return nil
 }
 
-// died is the error of a rank whose process has ended without leaving a fault.
-func (g *Group) died(rank int, at string) *PeerError {
-	return &PeerError{rank, g.peers[rank].Host, fmt.Sprintf("(process %d) ended without a word; it was at %s", g.peers[rank].PID, at)}
-}
-
-// report ends the run here and on the other ranks.
-func (g *Group) report(e *PeerError) {
-	g.fail(e)
-	_ = g.beats.setJSON(faultKey, fault{e.Rank, e.Text})
-}
-
 // dead reports whether a rank's process, on this machine, has ended.
 func (g *Group) dead(rank int) bool {
 	p, me := g.peers[rank], g.peers[g.Rank()]
@@ -144,26 +188,30 @@ func (g *Group) dead(rank int) bool {
 
 // lost is the error of an operation of the group that failed: whose fault that is, as soon as it is known.
 func (g *Group) lost(err error) error {
-	if g.ctx.Err() != nil {
-		return context.Cause(g.ctx)
-	}
 	w := watch{group: g, seen: make([]sighting, g.Size())}
-	for begun := time.Now(); time.Since(begun) < silent+2*every; time.Sleep(every / 10) {
-		if g.ctx.Err() != nil { // the beats have found it
-			return context.Cause(g.ctx)
-		}
+	first := make([]int64, g.Size())
+	for all := false; !all; time.Sleep(every / 10) {
+		all = true // the others live: each has written beats since
 		for rank := range g.peers {
-			if failed := w.read(rank, 2*every); failed != nil {
+			if g.ctx.Err() != nil { // the beats have found it
+				return context.Cause(g.ctx)
+			}
+			if failed := w.read(rank, silent); failed != nil {
 				g.fail(g.storeError(failed))
 				return context.Cause(g.ctx)
 			}
-			if rank != g.Rank() && time.Since(w.seen[rank].when) > silent {
-				return &PeerError{rank, g.peers[rank].Host, "does not answer; it was at " + w.seen[rank].At}
+			seen := &w.seen[rank]
+			if first[rank] == 0 {
+				first[rank] = seen.N
 			}
+			if rank != g.Rank() && time.Since(seen.when) > silent {
+				return g.gone(rank, "does not answer; it was at %s", seen.At)
+			}
+			all = all && (rank == g.Rank() || seen.N > first[rank]+1)
 		}
 	}
 	if behind := w.behind(); behind >= 0 {
-		return &PeerError{behind, g.peers[behind].Host, fmt.Sprintf("has not come to where the others are within %s; it is at %s", g.timeout, w.seen[behind].At)}
+		return g.peerError(behind, "has not come to where the others are within %s; it is at %s", g.timeout, w.seen[behind].At)
 	}
 	return fmt.Errorf("another process of the run does not answer: %w", err)
 }
@@ -187,12 +235,12 @@ func (g *Group) storeError(err error) error {
 	if g.world.Served {
 		return fmt.Errorf("the store of %s at %s:%d is gone: %w", g.world.Source, g.world.Host, g.world.Port, err)
 	}
-	if host := g.peers[0].Host; host != "" {
+	if g.peers[0].Host != "" {
 		what := "is gone, with the store"
 		if errors.Is(err, errSilent) {
 			what = "does not answer, nor does the store"
 		}
-		return &PeerError{0, host, fmt.Sprintf("%s at %s:%d", what, g.world.Host, g.world.Port)}
+		return g.gone(0, "%s at %s:%d", what, g.world.Host, g.world.Port)
 	}
 	return fmt.Errorf("rank 0, with the store at %s:%d, is gone: %w", g.world.Host, g.world.Port, err)
 }
@@ -203,25 +251,37 @@ func (g *Group) Fail(err error) {
 		return
 	}
 	g.stopBeating()
-	if peer := (*PeerError)(nil); !errors.As(err, &peer) {
-		_ = g.beats.setJSON(faultKey, fault{g.Rank(), "failed: " + short(err.Error())})
+	e := (*PeerError)(nil)
+	switch {
+	case errors.As(err, &e):
+	case errors.Is(err, context.Canceled):
+		e = g.peerError(g.Rank(), "was told to stop")
+		e.Stopped = true
+	default:
+		e = g.peerError(g.Rank(), "failed: %s", short(err.Error()))
 	}
+	g.tell(e)
+	_ = g.beats.set(rankKey("left", g.Rank()), nil)
+	_, _, _ = g.beats.get(faultKey) // which is answered once what was set before has arrived
 	if g.First() {
-		g.fail(err)
-		ctx, cancel := context.WithTimeout(context.Background(), 2*silent)
+		ctx, cancel := context.WithTimeout(context.Background(), silent)
 		defer cancel()
-		g.awaitOthers(ctx)
+		g.awaitOthers(ctx, e)
 	}
 }
 
-// awaitOthers waits until every other rank has read the fault or is gone.
-func (g *Group) awaitOthers(ctx context.Context) {
+// awaitOthers waits until every other rank that has come has read the fault or is gone.
+func (g *Group) awaitOthers(ctx context.Context, e *PeerError) {
 	for rank := 1; rank < g.Size(); {
-		_, left, err := g.beats.get(rankKey("left", rank))
+		_, came, err := g.beats.get(rankKey("here", rank))
 		if err != nil || ctx.Err() != nil {
 			return
 		}
-		if left || g.dead(rank) {
+		_, left, err := g.beats.get(rankKey("left", rank))
+		if err != nil {
+			return
+		}
+		if !came || left || rank == e.Rank && e.Gone || g.dead(rank) {
 			rank++
 			continue
 		}

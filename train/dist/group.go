@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -52,14 +53,21 @@ type peer struct {
 	Interface string `json:"interface"`
 }
 
-// PeerError is the failure of another process of the run.
+// PeerError is the failure of a process of the run, as all of them tell it. It is what a rank leaves in the store.
 type PeerError struct {
-	Rank int
-	Host string
-	Text string
+	Rank    int    `json:"rank"`
+	Host    string `json:"host"` // "" where the process has not come
+	Text    string `json:"text"`
+	Stopped bool   `json:"stopped"` // it was interrupted, so this is no failure
+	Gone    bool   `json:"gone"`    // it does not read this
 }
 
-func (e *PeerError) Error() string { return fmt.Sprintf("rank %d on %s %s", e.Rank, e.Host, e.Text) }
+func (e *PeerError) Error() string {
+	if e.Host == "" {
+		return fmt.Sprintf("rank %d %s", e.Rank, e.Text)
+	}
+	return fmt.Sprintf("rank %d on %s %s", e.Rank, e.Host, e.Text)
+}
 
 // Run calls fn as one of the processes of a run, which have met; for a process alone with a nil Group. fn's context ends
 // also where another process has failed, and the error is that one's then. together tells an error with which all
@@ -75,15 +83,28 @@ func Run(ctx context.Context, o Options, together func(error) bool, fn func(ctx 
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	context.AfterFunc(g.ctx, cancel)
+	err = errors.New("a fault of its own") // what a panic in fn is to the others
+	defer func() {
+		if err != nil && !together(err) {
+			g.Fail(err)
+		}
+	}()
 	err = fn(inner, g)
-	switch {
-	case err == nil || together(err):
-		g.Leave(context.WithoutCancel(ctx))
-	case errors.Is(err, context.Canceled) && g.ctx.Err() != nil:
+	if errors.Is(err, context.Canceled) && g.ctx.Err() != nil {
 		err = context.Cause(g.ctx)
-		g.Fail(err)
-	default:
-		g.Fail(err)
+	}
+	if err == nil || together(err) {
+		if left := g.Leave(context.WithoutCancel(ctx)); err == nil {
+			err = left
+		}
+	}
+	return stopped(err)
+}
+
+// stopped makes another process's interruption this one's too.
+func stopped(err error) error {
+	if e := (*PeerError)(nil); errors.As(err, &e) && e.Stopped && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", err, context.Canceled)
 	}
 	return err
 }
@@ -96,16 +117,24 @@ func Connect(ctx context.Context, o Options) (*Group, error) {
 	}
 	g := &Group{world: w, timeout: o.Timeout, peers: make([]peer, w.Size)}
 	g.ctx, g.fail = context.WithCancelCause(context.WithoutCancel(ctx))
+	g.stop = func() {}
 	g.At("the start")
 	var err error
-	if g.address, err = ownAddress(w); err != nil {
+	unknown := (*net.DNSError)(nil) // a name that its service may give only once rank 0 is there
+	if g.address, err = ownAddress(w); err != nil && !errors.As(err, &unknown) {
 		return nil, err
 	}
 	if err := g.open(ctx); err != nil {
 		return nil, err
 	}
+	if g.address == "" {
+		if g.address, err = ownAddress(w); err != nil {
+			return nil, err
+		}
+	}
 	if err := g.meet(ctx, o.Build); err != nil {
-		return nil, err
+		g.Fail(err)
+		return nil, stopped(err)
 	}
 	beating, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g.stop = stop
@@ -130,16 +159,24 @@ func (g *Group) open(ctx context.Context) error {
 		}
 		done <- r
 	}()
+	limit := time.NewTimer(g.timeout) // the library's ends only while nobody listens
+	defer limit.Stop()
+	var err error
 	select {
 	case r := <-done:
-		if r.err != nil {
-			return fmt.Errorf("rank %d of %d: the store at %s:%d (%s): %w", w.Rank, w.Size, w.Host, w.Port, w.Source, r.err)
-		}
-		g.keys, g.beats = r.keys, r.beats
-		return nil
+		g.keys, g.beats, err = r.keys, r.beats, r.err
+	case <-limit.C:
+		err = errSilent
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	switch {
+	case err == nil:
+		return nil
+	case w.Rank == 0 || w.Served:
+		return fmt.Errorf("rank %d of %d: the store at %s:%d (%s): %w", w.Rank, w.Size, w.Host, w.Port, w.Source, err)
+	}
+	return fmt.Errorf("rank 0 has not come within %s: it does not keep the store at %s:%d (%s): %w", g.timeout, w.Host, w.Port, w.Source, err)
 }
 
 func openWords(o bindings.StoreOptions) (*words, error) {
@@ -155,14 +192,21 @@ func (g *Group) meet(ctx context.Context, build string) error {
 	}
 	me := peer{Host: host, Machine: machine(), PID: os.Getpid(), Started: startOf(os.Getpid()), Build: build}
 	me.Address, me.Interface = listens(g.address)
+	g.peers[g.Rank()] = me
 	if err := g.keys.setJSON(rankKey("here", g.Rank()), me); err != nil {
 		return g.storeError(err)
 	}
 	limit := time.Now().Add(g.timeout)
 	for rank := range g.peers {
-		err := g.await(ctx, limit, func() (bool, error) { return g.keys.getJSON(g.timeout, rankKey("here", rank), &g.peers[rank]) })
+		err := g.await(ctx, limit, func() (bool, error) {
+			if ok, err := g.keys.getJSON(g.timeout, rankKey("here", rank), &g.peers[rank]); ok || err != nil {
+				return ok, err
+			}
+			_, err := g.heed(g.keys)
+			return false, err
+		})
 		if errors.Is(err, errLate) {
-			return fmt.Errorf("rank %d of %d has not come within %s; the store is at %s:%d", rank, g.Size(), g.timeout, g.world.Host, g.world.Port)
+			return g.peerError(rank, "has not come within %s; the store is at %s:%d", g.timeout, g.world.Host, g.world.Port)
 		}
 		if err != nil {
 			return err
@@ -170,7 +214,7 @@ func (g *Group) meet(ctx context.Context, build string) error {
 	}
 	for rank, p := range g.peers {
 		if p.Build != g.peers[0].Build {
-			return &PeerError{rank, p.Host, fmt.Sprintf("runs %s, rank 0 on %s %s: all must be the same", p.Build, g.peers[0].Host, g.peers[0].Build)}
+			return g.peerError(rank, "runs %s, rank 0 on %s %s: all must be the same", p.Build, g.peers[0].Host, g.peers[0].Build)
 		}
 	}
 	return nil
@@ -229,7 +273,7 @@ func (g *Group) Agree(ctx context.Context, what, value string) error {
 	}
 	for rank, v := range values {
 		if v != values[0] {
-			return &PeerError{rank, g.peers[rank].Host, fmt.Sprintf("has other %s than rank 0 on %s: %s, not %s", what, g.peers[0].Host, short(v), short(values[0]))}
+			return g.peerError(rank, "has other %s than rank 0 on %s: %s, not %s", what, g.peers[0].Host, short(v), short(values[0]))
 		}
 	}
 	return nil
@@ -335,16 +379,15 @@ func (g *Group) Join(ctx context.Context, s *bindings.Scope, device bindings.Dev
 	return nil
 }
 
-// Leave ends this process's part of a run that all ranks have finished.
-func (g *Group) Leave(ctx context.Context) {
+// Leave ends this process's part of a run, when all ranks have finished theirs. It is an error where one has not.
+func (g *Group) Leave(ctx context.Context) error {
 	if g == nil {
-		return
+		return nil
 	}
-	g.stopBeating() // from here on, a process that is gone is no fault
-	ctx, cancel := context.WithTimeout(ctx, g.timeout)
-	defer cancel()
-	if _, err := g.exchange(ctx, "done", ""); err != nil {
-		return // the rank that keeps the store may have seen all of them, and be gone
+	err := g.allDone(ctx)
+	g.stopBeating()
+	if err != nil {
+		return err
 	}
 	if g.group != nil {
 		g.group.Leave()
@@ -352,6 +395,24 @@ func (g *Group) Leave(ctx context.Context) {
 	g.parting(ctx)
 	g.keys.close()
 	g.beats.close()
+	return nil
+}
+
+// allDone waits for the others to finish. A process that has finished and is gone is no fault.
+func (g *Group) allDone(ctx context.Context) error {
+	if err := g.keys.set(rankKey("done", g.Rank()), nil); err != nil {
+		return g.storeError(err)
+	}
+	for rank := range g.peers {
+		_, err := g.read(ctx, rankKey("done", rank))
+		if e := (*PeerError)(nil); rank > 0 && errors.As(err, &e) && e.Rank == 0 {
+			return nil // rank 0 had finished, and has gone because it has seen that all have
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (g *Group) stopBeating() {

@@ -3,7 +3,6 @@ package dist
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math"
 	"time"
 
@@ -174,7 +173,7 @@ func (g *Group) Same(s *bindings.Scope, what string, ts []bindings.Tensor) error
 	}
 	for rank, h := range all {
 		if h[0] != all[0][0] {
-			return &PeerError{rank, g.peers[rank].Host, fmt.Sprintf("has other %s than rank 0: the processes have parted", what)}
+			return g.peerError(rank, "has other %s than rank 0: the processes have parted", what)
 		}
 	}
 	return nil

@@ -61,6 +61,7 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 	if err != nil {
 		return cfg, err
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return fsutil.Unfinished(settings, name) })
 	begun := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == inputs.FileName })
 	switch unused := slices.Equal(begun, []string{"config.yaml"}); {
 	case len(names) == 0:
@@ -74,6 +75,9 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 		if err := asideOf(dir).Move(); err != nil {
 			return cfg, err
 		}
+	}
+	if err := fsutil.Recover(settings); err != nil {
+		return cfg, err
 	}
 	cfg.Automatic = nil // what another run chose is asked for here
 	return cfg, WriteConfig(settings, cfg)

@@ -292,3 +292,23 @@ func TestAdapterInitLeavesRoomForItsPrompt(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A run that was killed before its first step leaves nothing that is in the way of the next.
+func TestARunIsBegunAgainWhereOneWasKilledAtOnce(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Loop.Epochs = 1
+	if err := os.MkdirAll(cfg.Output.Out, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(cfg.Output.Out, ".config.yaml.tmp-12")
+	if err := os.WriteFile(left, []byte("mod"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), cfg); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, cfg, run.Refuse)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what it had not finished is left: %v", err)
+	}
+}

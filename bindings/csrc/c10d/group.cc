@@ -115,8 +115,10 @@ char* gp_group_broadcast(gp_work* out, gp_group group, gp_tensor t, int root) {
 }
 
 char* gp_group_gather(gp_work* out, gp_group group, gp_tensor whole, gp_tensor part) {
-  return start(out, {T(whole), T(part)},
-               [&](std::vector<Tensor>& ts) { return G(group).of(ts[0])._allgather_base(ts[0], ts[1]); });
+  return start(out, {T(whole), T(part)}, [&](std::vector<Tensor>& ts) {
+    for (Tensor& t : ts) t = t.view(-1);  // else libtorch wants the parts of whole to have part's shape
+    return G(group).of(ts[0])._allgather_base(ts[0], ts[1]);
+  });
 }
 
 bool gp::waited(c10d::Work& work, int64_t ms) {

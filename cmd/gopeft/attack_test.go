@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// attacksKey is how many attacks the test makes, attackSeedKey where it begins to count them.
+const (
+	attacksKey    = "GOPEFT_TEST_ATTACKS"
+	attackSeedKey = "GOPEFT_TEST_ATTACK_SEED"
+)
+
+func numberFrom(t *testing.T, key string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(key)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", key, err)
+	}
+	return n
+}
+
+// attack is a signal to one process of a run at a moment of it, and with how many processes it goes on.
+type attack struct {
+	size, victim, again int
+	signal              syscall.Signal
+	after               time.Duration
+}
+
+func newAttack(seed int, whole time.Duration) attack {
+	r := rand.New(rand.NewPCG(uint64(seed), 14))
+	a := attack{size: 2 + r.IntN(2), signal: []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGTERM}[seed%3]}
+	a.victim, a.again = r.IntN(a.size), a.size
+	if r.IntN(2) == 0 {
+		a.again = 1 + r.IntN(3)
+	}
+	a.after = time.Duration(r.Float64() * float64(whole))
+	return a
+}
+
+func (a attack) String() string {
+	return fmt.Sprintf("%v to rank %d of %d after %s, then %d", a.signal, a.victim, a.size, a.after.Round(time.Millisecond), a.again)
+}
+
+// TestARunSurvivesWhatHappensToItsProcesses: whenever one process is killed, stopped or interrupted, all end in time with
+// a line that says why, and the run goes on from its last checkpoint to the end that it would have come to.
+func TestARunSurvivesWhatHappensToItsProcesses(t *testing.T) {
+	t.Parallel()
+	count := 6
+	if testing.Short() {
+		count = 3
+	}
+	count = numberFrom(t, attacksKey, count)
+	data, _ := tokenRows(t, 60)
+	args := append(tinyRun(data), "--model", tinyModel(t))
+	wholes := map[int]string{}
+	var took time.Duration
+	for n := 1; n <= 3; n++ {
+		wholes[n] = filepath.Join(t.TempDir(), "whole")
+		begun := time.Now()
+		trainWhole(t, n, append(args, "--out", wholes[n])...)
+		took = time.Since(begun)
+	}
+	sameWeights(t, wholes[2], wholes[1], 2e-5)
+	sameWeights(t, wholes[3], wholes[1], 2e-5)
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, 3)
+	for seed := range count {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			a := newAttack(numberFrom(t, attackSeedKey, 0)+seed, took)
+			t.Run(a.String(), func(t *testing.T) { a.run(t, args, wholes) })
+		})
+	}
+	wait.Wait()
+}
+
+func (a attack) run(t *testing.T, args []string, wholes map[int]string) {
+	const timeout = 8 * time.Second
+	out := filepath.Join(t.TempDir(), "run")
+	args = append(args[:len(args):len(args)], "--out", out, "--resume=auto")
+	ranks := startRanks(t, a.size, append(args, "--dist-timeout", timeout.String())...)
+	time.Sleep(a.after)
+	begun := time.Now()
+	victim := ranks[a.victim]
+	_ = victim.cmd.Process.Signal(a.signal)
+	limit := time.After(timeout + 5*time.Second + 10*time.Second) // the last for other load
+	for rank, p := range ranks {
+		if rank == a.victim && a.signal == syscall.SIGSTOP {
+			continue
+		}
+		select {
+		case <-p.ended:
+		case <-limit:
+			t.Fatalf("rank %d has not ended: %q", rank, p.stderr.String())
+		}
+	}
+	step, slowest := stepOf(out), time.Since(begun)
+	_ = victim.cmd.Process.Kill() // what a launcher does where one is stopped
+	<-victim.ended
+	lines := map[string]bool{}
+	for rank, p := range ranks {
+		code := p.cmd.ProcessState.ExitCode()
+		text, one := oneError(p.stderr.String())
+		switch {
+		case code == exitDone && p.stderr.Len() == 0: // it had finished
+			lines["done"] = true
+			continue
+		case rank == a.victim && code == -1 && p.stderr.Len() == 0: // the signal has ended it
+			continue
+		case !one:
+			t.Errorf("rank %d: exit %d, %q", rank, code, p.stderr.String())
+		case a.signal == syscall.SIGTERM && code == exitInterrupted && strings.HasPrefix(text, "interrupted"):
+		case code == exitFailed && strings.HasPrefix(text, fmt.Sprintf("rank %d ", a.victim)):
+		case code == exitFailed && a.victim == 0 && strings.HasPrefix(text, "rank 0 "):
+		default:
+			t.Errorf("rank %d: exit %d, %q", rank, code, text)
+		}
+		lines[text] = true
+	}
+	trainWhole(t, a.again, args...)
+	tol := 2e-5
+	if a.again == a.size {
+		tol = 0
+	}
+	sameWeights(t, out, wholes[a.size], tol)
+	t.Logf("ended after %s at step %d: %v", slowest.Round(time.Millisecond), step, lines)
+}
