@@ -20,6 +20,9 @@ import (
 	"gopeft/model/modeltest"
 )
 
+// tinySteps are those of tinyRun with 60 rows.
+const tinySteps = 32
+
 // tinyRun are the settings of a run of a second or two that saves a checkpoint at each step.
 func tinyRun(data string) []string {
 	return []string{"train", "--method", "lora", "--data", data, "--epochs", "4", "--batch-size", "6", "--dropout", "0", "--checkpoint-every", "1",

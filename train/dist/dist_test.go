@@ -119,7 +119,7 @@ func TestStartOf(t *testing.T) {
 	if got := startOf(1 << 30); got != "" {
 		t.Errorf("one that is not there has begun at %q", got)
 	}
-	if machine() == "" || machine() != machine() {
-		t.Errorf("the machine is %q", machine())
+	if name := machine(); name == "" || name != machine() {
+		t.Errorf("the machine is %q", name)
 	}
 }
