@@ -18,6 +18,7 @@ type Machine struct {
 	Precision Precision
 	Note      string // why a GPU is not used, "" if nothing is to be said
 	Without   Levers
+	Stream    bool        // frozen weights are left in their files: see StreamWeights
 	Group     *dist.Group // the processes that share the work; nil: this one alone
 }
 
@@ -36,6 +37,9 @@ func (c MachineSettings) begin(s *bindings.Scope, choose func(amp string, dev bi
 	if err != nil {
 		return Machine{}, err
 	}
+	if err := checkStreamDevice(c.Stream, dev); err != nil {
+		return Machine{}, err
+	}
 	precision, err := choose(c.AMP, dev)
 	if err != nil {
 		return Machine{}, err
@@ -46,7 +50,7 @@ func (c MachineSettings) begin(s *bindings.Scope, choose func(amp string, dev bi
 	s.AllowTF32(c.TF32)
 	s.FlushDenormals(true)
 	s.Seed(c.Seed)
-	return Machine{dev, precision, note, c.Without, c.Group}, nil
+	return Machine{dev, precision, note, c.Without, c.Stream, c.Group}, nil
 }
 
 // OpenDevice reads --device, loading CUDA's libraries when a GPU is asked for. Of several processes on this machine each
