@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -25,8 +26,8 @@ struct Range {
 };
 using Unit = std::vector<Range>;
 
-// Pager asks on a thread of its own: asking waits while the disk's queue is full. It gives back on the caller's, so
-// that none of that is to come when turn has returned.
+// Pager asks on a thread of its own, which waits for the disk. It gives back on the caller's, so that none of
+// that is to come when turn has returned.
 class Pager {
  public:
   Pager() : asking_([this] { ask(); }) {}
@@ -80,11 +81,20 @@ class Pager {
         constexpr size_t kPiece = size_t{8} << 20;
         for (size_t done = 0; done < r.size && !closed_ && units == units_ && held_[u]; done += kPiece) {
           lock.unlock();
-          madvise(r.start + done, std::min(kPiece, r.size - done), MADV_WILLNEED);
+          read(r.start + done, std::min(kPiece, r.size - done));
           lock.lock();
         }
       }
     }
+  }
+
+  // Maps the pages as it reads them, if the system can (Linux 5.14): the cache then holds them in larger pieces than
+  // those that are only asked for, which costs a fifth of the time where memory is short.
+  static void read(char* start, size_t size) {
+#ifdef MADV_POPULATE_READ
+    if (madvise(start, size, MADV_POPULATE_READ) == 0 || errno != EINVAL) return;
+#endif
+    madvise(start, size, MADV_WILLNEED);
   }
 
   std::mutex mutex_;
