@@ -37,7 +37,7 @@ func (c MachineSettings) begin(s *bindings.Scope, choose func(amp string, dev bi
 	if err != nil {
 		return Machine{}, err
 	}
-	if err := checkStreamDevice(c.Stream, dev); err != nil {
+	if err := CheckStreamDevice(c.Stream, dev); err != nil {
 		return Machine{}, err
 	}
 	precision, err := choose(c.AMP, dev)

@@ -7,8 +7,8 @@ import (
 	"gopeft/model"
 )
 
-// checkStreamDevice refuses to stream where weights are copied to a GPU.
-func checkStreamDevice(stream bool, dev bindings.Device) error {
+// CheckStreamDevice refuses to stream where weights are copied to a GPU.
+func CheckStreamDevice(stream bool, dev bindings.Device) error {
 	if stream && dev.IsCUDA() {
 		return Usage("--stream-weights streams on the CPU: give --device cpu, or leave it out")
 	}
