@@ -48,7 +48,7 @@ func (w *streamed) begin() {
 	if slices.EqualFunc(laid, w.laid, sameRanges) {
 		return
 	}
-	if err := w.pager.Lay(laid); err != nil { // only where there is no memory even for this list
+	if err := w.pager.Lay(laid); err != nil { // no memory even for this list
 		panic(&bindings.OpError{Op: "stream weights", Message: err.Error()})
 	}
 	w.laid = laid
