@@ -23,6 +23,8 @@ type base struct {
 	loadedFrom string
 	scope      *bindings.Scope
 	source     *hf.Checkpoint // kept open while weights share its mapping
+	frozen     weightSource   // where the blocks' frozen weights are
+	head       *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
 	fresh      []string
 	stored     []*files.Entry // by parameter, of a model that is only described
 	asked      []hf.Want      // by parameter, the same
@@ -135,6 +137,10 @@ func (b *base) Scope() *bindings.Scope { return b.scope }
 
 // Close implements Model.
 func (b *base) Close() error {
+	if b.frozen != nil {
+		b.frozen.close()
+		b.frozen = resident{}
+	}
 	if b.scope != nil {
 		b.scope.Close()
 	}
@@ -151,6 +157,7 @@ func (b *base) Close() error {
 // where it has no weights.
 func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bool, initRange float64, more ...hf.Want) ([]bindings.Tensor, error) {
 	r := names
+	b.frozen = resident{}
 	b.dtype = dtypeOr(c.DType)
 	wants, err := b.wants(freshHead, c.Options)
 	if err != nil {
@@ -164,9 +171,9 @@ func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bo
 		return ts[len(b.params.list):], err
 	}
 	b.scope = s.NewScope()
-	r.Mapped = func(want int, release func() error) {
+	r.Mapped = func(want int, e files.Entry) {
 		if want < len(b.params.list) {
-			b.params.list[want].file = release
+			b.params.list[want].file = &e
 		}
 	}
 	r.Quantised = func(want int, q *bindings.Quantised) {

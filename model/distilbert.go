@@ -305,7 +305,7 @@ func (m *DistilBERT) Forward(s *bindings.Scope, in Input) Output {
 	h := m.embed(s, in)
 	virtual := m.hooks.PromptLen()
 	pad := &padding{scope: s, mask: extendMask(s, in.Mask, virtual)}
-	h = through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor {
+	h = m.through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor {
 		read := everywhere
 		if in.Pooled && in.States == nil && i == len(m.blocks)-1 {
 			read, virtual = m.pooledAt(virtual, h.Size(1)), 0

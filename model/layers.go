@@ -12,14 +12,33 @@ func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	if q := d.W.quant; q != nil {
 		return s.QuantLinear(x, q, d.B.Value())
 	}
-	return s.Linear(x, d.W.Value(), d.B.Value())
+	return d.with(s, x, func(s *bindings.Scope, w bindings.Tensor) bindings.Tensor { return s.Linear(x, w, d.B.Value()) })
+}
+
+// fewRows is up to how many rows a product reads a weight in its own dtype by another kernel, which rounds in another order.
+const fewRows = 4
+
+// with is fn of the weight as a product of x reads it. One that is streamed has no copy in autocast's dtype: where results
+// depend on there being one, it is cast for this product alone.
+func (d *Dense) with(s *bindings.Scope, x bindings.Tensor, fn func(s *bindings.Scope, w bindings.Tensor) bindings.Tensor) bindings.Tensor {
+	w := d.W.Value()
+	if !d.W.stays {
+		return fn(s, w)
+	}
+	to, on := s.AutocastDType(x.Device())
+	if !on || w.DType() == to || w.DType() == bindings.Float && x.Numel() > fewRows*x.Size(-1) {
+		return fn(s, w)
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor { return fn(s, s.To(w, to)) })
 }
 
 // ForwardLowRank is Forward with the update scale·up·a of the weight, for a [rank, in] and up [out, rank], which is
 // computed in their dtype.
 func (d *Dense) ForwardLowRank(s *bindings.Scope, x, a, up bindings.Tensor, scale float64) bindings.Tensor {
 	if d.W.quant == nil {
-		return s.LinearLowRank(x, d.W.Value(), d.B.Value(), a, up, scale)
+		return d.with(s, x, func(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
+			return s.LinearLowRank(x, w, d.B.Value(), a, up, scale)
+		})
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		return s.AddLowRank(d.Forward(s, x), s.Linear(s.To(x, a.DType()), a, bindings.Tensor{}), up, scale)
@@ -31,7 +50,7 @@ func (d *Dense) ForwardGELU(s *bindings.Scope, x bindings.Tensor) bindings.Tenso
 	if q := d.W.quant; q != nil {
 		return s.QuantGELULinear(x, q, d.B.Value())
 	}
-	return s.GELULinear(x, d.W.Value(), d.B.Value())
+	return d.with(s, x, func(s *bindings.Scope, w bindings.Tensor) bindings.Tensor { return s.GELULinear(x, w, d.B.Value()) })
 }
 
 // ForwardSwiGLU applies the map to silu(gate)·up, which the backward pass computes again.
@@ -39,7 +58,9 @@ func (d *Dense) ForwardSwiGLU(s *bindings.Scope, gate, up bindings.Tensor) bindi
 	if q := d.W.quant; q != nil {
 		return s.QuantSwiGLULinear(gate, up, q, d.B.Value())
 	}
-	return s.SwiGLULinear(gate, up, d.W.Value(), d.B.Value())
+	return d.with(s, gate, func(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
+		return s.SwiGLULinear(gate, up, w, d.B.Value())
+	})
 }
 
 // Out is the width of what the map gives.
@@ -132,16 +153,20 @@ func extendMask(s *bindings.Scope, mask bindings.Tensor, n int) bindings.Tensor 
 	})
 }
 
-// through runs h through n blocks. What goes into each is kept where in asks for states, and freed where not.
-func through(s *bindings.Scope, in Input, h bindings.Tensor, n int, block func(i int, h bindings.Tensor) bindings.Tensor) bindings.Tensor {
+// through runs h through n blocks, whose weights are at hand then. What goes into each is kept where in asks for states,
+// and freed where not.
+func (b *base) through(s *bindings.Scope, in Input, h bindings.Tensor, n int, block func(i int, h bindings.Tensor) bindings.Tensor) bindings.Tensor {
+	b.frozen.begin()
 	for i := range n {
 		keepState(in, h)
+		b.frozen.reach(s, i, h)
 		next := block(i, h)
 		if in.States == nil {
 			s.Free(h)
 		}
 		h = next
 	}
+	b.frozen.reach(s, n, h)
 	return h
 }
 

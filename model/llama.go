@@ -189,11 +189,10 @@ func (m *LLaMA) finishConfig(d bindings.DType) {
 // token). Mistral's sliding window and Qwen2's biases are settings of it.
 type LLaMA struct {
 	cfg    decoderConfig
-	base   // weights, hooks, labels: shared with the other families
+	base   // weights, hooks, labels, language-model head: shared with the other families
 	words  *Param
 	blocks []*llamaBlock
 	norm   rmsNorm
-	head   *Param // [vocab, hidden], the embedding table when tied; nil where the checkpoint has none
 	score  *Dense // nil without a classification head
 }
 
@@ -294,7 +293,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 	}
 	h := withPrompt(s, prompt, m.lookUp(s, m.words, in.IDs))
 	l := newLayout(s, m.cfg.Rope, m.cfg.HeadDim, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
-	h = through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor { return m.step(s, m.blocks[i], h, l, in) })
+	h = m.through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor { return m.step(s, m.blocks[i], h, l, in) })
 	if in.Cache != nil {
 		in.Cache.advance(l)
 	}

@@ -54,6 +54,9 @@ type Model interface {
 	HeadNames() []string
 	// Fresh lists the parameters that no checkpoint had and that were initialised anew.
 	Fresh() []string
+	// Stream leaves the blocks' frozen matrices, and the language-model head, in their mapped files: from then on each
+	// block's are in memory only while it computes, in passes forward and backward. It comes after a method is attached.
+	Stream() (Streaming, error)
 	// Scope owns the weights; what is to live as long as the model may be made in it.
 	Scope() *bindings.Scope
 	// Close frees the weights.

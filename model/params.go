@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gopeft/bindings"
+	"gopeft/model/hf/files"
 )
 
 // Param is one weight of a model or of a method, under its HuggingFace name.
@@ -22,7 +23,8 @@ type Param struct {
 	linear bool                // of a linear map of a block: may be quantised when it is loaded
 	quant  *bindings.Quantised // what is computed with in T's place, or nil
 	low    bindings.Tensor     // frozen copy of T in the dtype that is computed in, or none
-	file   func() error        // drops the pages of a T that lies in its checkpoint's file; nil: it does not, or was written to
+	file   *files.Entry        // where T lies in its checkpoint's file; nil: it does not, or was written to
+	stays  bool                // is streamed from there: computed with as it lies, without a copy
 	held   int64               // bytes of memory that the tensor takes which Replace put aside
 }
 
@@ -41,12 +43,13 @@ func (p *Param) Value() bindings.Tensor {
 func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
 	p.release()
-	p.T, p.low, p.file, p.quant = t, bindings.Tensor{}, nil, nil
+	p.T, p.low, p.file, p.quant, p.stays = t, bindings.Tensor{}, nil, nil, false
 	if former.file == nil && !t.Same(former.T) {
 		p.held = former.Bytes()
 	}
 	return func() {
 		p.T, p.low, p.file, p.quant, p.held, p.Trainable = former.T, former.low, former.file, former.quant, former.held, false
+		p.stays = former.stays
 	}
 }
 
@@ -65,7 +68,7 @@ func (p *Param) Assign(s *bindings.Scope, t bindings.Tensor) {
 // from the file again when touched. Should the system refuse, that costs memory only.
 func (p *Param) release() {
 	if p.file != nil {
-		_ = p.file()
+		_ = p.file.Release()
 	}
 }
 
@@ -143,7 +146,7 @@ func (ps *Params) Freeze(s *bindings.Scope) {
 func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 	p.Trainable = on
 	if on {
-		p.file = nil // training writes to it
+		p.file, p.stays = nil, false // training writes to it
 	}
 	s.SetRequiresGrad(p.T, on)
 	if !on {
@@ -199,9 +202,9 @@ func Matches(pattern, name string) (bool, error) {
 }
 
 // Cast gives a frozen parameter a copy in d to compute with, made once and owned by s; the stored tensor is
-// kept for saving.
+// kept for saving. A weight that is streamed has none.
 func (p *Param) Cast(s *bindings.Scope, d bindings.DType) {
-	if !p.Trainable && p.quant == nil && p.T.DType() != d && !p.low.Defined() {
+	if !p.Trainable && !p.stays && p.quant == nil && p.T.DType() != d && !p.low.Defined() {
 		p.low = s.To(p.T, d)
 		p.release()
 	}

@@ -17,6 +17,7 @@ type MachineSettings struct {
 	Seed          uint64 `yaml:"seed" usage:"seed of everything random"`
 	Deterministic bool   `yaml:"deterministic" usage:"use deterministic algorithms only"`
 	TF32          bool   `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
+	Stream        bool   `yaml:"stream-weights" usage:"on the CPU: leave frozen weights in their files, each block's in memory only while it computes; for models larger than memory"`
 	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, nvrtc, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
 
 	// Group are the processes that share the work; nil: this one alone.
@@ -92,6 +93,9 @@ func (c MachineSettings) Check() error {
 	}
 	if err := CheckThreads(c.Threads); err != nil {
 		return err
+	}
+	if c.Stream && !c.Without.Use(LeverMapping) {
+		return Usage("--stream-weights needs weights where their file is mapped: leave out --without %s", LeverMapping)
 	}
 	return c.Without.Check()
 }

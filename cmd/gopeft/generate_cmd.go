@@ -24,7 +24,7 @@ func generateCommand() *cli.Command {
 		Flags: slices.Concat(inGroup(groupModel,
 			&cli.StringFlag{Name: "model", Usage: "model folder, GGUF file, the folder of a run, or a name on the hub"},
 			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "of weights and states: fp32, bf16 or fp16"},
-			baseFlag(), quantizeFlag(),
+			baseFlag(), quantizeFlag(), streamFlag(),
 		), adaptersFlag(), inGroup(groupPrompts,
 			&cli.StringFlag{Name: "prompt", Usage: "text to continue"},
 			&cli.StringFlag{Name: "prompts", Usage: "data file of prompts (prompt, instruction, text, messages or input_ids per row); - is standard input"},
@@ -111,7 +111,7 @@ func generateTo(c *cli.Context, w io.Writer) error {
 	}
 	u := newUI(c)
 	return bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), DType: c.String("dtype"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Threads: c.Int("threads")})
+		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), DType: c.String("dtype"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Threads: c.Int("threads")})
 		if err != nil {
 			return err
 		}

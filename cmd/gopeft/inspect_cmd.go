@@ -30,7 +30,7 @@ func inspectCommand() *cli.Command {
 				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
 				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
-			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "checkpoint-activations", "no-train-eval")...),
 			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
 			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),
 			peftFlags(), uiFlags()),
@@ -235,7 +235,11 @@ func (x *inspection) chooseBase() (err error) {
 	if x.precision, err = train.ChoosePrecision(x.cfg.Machine.AMP, dev); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	return x.cfg.HoldBase(x.src.Model, x.precision, &x.load)
+	if err := x.cfg.HoldBase(x.src.Model, x.precision, &x.load); err != nil {
+		return err
+	}
+	on := train.Machine{Stream: x.cfg.Machine.Stream}
+	return on.CheckStream(train.Base{DType: x.load.Base, Quantise: x.load.Quantise}, x.src.Model)
 }
 
 // loaded looks at the model and at the method on it.

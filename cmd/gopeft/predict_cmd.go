@@ -30,7 +30,7 @@ func modelFlags() []cli.Flag {
 	), inGroup(groupMachine,
 		&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 		&cli.StringFlag{Name: "amp", Value: "auto", Usage: "mixed precision: auto (none), none, bf16 or fp16"},
-		baseFlag(), quantizeFlag(),
+		baseFlag(), quantizeFlag(), streamFlag(),
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 		&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "rows of a batch"},
 		&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a batch, padding included"},
@@ -40,6 +40,11 @@ func modelFlags() []cli.Flag {
 // quantizeFlag is --quantize of the commands that do not train.
 func quantizeFlag() cli.Flag {
 	return &cli.StringFlag{Name: "quantize", Usage: "bits of the base's maps: nf4, int8, keep for what its files hold quantised, or none (default: as the run had it, or keep)"}
+}
+
+// streamFlag is --stream-weights of the commands that do not train.
+func streamFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "stream-weights", Usage: "on the CPU: leave weights in their files, each block's in memory only while it computes; for models larger than memory"}
 }
 
 // baseFlag is --base-dtype of the commands that do not train.
@@ -69,7 +74,7 @@ func openPredictor(c *cli.Context, s *bindings.Scope, group *dist.Group) (*infer
 	if err != nil {
 		return nil, err
 	}
-	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Threads: c.Int("threads"),
+	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Threads: c.Int("threads"),
 		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Group: group})
 	if err != nil {
 		return nil, err

@@ -36,9 +36,9 @@ type Request struct {
 	DType       bindings.DType // of the result; fp32 unless set
 	Device      bindings.Device
 	Copy        bool // no tensor shares the file's mapping: it may be closed
-	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with the function that drops its
-	// pages. They are read from the file again when touched, so what was written to them would be lost.
-	Mapped func(want int, release func() error)
+	// Mapped, unless nil, is told of every want whose tensor shares the file's mapping, with the entry that it lies in. Pages
+	// that the entry releases are read from the file again when touched, so what was written to them would be lost.
+	Mapped func(want int, e files.Entry)
 	// Quantised is given the matrix of every want that is held quantised; its tensors are owned by Load's scope. It may be
 	// nil where no want asks for more than Plain.
 	Quantised func(want int, q *bindings.Quantised)
@@ -204,7 +204,7 @@ func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entr
 	}
 	t, err := Tensor(s, e)
 	if err == nil && r.Mapped != nil {
-		r.Mapped(want, e.Release)
+		r.Mapped(want, e)
 	}
 	return t, err
 }

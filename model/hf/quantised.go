@@ -74,7 +74,7 @@ func hold(s *bindings.Scope, r Request, want int, e files.Entry, heads int64) (b
 	if !inFile {
 		err = e.Release()
 	} else if r.Mapped != nil {
-		r.Mapped(want, e.Release)
+		r.Mapped(want, e)
 	}
 	r.Quantised(want, q)
 	return s.Placeholder(r.Wants[want].Shape, r.DType), err

@@ -84,7 +84,7 @@ func TestKeepHandsOutWhatTheFileHolds(t *testing.T) {
 					r.Copy = copied
 					kept, mapped := map[string]*bindings.Quantised{}, map[string]func() error{}
 					r.Quantised = func(want int, q *bindings.Quantised) { kept[r.Wants[want].Name] = q }
-					r.Mapped = func(want int, release func() error) { mapped[r.Wants[want].Name] = release }
+					r.Mapped = func(want int, e files.Entry) { mapped[r.Wants[want].Name] = e.Release }
 					ts, err := c.Load(s, r)
 					if err != nil {
 						return err
@@ -167,7 +167,7 @@ func TestGGUFBlocksAreKept(t *testing.T) {
 					kept++
 					modeltest.Close(t, r.Wants[i].Name, s.Dequantise(q, bindings.Float), want[i], 0)
 				}
-				r.Mapped = func(int, func() error) { mapped++ }
+				r.Mapped = func(int, files.Entry) { mapped++ }
 				if _, err = c.Load(s, r); err != nil {
 					return err
 				}

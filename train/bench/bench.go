@@ -141,6 +141,9 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	} else if err := b.holdBase(&o); err != nil {
 		return err
 	}
+	if err := b.checkStream(o); err != nil {
+		return err
+	}
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
 	}
@@ -158,6 +161,9 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		if err := b.method.Attach(s, b.model); err != nil {
 			return err
 		}
+	}
+	if _, err := b.on.StreamWeights(b.model, cfg.Recompute || cfg.Mode != Train); err != nil {
+		return err
 	}
 	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
 	b.on.Without.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
@@ -188,6 +194,18 @@ func (b *bench) holdBase(o *model.Options) error {
 		return err
 	}
 	return train.FullBase(b.cfg.Method, b.cfg.Quantize)
+}
+
+// checkStream refuses to stream weights that would be made anew.
+func (b *bench) checkStream(o model.Options) error {
+	base := train.Base{DType: o.Base, Quantise: o.Quantise}
+	if base.DType == 0 {
+		base.DType = bindings.Float
+		if o.DType != 0 {
+			base.DType = o.DType
+		}
+	}
+	return b.on.CheckStream(base, b.cfg.Model)
 }
 
 // build makes the model with random weights, or opens its folder: what is no language model gets a classification

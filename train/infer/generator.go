@@ -23,6 +23,7 @@ type GeneratorOptions struct {
 	Quantize  string // as PredictorOptions has it
 	AMP       string // mixed precision of Score; "" and "auto" mean none
 	Threads   int
+	Stream    bool        // as PredictorOptions has it
 	Group     *dist.Group // the processes that share what Score computes: all make the same calls; nil: this one alone
 }
 
@@ -51,7 +52,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.DType, err = parseDType(o.DType); err != nil {
 		return g, err
 	}
-	if err := g.begin(s, o.Device, o.AMP, o.Threads, o.Group); err != nil {
+	if err := g.begin(s, o.Device, o.AMP, o.Threads, o.Stream, o.Group); err != nil {
 		return g, err
 	}
 	mo.Device = g.on.Device
@@ -62,6 +63,12 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	mo.Quantise = base.Quantise
 	if open := o.BaseDType == "" || o.BaseDType == "auto"; !open || mo.DType == bindings.Float {
 		mo.Base = base.DType
+	}
+	if base.DType = mo.Base; base.DType == 0 {
+		base.DType = mo.DType
+	}
+	if err := g.on.CheckStream(base, src.Model); err != nil {
+		return g, err
 	}
 	m, err := model.Load(s, src.Model, mo)
 	if err != nil {
@@ -96,8 +103,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if err := g.load(s, src, lm); err != nil {
 		return g, err
 	}
-	train.CastFrozen(lm, g.on.Precision.DType, true)
-	return g, nil
+	return g, g.hold(lm)
 }
 
 func parseDType(name string) (bindings.DType, error) {

@@ -26,6 +26,7 @@ type PredictorOptions struct {
 	Threads   int
 	Batch     int
 	MaxTokens int
+	Stream    bool        // leaves frozen weights in their files: train.MachineSettings.Stream
 	Group     *dist.Group // the processes that share each call's batches: all make the same calls; nil: this one alone
 }
 
@@ -56,12 +57,15 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := p.begin(s, o.Device, o.AMP, o.Threads, o.Group); err != nil {
+	if err := p.begin(s, o.Device, o.AMP, o.Threads, o.Stream, o.Group); err != nil {
 		return p, err
 	}
 	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
 	base, err := src.base(o.BaseDType, o.Quantize, p.on.Precision)
 	if err != nil {
+		return p, err
+	}
+	if err := p.on.CheckStream(base, src.Model); err != nil {
 		return p, err
 	}
 	mo.Base, mo.Quantise = base.DType, base.Quantise
@@ -103,14 +107,16 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	} else if p.clf != nil && p.clf.Features() != p.model.Info().Hidden {
 		return p, fmt.Errorf("%s expects %d features, the model gives %d", src.Classifier, p.clf.Features(), p.model.Info().Hidden)
 	}
-	train.CastFrozen(p.model, p.on.Precision.DType, true)
+	if err := p.hold(p.model); err != nil {
+		return p, err
+	}
 	p.MaxLength, err = train.ClampLength(src.MaxLength, p.room)
 	return p, err
 }
 
 // begin readies libtorch, and keeps what is to be said about it. The random generators are left alone: drawing tokens
 // has a seed of its own.
-func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int, group *dist.Group) error {
+func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int, stream bool, group *dist.Group) error {
 	dev, note, err := train.OpenDevice(s, device, group.LocalRank())
 	if note != "" {
 		a.notes = append(a.notes, note)
@@ -118,12 +124,28 @@ func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int, gro
 	if err != nil {
 		return err
 	}
+	if err := train.CheckStreamDevice(stream, dev); err != nil {
+		return err
+	}
 	precision, err := train.InferencePrecision(amp, dev)
 	if err != nil {
 		return err
 	}
 	s.SetThreads(train.MachineSettings{Threads: threads, Group: group}.Cores())
-	a.on = train.Machine{Device: dev, Precision: precision, Group: group}
+	a.on = train.Machine{Device: dev, Precision: precision, Stream: stream, Group: group}
+	return nil
+}
+
+// hold says where the weights of m, with its adapters attached, are: left in their files, or cast once.
+func (a *adapters) hold(m model.Model) error {
+	note, err := a.on.StreamWeights(m, true)
+	if err != nil {
+		return err
+	}
+	if note != "" {
+		a.notes = append(a.notes, note)
+	}
+	train.CastFrozen(m, a.on.Precision.DType, true)
 	return nil
 }
 

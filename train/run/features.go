@@ -150,6 +150,9 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
+		if err := machine.CheckStream(held, cfg.Model.folder()); err != nil {
+			return err
+		}
 		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
 		if err != nil {
 			return err
@@ -168,6 +171,13 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		}
 		f.print = chosen.fingerprint(hash)
 		_, f.frozen = m.Params().Count()
+		note, err := machine.StreamWeights(m, true)
+		if err != nil {
+			return errors.Join(err, m.Close())
+		}
+		if note != "" {
+			f.ui.Note("%s", note)
+		}
 		cfg.Machine.Without.CastFrozen(m, precision.DType, true)
 		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
 		if err != nil {

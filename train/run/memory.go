@@ -149,9 +149,13 @@ func (e *estimator) weights() float64 {
 		}
 	}
 	whole := e.method.Needs().WholeModel // its checkpoints read all of the model
-	sum := 0.0
+	streamed := e.streamed()
+	sum := atHand(streamed)
 	for _, p := range e.model.Params().All() {
 		n := float64(p.Bytes())
+		if _, later := streamed[p]; later {
+			continue
+		}
 		switch {
 		case low[p] && p.Mapped():
 			n /= 2
@@ -166,6 +170,41 @@ func (e *estimator) weights() float64 {
 		sum += float64(p.T.Bytes())
 	}
 	return sum
+}
+
+// streamed are the weights that lie in their files until they are computed with, and the number of the block that does:
+// the language-model head is one more.
+func (e *estimator) streamed() map[*model.Param]int {
+	units := map[*model.Param]int{}
+	if !e.cfg.Machine.Stream {
+		return units
+	}
+	blocks := e.model.Hooks().Blocks
+	for i, b := range blocks {
+		for _, module := range b.Modules {
+			if w := module.Dense.W; w.Mapped() && !w.Trainable {
+				units[w] = i
+			}
+		}
+	}
+	if lm, ok := e.model.(model.CausalLM); ok && len(e.model.Labels()) == 0 {
+		if head := lm.LMHead(); head != nil && head.Mapped() && !head.Trainable {
+			units[head] = len(blocks)
+		}
+	}
+	return units
+}
+
+// atHand is the most that two units which follow one another take.
+func atHand(units map[*model.Param]int) (most float64) {
+	sums := map[int]float64{}
+	for p, i := range units {
+		sums[i] += float64(p.Bytes())
+	}
+	for i, n := range sums {
+		most = max(most, n+sums[i+1])
+	}
+	return most
 }
 
 // activations is what all blocks keep for the backward pass, and what the lowest takes while it is in it.

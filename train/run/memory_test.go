@@ -54,13 +54,15 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		amp       string
 		recompute bool
 		quantize  string
+		stream    bool
 	}{
-		{"full", "none", false, ""}, {"full", "none", true, ""}, {"lora", "none", false, ""}, {"lora", "none", true, ""}, {"last", "none", false, ""},
-		{"channel-scale", "none", false, ""}, {"lora", "none", false, "nf4"}, {"lora", "none", true, "int8"},
+		{"full", "none", false, "", false}, {"full", "none", true, "", false}, {"lora", "none", false, "", false}, {"lora", "none", true, "", false},
+		{"last", "none", false, "", false}, {"channel-scale", "none", false, "", false}, {"lora", "none", false, "nf4", false}, {"lora", "none", true, "int8", false},
+		{"lora", "none", false, "", true}, {"lora", "none", true, "", true},
 	} {
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
-		cfg.Model.Quantize = c.quantize
+		cfg.Model.Quantize, cfg.Machine.Stream = c.quantize, c.stream
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
 		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
 		said := run.Memory{}

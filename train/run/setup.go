@@ -37,6 +37,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.base = train.Base{DType: o.Base, Quantise: o.Quantise}
+	if err := machine.CheckStream(r.base, cfg.Model.folder()); err != nil {
+		return err
+	}
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
 		return err
 	}
@@ -50,6 +53,13 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.describe(machine.Precision)
+	note, err := machine.StreamWeights(r.model, cfg.Loop.Recompute)
+	if err != nil {
+		return err
+	}
+	if note != "" {
+		r.ui.Note("%s", note)
+	}
 	cfg.Machine.Without.CastFrozen(r.model, r.on.Precision.DType, r.keepsStored())
 
 	if err := r.data.wait(ctx); err != nil {

@@ -86,6 +86,32 @@ func (e Entry) Release() error {
 }
 
 func (e Entry) release() error {
+	pages := e.pages()
+	if len(pages) == 0 {
+		return nil
+	}
+	if err := unix.Madvise(pages, unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("%s: tensor %s: release its pages: %w", e.File, quote(e.Name), err)
+	}
+	return nil
+}
+
+// Pages are the pages that Release gives back, as ranges of the mapping.
+func (e Entry) Pages() (ranges [][]byte) {
+	parts := []Entry{e}
+	if e.Packed != nil {
+		parts = append(parts, e.Packed.parts()...)
+	}
+	for _, part := range parts {
+		if pages := part.pages(); len(pages) > 0 {
+			ranges = append(ranges, pages)
+		}
+	}
+	return ranges
+}
+
+// pages are the whole pages among the entry's own bytes, none where they are not mapped.
+func (e Entry) pages() []byte {
 	if e.source == nil || e.source.data == nil {
 		return nil
 	}
@@ -95,8 +121,5 @@ func (e Entry) release() error {
 	if first >= last {
 		return nil
 	}
-	if err := unix.Madvise(e.source.data[first:last], unix.MADV_DONTNEED); err != nil {
-		return fmt.Errorf("%s: tensor %s: release its pages: %w", e.File, quote(e.Name), err)
-	}
-	return nil
+	return e.source.data[first:last]
 }
