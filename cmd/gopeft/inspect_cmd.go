@@ -31,6 +31,7 @@ func inspectCommand() *cli.Command {
 				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
 			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupMachine, &cli.IntFlag{Name: "nproc", Value: 1, Usage: "what each of so many processes takes that train together"}),
 			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
 			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),
 			peftFlags(), uiFlags()),
@@ -128,6 +129,9 @@ type inspection struct {
 
 // newInspection finds out from the flags, the adapter and the run which task and method are meant.
 func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
+	if n := c.Int("nproc"); n < 1 {
+		return nil, train.Usage("--nproc is %d, want at least 1", n)
+	}
 	cfg := run.Defaults()
 	if src.Run != nil {
 		var err error
@@ -279,7 +283,7 @@ func (x *inspection) attach(s *bindings.Scope, m model.Model) (peft.Method, erro
 
 // trained notes what the method trains, and what training it takes.
 func (x *inspection) trained(m model.Model, method peft.Method, group func(string) string) error {
-	memory := run.EstimateMemory(x.cfg, x.precision, m, method)
+	memory := run.EstimateMemory(x.cfg, x.precision, m, method, x.c.Int("nproc"))
 	x.result.Memory, x.result.Notes = &memory, method.Notes()
 	if labels := method.Labels(); len(labels) > 0 {
 		x.result.Labels = labels

@@ -99,7 +99,6 @@ func TestLaunch(t *testing.T) {
 		"the third attempt": {"launch --nproc 2 --max-restarts 2 -- train --model third", exitDone, "", []string{"attempt 0", "attempt 0", "attempt 1", "attempt 1", "attempt 2", "attempt 2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			code, stdout, stderr := gopeft(t, "", strings.Fields(c.args)...)
 			lines := strings.Split(strings.TrimSpace(stderr), "\n")
 			slices.Sort(lines)

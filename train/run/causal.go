@@ -36,7 +36,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 	if d.file != nil {
 		d.hash = d.file.Hash()
 		for name, part := range d.parts() {
-			if err := r.readCausal(d.file.Part(name), part, pad, source.MaxLength, name == corpus.TrainPart); err != nil {
+			if err := d.readCausal(cfg, d.file.Part(name), part, pad, source.MaxLength, name == corpus.TrainPart); err != nil {
 				return err
 			}
 		}
@@ -71,7 +71,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 				for i, s := range seqs {
 					lengths[i] = len(s.IDs)
 				}
-				err = r.causalPart(p.part, lengths, p.set.Sources(), func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, source.MaxLength, p.learn)
+				err = d.causalPart(cfg, p.part, lengths, p.set.Sources(), func(i int) (data.Sequence, error) { return seqs[i], nil }, pad, source.MaxLength, p.learn)
 				if err != nil {
 					return err
 				}
@@ -83,7 +83,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 }
 
 // readCausal makes a part of one in a file of tokens, if there is one.
-func (r *run) readCausal(p *tokens.Part, part **train.Part, pad int64, room int, learn bool) error {
+func (d *runData) readCausal(cfg Config, p *tokens.Part, part **train.Part, pad int64, room int, learn bool) error {
 	if p == nil {
 		return nil
 	}
@@ -95,27 +95,27 @@ func (r *run) readCausal(p *tokens.Part, part **train.Part, pad int64, room int,
 	if err != nil {
 		return err
 	}
-	return r.causalPart(part, lengths, sources, func(i int) (data.Sequence, error) {
+	return d.causalPart(cfg, part, lengths, sources, func(i int) (data.Sequence, error) {
 		e, err := p.Example(i)
 		return data.Sequence{IDs: e.IDs, Targets: e.Targets}, err
 	}, pad, room, learn)
 }
 
-// causalPart makes a part of sequences of these lengths. Those to learn may be packed, and weighed by their sources.
-func (r *run) causalPart(part **train.Part, lengths []int, sources []uint16, read func(i int) (data.Sequence, error), pad int64, room int, learn bool) (err error) {
-	width, pack := 0, learn && r.cfg.Data.Pack
-	if !learn || r.data.weights == nil {
+// causalPart makes a part of sequences of these lengths, while the run fills in its own settings. Those to learn may be packed, and weighed by their sources.
+func (d *runData) causalPart(cfg Config, part **train.Part, lengths []int, sources []uint16, read func(i int) (data.Sequence, error), pad int64, room int, learn bool) (err error) {
+	width, pack := 0, learn && cfg.Data.Pack
+	if !learn || d.weights == nil {
 		sources = nil
 	}
 	if pack {
-		width = packWidth(lengths, r.cfg.Data.MaxLength, room)
+		width = packWidth(lengths, cfg.Data.MaxLength, room)
 	}
 	if *part, err = train.ReadCausal(lengths, sources, read, pad, width); err != nil {
 		return err
 	}
-	(*part).InTurn = !r.cfg.Machine.Without.Use(train.LeverOverlap)
+	(*part).InTurn = !cfg.Machine.Without.Use(train.LeverOverlap)
 	if pack {
-		r.data.notes = append(r.data.notes, fmt.Sprintf("%s examples packed into %s rows of up to %s tokens",
+		d.notes = append(d.notes, fmt.Sprintf("%s examples packed into %s rows of up to %s tokens",
 			report.Commas(int64(len(lengths))), report.Commas(int64(len((*part).Lengths))), report.Commas(int64(width))))
 	}
 	return nil

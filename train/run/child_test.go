@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -41,7 +42,8 @@ func TestMain(m *testing.M) {
 func asChild(what string, cfg run.Config) error {
 	switch what {
 	case "estimate":
-		m, err := estimate(cfg)
+		processes, _ := strconv.Atoi(os.Getenv("GOPEFT_TEST_PROCESSES"))
+		m, err := estimate(cfg, processes)
 		if err != nil {
 			return err
 		}
@@ -77,7 +79,7 @@ func inChild(t *testing.T, what string, cfg run.Config) *exec.Cmd {
 }
 
 // estimate is what EstimateMemory says of a run.
-func estimate(cfg run.Config) (m run.Memory, err error) {
+func estimate(cfg run.Config, processes int) (m run.Memory, err error) {
 	err = bindings.Do(context.Background(), func(s *bindings.Scope) (err error) {
 		precision, err := train.ChoosePrecision(cfg.Machine.AMP, bindings.CPU)
 		if err != nil {
@@ -100,7 +102,7 @@ func estimate(cfg run.Config) (m run.Memory, err error) {
 		if err := method.Attach(s, base); err != nil {
 			return err
 		}
-		m = run.EstimateMemory(cfg, precision, base, method)
+		m = run.EstimateMemory(cfg, precision, base, method, max(1, processes))
 		return nil
 	})
 	return m, err

@@ -41,13 +41,14 @@ const (
 )
 
 // EstimateMemory predicts the most that training method on m as cfg says holds: batches of BatchSize rows of MaxLength
-// tokens, products in precision p. The method is attached.
-func EstimateMemory(cfg Config, p train.Precision, m model.Model, method peft.Method) Memory {
-	e := estimator{cfg: cfg, model: m, method: method, info: m.Info(), word: 4}
+// tokens, products in precision p. The method is attached. Of several processes, at least 1, it is what each holds.
+func EstimateMemory(cfg Config, p train.Precision, m model.Model, method peft.Method, processes int) Memory {
+	e := estimator{cfg: cfg, model: m, method: method, info: m.Info(), word: 4, shared: processes > 1}
 	if p.DType != bindings.Float {
 		e.word = 2
 	}
-	e.tokens = float64(cfg.Loop.BatchSize * (cfg.Data.MaxLength + m.Hooks().PromptLen()))
+	row := cfg.Data.MaxLength + m.Hooks().PromptLen()
+	e.tokens, e.whole = float64((cfg.Loop.BatchSize+processes-1)/processes*row), float64(cfg.Loop.BatchSize*row)
 	return e.estimate()
 }
 
@@ -58,7 +59,9 @@ type estimator struct {
 	method peft.Method
 	info   model.Info
 	word   float64 // size of an element that a product gives
-	tokens float64 // of a batch
+	tokens float64 // of a batch, or of the process's part of it
+	whole  float64 // of a whole batch: processes evaluate whole ones
+	shared bool    // by several processes, whose gradients lie in memory of their own all the time
 }
 
 func (e *estimator) estimate() Memory {
@@ -79,7 +82,6 @@ func (e *estimator) estimate() Memory {
 		base.Optimizer = trained
 	}
 	kept, one := e.activations()
-	forward := e.tokens * e.forwardPerToken()
 	loss := e.loss()
 	if head > 0 {
 		loss += min(head, float64(gradientRows*e.info.Hidden*4))
@@ -99,7 +101,12 @@ func (e *estimator) estimate() Memory {
 	}
 	score := base
 	if e.cfg.evaluates() { // with up to twice the tokens of a training batch, as far as a pass takes them, of which nothing is kept
-		score.Phase, score.Activations = "evaluation", min(2, max(1, train.PassTokens/e.tokens))*forward+e.loss()
+		whole := *e
+		whole.tokens = e.whole
+		score.Phase, score.Activations = "evaluation", min(2, max(1, train.PassTokens/e.whole))*e.whole*e.forwardPerToken()+whole.loss()
+	}
+	if e.shared {
+		begin.Gradients, score.Gradients = trained, trained
 	}
 	most := begin
 	for _, m := range []Memory{end, step, score} {

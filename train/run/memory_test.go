@@ -55,10 +55,11 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		recompute bool
 		quantize  string
 		stream    bool
+		processes int
 	}{
-		{"full", "none", false, "", false}, {"full", "none", true, "", false}, {"lora", "none", false, "", false}, {"lora", "none", true, "", false},
-		{"last", "none", false, "", false}, {"channel-scale", "none", false, "", false}, {"lora", "none", false, "nf4", false}, {"lora", "none", true, "int8", false},
-		{"lora", "none", false, "", true}, {"lora", "none", true, "", true},
+		{"full", "none", false, "", false, 1}, {"full", "none", true, "", false, 1}, {"lora", "none", false, "", false, 1}, {"lora", "none", true, "", false, 1},
+		{"last", "none", false, "", false, 1}, {"channel-scale", "none", false, "", false, 1}, {"lora", "none", false, "nf4", false, 1}, {"lora", "none", true, "int8", false, 1},
+		{"lora", "none", false, "", true, 1}, {"lora", "none", true, "", true, 1}, {"full", "none", false, "", false, 2}, {"lora", "none", false, "", false, 2},
 	} {
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
@@ -66,14 +67,18 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
 		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
 		said := run.Memory{}
-		raw, err := inChild(t, "estimate", cfg).Output()
+		ask := inChild(t, "estimate", cfg)
+		ask.Env = append(ask.Env, fmt.Sprint("GOPEFT_TEST_PROCESSES=", c.processes))
+		raw, err := ask.Output()
 		if err == nil {
 			err = json.Unmarshal(raw, &said)
 		}
 		if err != nil {
 			t.Fatalf("estimate: %v", err)
 		}
-		if out, err := inChild(t, "train", cfg).CombinedOutput(); err != nil {
+		if c.processes > 1 {
+			inRanks(t, cfg, c.processes, rankPlan{Mode: run.Overwrite})
+		} else if out, err := inChild(t, "train", cfg).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		sum, err := report.ReadSummary(filepath.Join(cfg.Output.Out, "summary.json"))

@@ -76,10 +76,10 @@ func inRanks(t *testing.T, cfg run.Config, n int, plan rankPlan) {
 		t.Fatal(err)
 	}
 	cmd := inChild(t, "rank", cfg)
-	var stderr bytes.Buffer
+	var stdout, stderr bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	l := launch.Launcher{Command: cmd.Args, Env: append(cmd.Env, "GOPEFT_TEST_PLAN="+string(text)), Procs: n, Stdout: &stderr, Stderr: &stderr}
+	l := launch.Launcher{Command: cmd.Args, Env: append(cmd.Env, "GOPEFT_TEST_PLAN="+string(text)), Procs: n, Stdout: &stdout, Stderr: &stderr}
 	if err := l.Run(ctx); err != nil {
 		t.Fatalf("%d processes: %v: %s", n, err, stderr.String())
 	}
