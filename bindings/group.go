@@ -49,10 +49,11 @@ func (s *Scope) JoinNCCL(g *Group, store *Store, o GroupOptions) error {
 
 // Leave ends this process's part. A group that has failed is left to the end of the process: leaving it would wait for
 // the operation that does not end.
-func (g *Group) Leave() {
-	if !g.failed {
-		c10d.Leave(g.p)
+func (g *Group) Leave() error {
+	if g.failed {
+		return nil
 	}
+	return c10dError(c10d.Leave(g.p))
 }
 
 // Sum adds up the ranks' t, in place.

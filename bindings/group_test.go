@@ -63,8 +63,7 @@ func asRank(plan string) (code int) {
 				failed = append(failed, fmt.Errorf("%s left %d tensors alive", c.name, n))
 			}
 		}
-		r.group.Leave()
-		return errors.Join(failed...)
+		return errors.Join(append(failed, r.group.Leave())...)
 	}()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "rank %d: %v\n", r.Rank, err)

@@ -79,7 +79,9 @@ func ncclAlone(s *bindings.Scope, dir string) error {
 		if err := group.Sum(context.Background(), t); err != nil {
 			return err
 		}
-		group.Leave()
+		if err := group.Leave(); err != nil {
+			return err
+		}
 		store.Close()
 	}
 	return nil

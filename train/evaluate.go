@@ -103,12 +103,8 @@ func (on Machine) EachBatch(ctx context.Context, s *bindings.Scope, p *Part, bat
 			}
 		}
 	}
-	waiting := ctx
-	if size > 1 {
-		waiting = context.WithoutCancel(ctx) // they stop together
-	}
 	turn, done := 0, 0
-	for b, err := range p.Batches(waiting, mine) {
+	for b, err := range p.Batches(on.Group.Patient(ctx), mine) {
 		if err != nil {
 			return err
 		}

@@ -101,7 +101,7 @@ func namedDevice(s *bindings.Scope, name string, process int) (bindings.Device, 
 			return 0, fmt.Errorf("--device %s: %w (`gopeft doctor` tells more)", name, err)
 		}
 		switch {
-		case n >= count && n == process && name == "cuda":
+		case n >= count && name == "cuda":
 			return 0, tooFewGPUs(process, count)
 		case n >= count:
 			return 0, fmt.Errorf("--device %s: there are %d GPUs", name, count)

@@ -8,6 +8,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model/hf"
 	"gopeft/train/data"
+	"gopeft/train/dist"
 )
 
 // What a Trainer does together with the other processes of a run. Alone, with a nil Group, each of these is what it has
@@ -28,14 +29,6 @@ func (t *Trainer) share(batches [][]int) [][]int {
 	return mine
 }
 
-// patient is a context that does not end with ctx where others take part: all of them stop at the same place.
-func (t *Trainer) patient(ctx context.Context) context.Context {
-	if t.Group == nil {
-		return ctx
-	}
-	return context.WithoutCancel(ctx)
-}
-
 // agree is what the losses of a step are averaged over, on all processes, which also take over what the first one's clock
 // asks for. It is an error where the context of any has ended.
 func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Batch) (weight int, err error) {
@@ -46,7 +39,7 @@ func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Bat
 	if t.Group == nil {
 		return weight, ctx.Err()
 	}
-	sums, err := t.Group.SumInts(s, int64(weight), one(ctx.Err() != nil), one(t.timed))
+	sums, err := t.Group.SumInts(s, int64(weight), dist.Vote(ctx.Err() != nil), dist.Vote(t.timed))
 	if err != nil {
 		return 0, err
 	}
@@ -55,13 +48,6 @@ func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Bat
 	}
 	t.timed = sums[2] > 0
 	return int(sums[0]), nil
-}
-
-func one(yes bool) int64 {
-	if yes {
-		return 1
-	}
-	return 0
 }
 
 // beginShared readies the gradients and what is random in a step. A process's dropout is drawn from the run's seed, the

@@ -185,7 +185,7 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 	}
 	group := make([]data.Batch, 0, accum)
 	t.Laps.restart()
-	for b, err := range t.Data.Batches(t.patient(ctx), t.share(batches[t.At.Batch:])) {
+	for b, err := range t.Data.Batches(t.Group.Patient(ctx), t.share(batches[t.At.Batch:])) {
 		if err != nil {
 			return err
 		}
@@ -303,14 +303,18 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 		}
 		c.Close()
 	}
+	// The gradients first: those of a process with rows have been on their way since its backward pass, and all processes
+	// must begin the same operations in the same order.
+	if err := t.sums.Sum(); err != nil {
+		return err
+	}
 	sum, err := t.total(s, group, measures)
 	if err != nil {
 		return err
 	}
-	if err := t.sums.Sum(); err != nil {
-		return err
+	if t.Group != nil {
+		t.Laps.end(s, t.Config.Device, PhaseOthers)
 	}
-	t.Laps.end(s, t.Config.Device, PhaseOthers)
 	if err := t.update(s, learns); err != nil {
 		return err
 	}

@@ -21,16 +21,19 @@ machines=()
 for rank in "${!hosts[@]}"; do
     ssh -tt -o BatchMode=yes "${hosts[rank]}" \
         "cd $where && exec gopeft launch --nproc $processes --nnodes ${#hosts[@]} --node-rank $rank" \
-        "--master-addr ${hosts[0]} --master-port $port -- train $train" </dev/null &
+        "--master-addr ${hosts[0]#*@} --master-port $port -- train $train" </dev/null &
     machines+=($!)
 done
 trap 'kill "${machines[@]}" 2>/dev/null || true' INT TERM
 
 status=0
 for machine in "${machines[@]}"; do
-    wait "$machine" || {
-        failed=$?
-        [[ $status != 0 ]] || status=$failed
-    }
+    failed=0
+    wait "$machine" || failed=$?
+    while kill -0 "$machine" 2>/dev/null; do # a signal has only ended the waiting
+        failed=0
+        wait "$machine" || failed=$?
+    done
+    [[ $status != 0 ]] || status=$failed
 done
 exit "$status"

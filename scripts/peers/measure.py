@@ -117,21 +117,22 @@ class Bench(Limits, Inputs):
 
     def together(self, row):
         """gopeft in as many processes as it has threads otherwise, and in one."""
-        n = self.a.threads
-        shared = [self.gopeft, "bench", "--json", "--nproc", n, "--threads", 1, *row.ours]
-        return self.turns(row, {"": lambda: self.run(shared), "one process": lambda: self.ours(row.ours)})
+        return self.turns(row, {"": lambda: self.processes(row), "one process": lambda: self.ours(row.ours)})
+
+    def processes(self, row):
+        """gopeft in a process for each thread."""
+        return self.run([self.gopeft, "bench", "--json", "--nproc", self.a.threads, "--threads", 1, *row.ours])
 
     def ddp(self, row):
         """As many processes of gopeft as of the peer's, which torchrun starts."""
-        n = self.a.threads
         return self.sides(
             row,
-            lambda: self.run([self.gopeft, "bench", "--json", "--nproc", n, "--threads", 1, *row.ours]),
+            lambda: self.processes(row),
             lambda stack: self.run(
                 [
                     self.python(stack).with_name("torchrun"),
                     "--nproc-per-node",
-                    n,
+                    self.a.threads,
                     ROOT / "scripts" / "peers" / row.peer[0],
                     *row.peer[1:],
                 ]

@@ -71,6 +71,8 @@ def main():
             ),
         )
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if a.batch % size:
+        p.error(f"--batch {a.batch} does not divide by {size} processes")
     clock = Clock()
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(

@@ -206,7 +206,7 @@ def quantised_rows(quick_steps):
 
 
 def process_rows(quick_steps):
-    """Two processes that share each batch: against one with all threads, and against DDP."""
+    """A process for each thread, which share each batch: against one with all threads, and against DDP."""
     for amp in ("none", "bf16"):
         dtype = "fp32" if amp == "none" else "bf16"
         for method, extra, goal in (

@@ -17,12 +17,12 @@ func (g *Group) Leave(ctx context.Context) error {
 		return err
 	}
 	if g.group != nil {
-		g.group.Leave()
+		err = g.group.Leave()
 	}
 	g.parting(ctx)
 	g.keys.close()
 	g.beats.close()
-	return nil
+	return err
 }
 
 // allDone waits for the others to finish. A process that has finished and is gone is no fault.

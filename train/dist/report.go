@@ -66,7 +66,7 @@ func (g *Group) Measure(s *bindings.Scope, device bindings.Device) (Links, error
 	}{{one, &l.SmallS}, {many, &l.LargeS}} {
 		for range 5 {
 			begun := time.Now()
-			if err := g.sum(m.t); err != nil {
+			if err := g.SumTensor(m.t); err != nil {
 				return l, err
 			}
 			s.Synchronize(device)

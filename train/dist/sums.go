@@ -14,12 +14,25 @@ func (g *Group) Stopping(ctx context.Context, s *bindings.Scope) (bool, error) {
 	if g == nil {
 		return ctx.Err() != nil, nil
 	}
-	var stop int64
-	if ctx.Err() != nil {
-		stop = 1
-	}
-	sums, err := g.SumInts(s, stop)
+	sums, err := g.SumInts(s, Vote(ctx.Err() != nil))
 	return err == nil && sums[0] > 0, err
+}
+
+// Vote is 1 for yes, so that SumInts counts votes.
+func Vote(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// Patient is a context that does not end with ctx where others take part: all of them stop at the same place, which
+// Stopping says.
+func (g *Group) Patient(ctx context.Context) context.Context {
+	if g == nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
 }
 
 // SumInts adds up the ranks' numbers.
@@ -30,7 +43,7 @@ func (g *Group) SumInts(s *bindings.Scope, v ...int64) ([]int64, error) {
 	s = s.Child()
 	defer s.Close()
 	t := s.FromInt64s(v, int64(len(v)))
-	if err := g.sum(t); err != nil {
+	if err := g.SumTensor(t); err != nil {
 		return nil, err
 	}
 	return t.Int64s(), nil
@@ -48,7 +61,7 @@ func (g *Group) SumFloats(s *bindings.Scope, v ...float64) ([]float64, error) {
 		raw = binary.NativeEndian.AppendUint64(raw, math.Float64bits(x))
 	}
 	t := s.FromRaw(raw, bindings.Double, int64(len(v)))
-	if err := g.sum(t); err != nil {
+	if err := g.SumTensor(t); err != nil {
 		return nil, err
 	}
 	return t.Float64s(), nil
@@ -59,7 +72,7 @@ func (g *Group) SumTensor(t bindings.Tensor) error {
 	if g == nil {
 		return nil
 	}
-	return g.sum(t)
+	return g.do(func(ctx context.Context) error { return g.group.Sum(ctx, t) })
 }
 
 // SumRows adds up the ranks' rows, which are of one width, or nil where another rank computed them.
@@ -102,7 +115,7 @@ func (g *Group) SumFloat32s(s *bindings.Scope, v []float32) error {
 	s = s.Child()
 	defer s.Close()
 	t := s.FromFloat32s(v, int64(len(v)))
-	if err := g.sum(t); err != nil {
+	if err := g.SumTensor(t); err != nil {
 		return err
 	}
 	copy(v, t.Float32s())
@@ -152,7 +165,7 @@ func (g *Group) GatherBytes(s *bindings.Scope, v []byte) ([][]byte, error) {
 	all := make([]byte, total)
 	copy(all[before:], v)
 	t := s.FromRaw(all, bindings.Uint8, int64(total))
-	if err := g.sum(t); err != nil {
+	if err := g.SumTensor(t); err != nil {
 		return nil, err
 	}
 	all = t.Raw()
@@ -190,10 +203,6 @@ func (g *Group) Broadcast(ts []bindings.Tensor) error {
 		}
 	}
 	return nil
-}
-
-func (g *Group) sum(t bindings.Tensor) error {
-	return g.do(func(ctx context.Context) error { return g.group.Sum(ctx, t) })
 }
 
 // do runs an operation of the group.

@@ -116,7 +116,9 @@ func (g *group) watch(ctx context.Context, l Launcher) error {
 			}
 		case <-interrupt:
 			interrupt = nil
-			g.signal(syscall.SIGTERM)
+			if !told { // a second signal would end a process that writes its checkpoint
+				g.signal(syscall.SIGTERM)
+			}
 			told, wait = true, l.Grace
 			next = time.After(wait)
 		case <-next:

@@ -13,6 +13,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/data"
+	"gopeft/train/dist"
 	"gopeft/train/metrics"
 	"gopeft/train/report"
 	"gopeft/train/run/inputs"
@@ -100,11 +101,7 @@ type featureRun struct {
 
 // everywhere reports whether all processes have what this one has or has not.
 func (f *featureRun) everywhere(s *bindings.Scope, has bool) (bool, error) {
-	var missing int64
-	if !has {
-		missing = 1
-	}
-	sums, err := f.cfg.Machine.Group.SumInts(s, missing)
+	sums, err := f.cfg.Machine.Group.SumInts(s, dist.Vote(!has))
 	return err == nil && sums[0] == 0, err
 }
 
@@ -166,14 +163,17 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 				return err
 			}
 		}
-		if err := errors.Join(cfg.Machine.Group.Agree(ctx, "data", hash), cfg.Machine.Group.Join(ctx, s, dev)); err != nil {
+		if err := cfg.Machine.Group.Agree(ctx, "data", hash); err != nil {
+			return err
+		}
+		if err := cfg.Machine.Group.Join(ctx, s, dev); err != nil {
 			return err
 		}
 		f.print = chosen.fingerprint(hash)
 		_, f.frozen = m.Params().Count()
 		note, err := machine.StreamWeights(m, true)
 		if err != nil {
-			return errors.Join(err, m.Close())
+			return err
 		}
 		if note != "" {
 			f.ui.Note("%s", note)

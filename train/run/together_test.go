@@ -171,6 +171,20 @@ func TestProcessesWithAdam(t *testing.T) {
 	sameFigures(t, shared.Output.Out, cfg.Output.Out, 2e-5, 2e-5)
 }
 
+// TestProcessesWithoutRows: batches smaller than the number of processes, whole steps of which some have nothing.
+func TestProcessesWithoutRows(t *testing.T) {
+	for _, accum := range []int{1, 2} {
+		cfg := tinyConfig(t, "lora")
+		cfg.Model.Dropout, cfg.Loop.Optimizer, cfg.Loop.LR, cfg.Loop.Epochs = 0, "sgd", 0.05, 1
+		cfg.Loop.BatchSize, cfg.Loop.GradAccum = 1, accum
+		mustRun(t, cfg, run.Refuse)
+		shared := cfg
+		shared.Output.Out = filepath.Join(t.TempDir(), "shared")
+		inRanks(t, shared, 2, rankPlan{})
+		sameFigures(t, shared.Output.Out, cfg.Output.Out, 2e-6, 1e-6)
+	}
+}
+
 // TestProcessesResume: a run that one of its processes was told to stop goes on to the same bits with as many, dropout
 // among them, and to the same figures with any other number.
 func TestProcessesResume(t *testing.T) {

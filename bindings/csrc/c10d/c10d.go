@@ -100,7 +100,7 @@ func AddNCCL(g Group, s Store, rank, size int, timeoutMS int64) string {
 }
 
 // Leave ends this process's part of a group.
-func Leave(g Group) { C.gp_group_leave(C.gp_group(g)) }
+func Leave(g Group) string { return message(C.gp_group_leave(C.gp_group(g))) }
 
 // Sum adds t up over the ranks.
 func Sum(g Group, t csrc.Tensor) (Work, string) {

@@ -34,7 +34,7 @@ char* gp_group_gloo(gp_group* out, gp_store store, const char* address, int rank
 // Adds NCCL for the tensors on GPUs, of libtorch's CUDA part, which must be loaded.
 char* gp_group_add_nccl(gp_group group, gp_store store, int rank, int size, int64_t timeout_ms);
 // Ends this process's part. It waits for operations under way.
-void gp_group_leave(gp_group group);
+char* gp_group_leave(gp_group group);
 
 // These work in place, beside the caller, until gp_work_wait.
 char* gp_group_sum(gp_work* out, gp_group group, gp_tensor t);

@@ -36,7 +36,6 @@ class Gradients {
   };
   struct Place {
     size_t bucket;
-    int64_t count;  // where its number of ranks is
     Tensor view;
     bool came = false;
   };
@@ -49,6 +48,10 @@ class Gradients {
 
   void came(size_t i);
   void send(Bucket& b);
+  static Tensor counts(const Bucket& b) {
+    const auto members = static_cast<int64_t>(b.members.size());
+    return b.flat.narrow(0, b.flat.numel() - members, members);
+  }
 
   gp::Group* group_;
   std::vector<Tensor> params_;
@@ -78,10 +81,9 @@ Gradients::Gradients(gp::Group* group, std::vector<Tensor> params, int64_t cap)
     int64_t elements = 0;
     for (size_t i : b.members) elements += params_[i].numel();
     b.flat = at::zeros({elements + static_cast<int64_t>(b.members.size())}, b.options);
-    int64_t at = 0, count = elements;
+    int64_t at = 0;
     for (size_t i : b.members) {
       places_[i].view = b.flat.narrow(0, at, params_[i].numel()).view(params_[i].sizes());
-      places_[i].count = count++;
       at += params_[i].numel();
     }
   }
@@ -120,17 +122,17 @@ void Gradients::last() {
 void Gradients::came(size_t i) {
   Place& place = places_[i];
   Bucket& b = buckets_[place.bucket];
-  if (!place.came) {
-    c10::NoGradGuard guard;
-    b.flat[place.count].fill_(1);
-    place.came = true;
-  }
+  place.came = true;
   if (!last_) return;
   b.missing--;
   while (sent_ < buckets_.size() && buckets_[sent_].missing == 0) send(buckets_[sent_++]);
 }
 
 void Gradients::send(Bucket& b) {
+  c10::NoGradGuard guard;
+  std::vector<float> came;
+  for (size_t i : b.members) came.push_back(places_[i].came ? 1.0F : 0.0F);
+  counts(b).copy_(at::tensor(came));
   std::vector<Tensor> flat{b.flat};
   b.work = group_->of(b.flat).allreduce(flat);
 }
@@ -142,14 +144,13 @@ void Gradients::end() {
 bool Gradients::wait(int64_t ms) {
   for (Bucket& b : buckets_) {
     if (!b.work) continue;
-    if (!gp::waited(*b.work, ms)) return false;
+    if (!gp::waited(*b.work, b.flat, ms)) return false;
     b.work.reset();
   }
   for (Bucket& b : buckets_) {
-    const int64_t members = static_cast<int64_t>(b.members.size());
-    const Tensor counts = b.flat.narrow(0, b.flat.numel() - members, members).to(at::kCPU, at::kFloat);
-    for (int64_t k = 0; k < members; k++)
-      if (counts.data_ptr<float>()[k] == 0) params_[b.members[static_cast<size_t>(k)]].mutable_grad() = Tensor();
+    const Tensor ranks = counts(b).to(at::kCPU, at::kFloat);
+    for (size_t k = 0; k < b.members.size(); k++)
+      if (ranks.data_ptr<float>()[k] == 0) params_[b.members[k]].mutable_grad() = Tensor();
   }
   return true;
 }

@@ -3,10 +3,12 @@
 #include <c10/util/Logging.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -97,9 +99,11 @@ char* gp_group_gloo(gp_group* out, gp_store store, const char* address, int rank
   });
 }
 
-void gp_group_leave(gp_group group) {
-  if (G(group).gpu) G(group).gpu->shutdown();
-  delete static_cast<gp::Group*>(group);
+char* gp_group_leave(gp_group group) {
+  return guarded([&] {
+    const std::unique_ptr<gp::Group> owned(static_cast<gp::Group*>(group));
+    if (owned->gpu) owned->gpu->shutdown();
+  });
 }
 
 char* gp_group_sum(gp_work* out, gp_group group, gp_tensor t) {
@@ -121,19 +125,30 @@ char* gp_group_gather(gp_work* out, gp_group group, gp_tensor whole, gp_tensor p
   });
 }
 
-bool gp::waited(c10d::Work& work, int64_t ms) {
+bool gp::waited(c10d::Work& work, const Tensor& on, int64_t ms) {
+  if (on.is_cuda()) {  // NCCL's wait only makes the GPU's later operations wait, and returns at once
+    const auto limit = std::chrono::steady_clock::now() + milliseconds(ms);
+    while (!work.isCompleted()) {
+      if (std::chrono::steady_clock::now() >= limit) return false;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    work.wait();
+    return true;
+  }
   try {
     work.wait(milliseconds(ms));
-    return true;
   } catch (...) {
     if (!work.isCompleted()) return false;  // only that it takes longer
-    if (work.exception()) throw;            // its own error
-    return true;                            // over since
+    if (auto failed = work.exception()) std::rethrow_exception(failed);
   }
+  return true;
 }
 
 char* gp_work_wait(gp_work work, int64_t ms, int* done) {
-  return guarded([&] { *done = gp::waited(*static_cast<Operation*>(work)->work, ms); });
+  return guarded([&] {
+    auto& op = *static_cast<Operation*>(work);
+    *done = gp::waited(*op.work, op.tensors[0], ms);
+  });
 }
 
 void gp_work_free(gp_work work) { delete static_cast<Operation*>(work); }

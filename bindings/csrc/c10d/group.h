@@ -17,7 +17,7 @@ struct Group {
   }
 };
 
-// waited reports whether work is over within ms milliseconds, and throws where it failed.
-bool waited(c10d::Work& work, int64_t ms);
+// waited reports whether work on a tensor is over within ms milliseconds, and throws where it failed.
+bool waited(c10d::Work& work, const at::Tensor& on, int64_t ms);
 
 }  // namespace gp
