@@ -76,18 +76,10 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	var cmp run.Comparison
 	cfg, err := run.Defaults(), error(nil)
 	if path := c.String("config"); path != "" {
-		var read run.Comparison
-		err := fsutil.Await(c.Context, func() (err error) {
-			read, err = run.ReadComparison(path, run.Defaults())
-			return err
-		})
-		if c.Context.Err() != nil {
-			return cmp, c.Context.Err()
-		}
+		cmp, err = awaitSettings(c, func() (run.Comparison, error) { return run.ReadComparison(path, run.Defaults()) })
 		if err != nil {
-			return cmp, &train.UsageError{Err: err}
+			return cmp, err
 		}
-		cmp = read
 		cfg = cmp.Base
 	}
 	if cmp.Base, err = flagsOver(c, cfg); err != nil {

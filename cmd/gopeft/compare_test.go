@@ -53,3 +53,28 @@ func TestResumeTakesTheRunsOwnSettings(t *testing.T) {
 		t.Errorf("exit %d, %q, want %q", code, stderr, want)
 	}
 }
+
+// A device that is asked for when a run goes on is not one that the run has chosen.
+func TestResumedSettingsTellWhatIsAskedFor(t *testing.T) {
+	cfg := run.Defaults()
+	cfg.Machine.Device, cfg.Automatic, cfg.Output.Out = "cuda:0", []string{"lr", "device"}, t.TempDir()
+	if err := run.WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for device, want := range map[string]string{"": "cuda:0 [lr device]", "cuda:1": "cuda:1 [lr]"} {
+		got := ""
+		command := trainCommand()
+		command.Action = func(c *cli.Context) error {
+			cfg, err := resumedConfig(c)
+			got = fmt.Sprint(cfg.Machine.Device, " ", cfg.Automatic)
+			return err
+		}
+		args := []string{"gopeft", "train", "--resume", "--out", cfg.Output.Out}
+		if device != "" {
+			args = append(args, "--device", device)
+		}
+		if err := (&cli.App{Commands: []*cli.Command{command}}).Run(args); err != nil || got != want {
+			t.Errorf("%q: %s, %v; want %s", device, got, err, want)
+		}
+	}
+}

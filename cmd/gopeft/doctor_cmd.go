@@ -15,6 +15,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/model/fsutil"
+	"gopeft/train"
 )
 
 func doctorCommand() *cli.Command {
@@ -26,6 +27,9 @@ func doctorCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if c.Bool("dist") {
 				return doctorDist(c)
+			}
+			if c.IsSet("nproc") {
+				return train.Usage("doctor: --nproc goes with --dist, which lets several processes meet")
 			}
 			return doctor(c)
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -58,7 +57,7 @@ func doctorDist(c *cli.Context) error {
 func (m meeting) print(c *cli.Context) error {
 	w := c.App.Writer
 	if c.Bool("json") {
-		return json.NewEncoder(w).Encode(m)
+		return printJSON(w, m)
 	}
 	for _, p := range m.Processes {
 		fmt.Fprintf(w, "rank %-3d   %s, process %d, listens on %s (%s), computes on %s\n", p.Rank, p.Host, p.PID, p.Address, p.Interface, p.Device)

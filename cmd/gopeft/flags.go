@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/launch"
 	"gopeft/train/run"
 )
 
@@ -34,16 +36,9 @@ func flagsFromFile(c *cli.Context) error {
 	wrong := func(format string, args ...any) error {
 		return &train.UsageError{Err: fmt.Errorf("%s: "+format, append([]any{path}, args...)...)}
 	}
-	var raw []byte
-	err := fsutil.Await(c.Context, func() (err error) {
-		raw, err = fsutil.ReadSettings(path, fsutil.MaxSettings)
-		return err
-	})
-	if c.Context.Err() != nil {
-		return c.Context.Err()
-	}
+	raw, err := awaitSettings(c, func() ([]byte, error) { return fsutil.ReadSettings(path, fsutil.MaxSettings) })
 	if err != nil {
-		return &train.UsageError{Err: err}
+		return err
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(raw, &doc); err != nil {
@@ -61,6 +56,8 @@ func flagsFromFile(c *cli.Context) error {
 			flags[name] = f
 		}
 	}
+	w, err := launch.FromEnv(os.Getenv)
+	launched := err == nil && w.Source == launch.SourceLaunch // as --nproc, left out of this process's arguments, has asked
 	pairs := doc.Content[0].Content
 	for i := 0; i+1 < len(pairs); i += 2 {
 		key, value := pairs[i], pairs[i+1]
@@ -68,7 +65,7 @@ func flagsFromFile(c *cli.Context) error {
 		if !ok || key.Value == "config" {
 			return wrong("line %d: %w", key.Line, noSetting(c.Command, key.Value))
 		}
-		if c.IsSet(key.Value) {
+		if c.IsSet(key.Value) || key.Value == "nproc" && launched {
 			continue
 		}
 		nodes := []*yaml.Node{value}
@@ -82,8 +79,8 @@ func flagsFromFile(c *cli.Context) error {
 			}
 			values = append(values, v.Value)
 		}
-		_, files := flag.(*cli.GenericFlag)
-		if _, many := flag.(*cli.StringSliceFlag); !many && !files {
+		_, generic := flag.(*cli.GenericFlag) // of a setting: other commands' --data is one file
+		if _, many := flag.(*cli.StringSliceFlag); !many && !(generic && data.IsFiles(key.Value)) {
 			values = []string{strings.Join(values, ",")}
 		}
 		for _, v := range values {
@@ -93,6 +90,22 @@ func flagsFromFile(c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+// awaitSettings reads --config's file, for as long as nothing ends the command.
+func awaitSettings[T any](c *cli.Context, read func() (T, error)) (settings T, err error) {
+	var found T
+	err = fsutil.Await(c.Context, func() (err error) {
+		found, err = read()
+		return err
+	})
+	if c.Context.Err() != nil {
+		return settings, c.Context.Err() // found may still be written
+	}
+	if err != nil {
+		return settings, &train.UsageError{Err: err}
+	}
+	return found, nil
 }
 
 // noSetting is the error of a key in --config's file that is none of a command's flags.
@@ -167,16 +180,9 @@ func (l *filesValue) String() string { return string(*l) }
 func readConfig(c *cli.Context) (run.Config, error) {
 	cfg := run.Defaults()
 	if path := c.String("config"); path != "" {
-		var read run.Config
-		err := fsutil.Await(c.Context, func() (err error) {
-			read, err = run.ReadConfig(path, run.Defaults())
-			return err
-		})
-		if c.Context.Err() != nil {
-			return cfg, c.Context.Err()
-		}
+		read, err := awaitSettings(c, func() (run.Config, error) { return run.ReadConfig(path, cfg) })
 		if err != nil {
-			return cfg, &train.UsageError{Err: err}
+			return cfg, err
 		}
 		cfg = read
 	}

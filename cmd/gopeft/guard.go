@@ -9,24 +9,22 @@ import (
 
 	"gopeft/model/fsutil"
 	"gopeft/train"
+	"gopeft/train/launch"
 )
 
 // named is a path and the flag that gave it.
 type named struct{ flag, path string }
 
-// outputs are the files that a command's flags name to be written. Runs and folders of models are looked after where
-// they are made.
-func outputs(c *cli.Context) (files []named) {
+// outFile is the file that a command's flags name to be written, if they do. Runs and folders of models are looked after
+// where they are made.
+func outFile(c *cli.Context) (file named, ok bool) {
 	switch c.Command.Name {
 	case "predict", "generate", "embed":
-		files = append(files, named{"out", c.String("out")})
+		file = named{"out", c.String("out")}
 	case "eval":
-		files = append(files, named{"per-row", c.String("per-row")})
+		file = named{"per-row", c.String("per-row")}
 	}
-	if len(files) > 0 && files[0].path == "" {
-		return nil
-	}
-	return files
+	return file, file.path != ""
 }
 
 // inputs are what a command's flags name to be read.
@@ -55,12 +53,14 @@ func checkOutputs(c *cli.Context) error {
 			}
 		}
 	}
-	for _, out := range outputs(c) {
+	if out, ok := outFile(c); ok {
 		if err := apart(c, out, in); err != nil {
 			return err
 		}
-		if err := fsutil.CheckFile(out.path); err != nil {
-			return err
+		if w, err := launch.FromEnv(os.Getenv); err != nil || w.Rank == 0 { // which alone writes it
+			if err := fsutil.CheckFile(out.path); err != nil {
+				return err
+			}
 		}
 	}
 	return checkStdout(c, in)
@@ -114,10 +114,8 @@ func keepInputs(c *cli.Context, paths ...string) error {
 			in = append(in, named{"model", path})
 		}
 	}
-	for _, out := range outputs(c) {
-		if err := apart(c, out, in); err != nil {
-			return err
-		}
+	if out, ok := outFile(c); ok {
+		return apart(c, out, in)
 	}
 	return nil
 }

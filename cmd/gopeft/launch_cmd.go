@@ -43,6 +43,9 @@ func launchCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if err := readAgain(argument(args, "config", ""), true); err != nil {
+				return err
+			}
 			wanted := c.String("nproc")
 			if v := os.Getenv("PET_NPROC_PER_NODE"); v != "" && !c.IsSet("nproc") && !slices.Contains([]string{"gpu", "cpu"}, v) {
 				wanted = v
@@ -84,7 +87,7 @@ func nodesOf(c *cli.Context) (launch.Nodes, error) {
 		return launch.Nodes{}, taken
 	}
 	for _, name := range []string{"node-rank", "master-addr", "master-port"} {
-		if several := c.Int("nnodes") > 1; c.IsSet(name) != several && (several || c.IsSet(name)) {
+		if several := c.Int("nnodes") > 1; c.IsSet(name) != several {
 			return launch.Nodes{}, train.Usage("--nnodes, --node-rank, --master-addr and --master-port go together: --%s is %s", name, given(c.IsSet(name)))
 		}
 	}

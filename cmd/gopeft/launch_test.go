@@ -326,6 +326,8 @@ func TestOutModes(t *testing.T) {
 		"again, to be overwritten":             {"--overwrite", again, "config.yaml last", true, run.Overwrite, false},
 		"again, overwritten":                   {"--overwrite", again, "config.yaml last", false, run.Resume, false},
 		"again, resumed":                       {"--resume", again, "config.yaml last", true, run.Resume, false},
+		"again, killed before its settings":    {"--overwrite", again, "", false, run.Overwrite, false},
+		"again by torchrun, before them":       {"", elsewhere, "", false, run.Refuse, false},
 		"again by torchrun":                    {"", elsewhere, "config.yaml last", true, run.Resume, false},
 		"again by torchrun, to be overwritten": {"--overwrite", elsewhere, "config.yaml last", true, 0, true},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
+	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/launch"
 )
@@ -114,6 +116,9 @@ func inProcesses(c *cli.Context, device string, threads int) (launched bool, err
 	if !ok {
 		return false, errors.New("the program's arguments are not known")
 	}
+	if err := readAgain(c.String("config"), c.Command.Name == "train"); err != nil { // the others have read it
+		return false, err
+	}
 	args = withoutFlag(withoutFlag(args[1:], c.Command.Flags, "nproc"), c.Command.Flags, "error-file")
 	return true, startProcesses(c, launch.Launcher{Procs: procs, Nodes: nodes}, args)
 }
@@ -126,15 +131,33 @@ func startProcesses(c *cli.Context, l launch.Launcher, args []string) error {
 	}
 	l.Command, l.Env = append([]string{self}, args...), os.Environ()
 	l.Stdout, l.Stderr = c.App.Writer, c.App.ErrWriter
-	if out, ok := c.App.Writer.(*output); ok {
-		l.Stdout = out.to // a file is rank 0's own, so that nothing is copied
+	if out, ok := c.App.Writer.(*output); ok && out.file != nil {
+		l.Stdout = out.file // is rank 0's own, so that nothing is copied
 	}
-	if slices.ContainsFunc(args, func(a string) bool { return strings.HasSuffix(a, "/dev/stdin") }) {
-		if l.Stdin, err = io.ReadAll(c.App.Reader); err != nil { // each gets all of it
+	if slices.ContainsFunc(args, func(a string) bool { return strings.HasSuffix(a, stdinFile) }) {
+		var all []byte // each gets all of it
+		err := fsutil.Await(c.Context, func() (err error) {
+			all, err = io.ReadAll(c.App.Reader)
+			return err
+		})
+		if err != nil {
 			return err
 		}
+		l.Stdin = all
 	}
 	return l.Run(c.Context)
+}
+
+const stdinFile = "/dev/stdin"
+
+// readAgain refuses a --config that can be read once only, where several processes are to read it. Standard input can be
+// passed on to them as long as it is unread.
+func readAgain(config string, unread bool) error {
+	info, err := os.Stat(config)
+	if err != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) == 0 || unread && config == stdinFile {
+		return nil // of one that is missing or a folder those tell who read it
+	}
+	return train.Usage("--config %s can be read once, and several processes each read it: give a file", config)
 }
 
 // argument is the value of a flag among arguments that another process will parse.

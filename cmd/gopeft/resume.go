@@ -67,7 +67,7 @@ func outMode(c *cli.Context, w launch.World, settings string, auto func() run.Ou
 		return auto(), nil
 	case w.Restarts > 0 && overwrite && w.Begun.IsZero():
 		return 0, train.Usage("%s has started this run again, and --overwrite would remove what it has trained: start it with --resume=auto", w.Source)
-	case w.Restarts > 0 && !begunBefore(settings, w):
+	case w.Restarts > 0 && begunIn(w, settings):
 		return auto(), nil
 	case overwrite:
 		return run.Overwrite, nil
@@ -75,14 +75,15 @@ func outMode(c *cli.Context, w launch.World, settings string, auto func() run.Ou
 	return run.Refuse, nil
 }
 
-// begunBefore reports whether a run's settings were written before the run that this process belongs to was started: they
-// are another run's. Where that is not known they count as this one's.
-func begunBefore(settings string, w launch.World) bool {
+// begunIn reports whether there are settings of the run that this process belongs to. Those that were written before it was
+// started are another run's. Where that is not known they count as this one's.
+func begunIn(w launch.World, settings string) bool {
 	info, err := os.Stat(settings)
-	return err == nil && !w.Begun.IsZero() && info.ModTime().Before(w.Begun)
+	return err == nil && (w.Begun.IsZero() || !info.ModTime().Before(w.Begun))
 }
 
-// autoMode goes on from a checkpoint, begins again what has none, and leaves alone what is finished or no run's.
+// autoMode goes on from a checkpoint, begins again what has none, and leaves alone what has finished without a checkpoint
+// or is no run's.
 func autoMode(out string) run.OutMode {
 	has := func(name string) bool { return fsutil.Exists(filepath.Join(out, name)) }
 	switch {

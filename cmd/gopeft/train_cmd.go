@@ -82,8 +82,14 @@ func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dis
 
 // trainInProcesses is inProcesses with the settings of --config.
 func trainInProcesses(c *cli.Context) (launched bool, err error) {
-	device, threads := c.String("device"), c.Int("threads")
-	if config := c.String("config"); config != "" && config != "/dev/stdin" { // that one can be read once
+	if !c.IsSet("nproc") {
+		return false, nil
+	}
+	device, threads, config := c.String("device"), c.Int("threads"), c.String("config")
+	if err := readAgain(config, true); err != nil {
+		return false, err
+	}
+	if config != "" && config != stdinFile { // that one is passed on
 		cfg, err := readConfig(c)
 		if err != nil {
 			return false, err
@@ -102,5 +108,6 @@ func resumedConfig(c *cli.Context) (run.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
+	cfg.Automatic = slices.DeleteFunc(cfg.Automatic, c.IsSet) // is asked for now
 	return flagsOver(c, cfg)
 }

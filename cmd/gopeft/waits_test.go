@@ -37,6 +37,8 @@ func TestSignalsEndACommandThatWaits(t *testing.T) {
 		"compare --config " + fifo,
 		"merge --config " + fifo,
 		"prepare --data " + fifo + " --out " + dir + "/parts",
+		"train --nproc 2 --config /dev/stdin",
+		"launch --nproc 2 -- bench --config /dev/stdin",
 	} {
 		sig := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}[i%3]
 		said := ""

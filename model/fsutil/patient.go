@@ -5,11 +5,13 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync/atomic"
+	"time"
 )
 
 // A read of a terminal or a pipe waits for whoever is at its other end, and so do
 // a write and opening a pipe by its name. These let go when their context ends;
-// what waits then waits on by itself, until the process ends.
+// what waits then waits on by itself, until the process ends or it can go on.
 
 // Await runs work, and returns the context's error if that ends first. What work
 // changes may be looked at only where it has come to its end.
@@ -27,7 +29,8 @@ func Await(ctx context.Context, work func() error) error {
 // NewReader returns what reads from the stream that open gives, as long as ctx
 // lasts.
 func NewReader(ctx context.Context, open func() (io.ReadCloser, error)) io.ReadCloser {
-	r := &reader{ctx: ctx, parts: make(chan part)}
+	r := &reader{parts: make(chan part)}
+	r.ctx, r.cancel = context.WithCancel(ctx)
 	go r.fill(open)
 	return r
 }
@@ -38,10 +41,11 @@ type part struct {
 }
 
 type reader struct {
-	ctx   context.Context
-	parts chan part
-	left  []byte
-	err   error
+	ctx    context.Context
+	cancel func()
+	parts  chan part
+	left   []byte
+	err    error
 }
 
 func (r *reader) fill(open func() (io.ReadCloser, error)) {
@@ -87,24 +91,32 @@ func (r *reader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Close implements io.Closer: nothing is read any more.
+// Close implements io.Closer: nothing is read any more, and whoever writes to the
+// stream is told so.
 func (r *reader) Close() error {
+	r.cancel()
 	r.left, r.err = nil, os.ErrClosed
 	return nil
 }
 
-// NewWriter returns what writes to w as long as ctx lasts.
-func NewWriter(ctx context.Context, w io.Writer) io.Writer { return writer{ctx, w} }
+// lastWords is how long a write may take whose context has ended.
+const lastWords = time.Second
+
+// NewWriter returns what writes to w. Once ctx has ended a write waits only a moment
+// for the other end: enough for last words, if someone reads them. After one that was
+// given up there are no more.
+func NewWriter(ctx context.Context, w io.Writer) io.Writer { return &writer{ctx: ctx, w: w} }
 
 type writer struct {
-	ctx context.Context
-	w   io.Writer
+	ctx     context.Context
+	w       io.Writer
+	givenUp atomic.Bool
 }
 
 // Write implements io.Writer.
-func (w writer) Write(p []byte) (n int, err error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
+func (w *writer) Write(p []byte) (n int, err error) {
+	if w.givenUp.Load() {
+		return 0, w.ctx.Err()
 	}
 	own := bytes.Clone(p) // the caller may change p while a write that was given up goes on
 	type written struct {
@@ -120,6 +132,12 @@ func (w writer) Write(p []byte) (n int, err error) {
 	case d := <-done:
 		return d.n, d.err
 	case <-w.ctx.Done():
+	}
+	select {
+	case d := <-done:
+		return d.n, d.err
+	case <-time.After(lastWords):
+		w.givenUp.Store(true)
 		return 0, w.ctx.Err()
 	}
 }

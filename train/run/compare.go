@@ -126,7 +126,7 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	old := folder.Aside{Dir: c.Base.Output.Out, Names: compareFiles[:]}
-	defer func() { err = errors.Join(err, old.Recover(len(results) > 0 || ctx.Err() != nil)) }()
+	defer func() { err = errors.Join(err, recoverCompare(old)) }()
 	if err := prepareCompare(c, mode, old); err != nil {
 		return nil, err
 	}
@@ -158,8 +158,11 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 // compareFiles is what a comparison leaves in its folder beside its runs.
 var compareFiles = [...]string{"compare.yaml", "compare.csv", "compare.md", "compare.png"}
 
+// recoverCompare brings back the tables that were put aside, unless there are new ones: a method has finished.
+func recoverCompare(old folder.Aside) error { return old.Recover(fsutil.Exists(old.At("compare.csv"))) }
+
 func prepareCompare(c Comparison, mode OutMode, old folder.Aside) error {
-	if err := old.Recover(fsutil.Exists(old.At("compare.csv"))); err != nil {
+	if err := recoverCompare(old); err != nil {
 		return err
 	}
 	names, err := folder.Visible(old.Dir)
@@ -175,10 +178,8 @@ func prepareCompare(c Comparison, mode OutMode, old folder.Aside) error {
 		}
 	}
 	if mode == Overwrite { // an old table is none of the new runs'
-		for _, name := range old.Names {
-			if err := c.Base.keepInputs(old.At(name)); err != nil {
-				return err
-			}
+		if err := c.Base.keepInputs(old); err != nil {
+			return err
 		}
 		if err := old.Move(); err != nil {
 			return err

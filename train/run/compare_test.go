@@ -72,6 +72,40 @@ func TestCompareGoesOnPastFailuresAndResumes(t *testing.T) {
 	}
 }
 
+// A comparison that is interrupted before a method has finished leaves the tables that it was to replace.
+func TestAnInterruptedComparisonBringsTheOldTablesBack(t *testing.T) {
+	c := tinyComparison(t, "logreg")
+	if _, err := run.Compare(context.Background(), c, run.Refuse, train.Quiet{}, (&runs{}).each); err != nil {
+		t.Fatal(err)
+	}
+	tables := func() (all string) {
+		for _, name := range []string{"compare.yaml", "compare.csv", "compare.md", "compare.png"} {
+			raw, err := os.ReadFile(filepath.Join(c.Base.Output.Out, name))
+			if err != nil {
+				t.Error(err)
+			}
+			all += string(raw)
+		}
+		return all
+	}
+	want := tables()
+	c.Methods = []string{"bitfit"}
+	ctx, cancel := context.WithCancel(context.Background())
+	interrupted := func(context.Context, run.Config, run.OutMode) (report.Summary, error) {
+		cancel()
+		return report.Summary{}, ctx.Err()
+	}
+	if _, err := run.Compare(ctx, c, run.Overwrite, train.Quiet{}, interrupted); !errors.Is(err, run.ErrInterrupted) {
+		t.Errorf("got %v", err)
+	}
+	if tables() != want {
+		t.Error("they have changed")
+	}
+	if left, _ := filepath.Glob(filepath.Join(c.Base.Output.Out, ".*")); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
 func TestComparisonsThatCannotBeRight(t *testing.T) {
 	for want, c := range map[string]run.Comparison{
 		"twice":     tinyComparison(t, "lora", "ia3", "lora"),

@@ -12,7 +12,6 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"gopeft/model/fsutil"
-	"gopeft/model/hub"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/run/folder"
@@ -105,7 +104,7 @@ func prepare(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (Config
 	}
 	if group.First() {
 		if mode == Overwrite {
-			if err := cfg.checkInputs(ctx, ui); err != nil {
+			if err := cfg.keepInputs(asideOf(cfg.Output.Out)); err != nil {
 				return cfg, err
 			}
 		}
@@ -138,7 +137,7 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 	switch {
 	case c.Machine.Group == nil:
 		return nil
-	case strings.Contains(c.Machine.Device, ":"):
+	case strings.Contains(c.Machine.Device, ":") && !slices.Contains(c.Automatic, "device"):
 		return train.Usage("--device %s: each process takes a GPU of its own; give --device cuda", c.Machine.Device)
 	case mode == Resume:
 		return nil
@@ -162,23 +161,8 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 	return c.Machine.Group.Agree(ctx, "settings", text)
 }
 
-// checkInputs looks at what a run reads before --overwrite removes what an earlier one left.
-func (c Config) checkInputs(ctx context.Context, ui train.UI) error {
-	for _, name := range runFiles {
-		if err := c.keepInputs(filepath.Join(c.Output.Out, name)); err != nil {
-			return err
-		}
-	}
-	var err error
-	if c.Model.found, err = hub.Find(ctx, c.Model.Path, ui); err != nil {
-		return err
-	}
-	_, err = c.dataHash(ctx, ui)
-	return err
-}
-
-// keepInputs is an error where --overwrite would remove, with path, what the run reads.
-func (c Config) keepInputs(path string) error {
+// keepInputs is an error where --overwrite would remove, with the old files, what the run reads.
+func (c Config) keepInputs(old folder.Aside) error {
 	type input struct{ flag, path string }
 	all := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
 	for _, in := range []input{{"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test}} {
@@ -191,7 +175,8 @@ func (c Config) keepInputs(path string) error {
 		}
 	}
 	for _, in := range all {
-		if in.path != "" && fsutil.Holds(path, in.path) {
+		holds := func(name string) bool { return fsutil.Holds(old.At(name), in.path) }
+		if in.path != "" && slices.ContainsFunc(old.Names, holds) {
 			return train.Usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.flag, in.path)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,12 +22,18 @@ func TestOverwriteRestoresTheRunOfAFailedOne(t *testing.T) {
 	first.Loop.Epochs = 1
 	mustRun(t, first, run.Refuse)
 	want := comparable(t, first.Output.Out)
+	bad := filepath.Join(t.TempDir(), "bad.jsonl")
+	if err := os.WriteFile(bad, []byte("{broken\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, set := range map[string]func(*run.Config){
 		"rank":           func(c *run.Config) { c.Peft.Rank = -3 },
 		"targets":        func(c *run.Config) { c.Peft.Targets = []string{"nope"} },
 		"device":         func(c *run.Config) { c.Machine.Device = "cuda:17" },
 		"virtual tokens": func(c *run.Config) { c.Model.Method, c.Peft.VirtualTokens = "prompt", 600 },
 		"learning rate":  func(c *run.Config) { c.Loop.LR = 1e30 },
+		"model":          func(c *run.Config) { c.Model.Path = t.TempDir() },
+		"data":           func(c *run.Config) { c.Data.Data = bad },
 	} {
 		cfg := first
 		set(&cfg)
@@ -40,6 +47,32 @@ func TestOverwriteRestoresTheRunOfAFailedOne(t *testing.T) {
 	}
 	mustRun(t, first, run.Resume)
 	sameRun(t, comparable(t, first.Output.Out), want)
+}
+
+// Data that comes through a pipe can be read once.
+func TestOverwriteReadsTheDataOnce(t *testing.T) {
+	cfg := tinyConfig(t, "bitfit")
+	cfg.Loop.Epochs = 1
+	mustRun(t, cfg, run.Refuse)
+	raw, err := os.ReadFile(cfg.Data.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Data.Data = filepath.Join(t.TempDir(), "rows.jsonl")
+	if err := syscall.Mkfifo(cfg.Data.Data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if to, err := os.OpenFile(cfg.Data.Data, os.O_WRONLY, 0); err == nil {
+			_, _ = to.Write(raw)
+			_ = to.Close()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := run.Run(ctx, cfg, run.Overwrite, train.Quiet{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A folder with somebody's settings alone is not a run's that failed early.

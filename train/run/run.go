@@ -24,8 +24,11 @@ var ErrInterrupted = errors.New("interrupted; --resume goes on from the last che
 // Run trains as cfg says and leaves a run folder: config.yaml, metrics.csv, summary.json, curves.png, best and
 // last. It returns what summary.json holds. Of the processes of a group only the first reads and writes the folder.
 func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.Summary, err error) {
-	if err := cfg.Check(); err != nil {
-		return report.Summary{}, err
+	told := mode == Resume && !cfg.Machine.Group.First() // its settings by the first process, which sees the folder
+	if !told {
+		if err := cfg.Check(); err != nil {
+			return report.Summary{}, err
+		}
 	}
 	cfg.Output.Out = cfg.OutFolder()
 	release, err := cfg.hold(ui)
@@ -35,6 +38,11 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.S
 	defer func() { err = errors.Join(err, release()) }()
 	if cfg, err = prepare(ctx, cfg, mode, ui); err != nil {
 		return report.Summary{}, err
+	}
+	if told {
+		if err := cfg.Check(); err != nil {
+			return report.Summary{}, err
+		}
 	}
 	if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
 		return report.Summary{}, err

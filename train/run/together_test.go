@@ -24,8 +24,9 @@ import (
 // rankPlan is what a process of a run does in a test.
 type rankPlan struct {
 	Mode     run.OutMode
-	StopRank int // this one is told to stop
-	StopStep int // at this step; 0: none is
+	StopRank int  // this one is told to stop
+	StopStep int  // at this step; 0: none is
+	Blind    bool // all but the first know nothing of the run, whose folder they do not see
 }
 
 // asRank trains as one of the processes that inRanks starts.
@@ -45,6 +46,9 @@ func asRank(cfg run.Config) error {
 		ui := train.UI(train.Quiet{})
 		if plan.StopStep > 0 && plan.StopRank == g.Rank() {
 			ui = &stopAt{step: plan.StopStep, stop: stop}
+		}
+		if plan.Blind && !g.First() {
+			cfg = run.Defaults()
 		}
 		cfg.Machine.Group = g
 		_, err := run.Run(ctx, cfg, plan.Mode, ui)
@@ -198,7 +202,7 @@ func TestProcessesResume(t *testing.T) {
 	if p, err := train.ReadProgress(filepath.Join(stopped.Output.Out, "last", "state")); err != nil || p.Step != 2 {
 		t.Fatalf("the checkpoint stands at %+v (%v)", p.Position, err)
 	}
-	inRanks(t, stopped, 2, rankPlan{Mode: run.Resume})
+	inRanks(t, stopped, 2, rankPlan{Mode: run.Resume, Blind: true})
 	sameRun(t, comparable(t, stopped.Output.Out), comparable(t, whole.Output.Out))
 
 	whole.Model.Dropout, whole.Peft.LoRADropout, whole.Output.Out = 0, 0, filepath.Join(t.TempDir(), "alone")
