@@ -267,7 +267,7 @@ func TestCausalAttentionEqualsTheMaskedOne(t *testing.T) {
 			draw := func(heads int64) Tensor { return s.To(s.Normal([]int64{2, heads, 5, 8}, 0, 1, Float, CPU), d) }
 			q, k, v := draw(6), draw(2), draw(2)
 			bias := s.Triu(s.Full([]int64{1, 1, 5, 5}, -1e30, d, CPU), 1)
-			closeTo(t, d.String(), s.CausalAttention(q, k, v, 0, 0), s.Attention(q, k, v, bias, 0, 0), 1e-6)
+			closeTo(t, d.String(), s.CausalAttention(q, k, v, bindings.Sight{}, 0, 0), s.Attention(q, k, v, bias, 0, 0), 1e-6)
 		}
 		return nil
 	})

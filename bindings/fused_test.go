@@ -3,6 +3,7 @@ package bindings_test
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"testing"
 
 	"gopeft/bindings"
@@ -29,7 +30,7 @@ func fusedCases() []fusedCase {
 			q, k, v := heads(s, in[0], h), heads(s, in[1], hkv), heads(s, in[2], hkv)
 			var o Tensor
 			if causal {
-				o = s.CausalAttention(q, k, v, 0, 0)
+				o = s.CausalAttention(q, k, v, bindings.Sight{}, 0, 0)
 			} else {
 				var bias Tensor
 				if mask != nil {
@@ -70,6 +71,14 @@ func fusedCases() []fusedCase {
 			}
 		}
 		return s.FromFloat32s(m, 2, 1, sq, sk)
+	}
+	// sight is texts that begin at each row's starts behind keys that all see.
+	sight := func(h, hkv, lead int64, starts ...[]int64) func(*Scope, []Tensor) Tensor {
+		return func(s *Scope, in []Tensor) Tensor {
+			q, k, v := heads(s, in[0], h), heads(s, in[1], hkv), heads(s, in[2], hkv)
+			o := s.CausalAttention(q, k, v, bindings.Sight{Starts: startsTensor(s, q, k, starts), Lead: lead}, 0, 0)
+			return s.Reshape(s.Transpose(o, 1, 2), in[0].Shape()...)
+		}
 	}
 	linear := func(s *Scope, in []Tensor) Tensor { return s.Linear(in[0], in[1], in[2]) }
 	geluLinear := func(s *Scope, in []Tensor) Tensor { return s.GELULinear(s.MulScalar(in[0], 3), in[1], in[2]) }
@@ -136,6 +145,71 @@ func fusedCases() []fusedCase {
 		{"attention, few queries", [][]int64{{2, 5, 6 * 40}, {2, 61, 2 * 40}, {2, 61, 2 * 40}}, 3, attention(6, 2, window, false)},
 		{"attention, few queries, causal", [][]int64{{2, 5, 4 * 24}, {2, 5, 4 * 24}, {2, 5, 4 * 24}}, 3, attention(4, 4, nil, true)},
 		{"attention, causal", [][]int64{{2, 70, 4 * 16}, {2, 70, 2 * 16}, {2, 70, 2 * 16}}, 0, attention(4, 2, nil, true)},
+		{"attention, texts", [][]int64{{2, 140, 4 * 16}, {2, 140, 2 * 16}, {2, 140, 2 * 16}}, 0, sight(4, 2, 0, []int64{0, 40, 41, 100}, []int64{0, 97})},
+		{"attention, texts behind a prefix", [][]int64{{2, 70, 64}, {2, 81, 64}, {2, 81, 64}}, 0, sight(4, 4, 11, []int64{11, 40, 41}, []int64{11, 64})},
+		{"attention, causal behind a prefix", [][]int64{{2, 70, 64}, {2, 81, 64}, {2, 81, 64}}, 0, sight(4, 4, 11)},
+		{"attention, few queries, texts", [][]int64{{2, 5, 64}, {2, 9, 32}, {2, 9, 32}}, 3, sight(4, 2, 2, []int64{2, 6}, []int64{3})},
+	}
+}
+
+// startsTensor is per query of a row the last of its starts, counted in keys, that is not after its own place; none for
+// no starts.
+func startsTensor(s *Scope, q, k Tensor, rows [][]int64) Tensor {
+	if rows == nil {
+		return Tensor{}
+	}
+	n := q.Size(2)
+	var all []int64
+	for _, starts := range rows {
+		for i := range n {
+			at := starts[0]
+			for _, start := range starts {
+				if start <= i+k.Size(2)-n {
+					at = start
+				}
+			}
+			all = append(all, at)
+		}
+	}
+	return s.Int64sOn(q.Device(), all, int64(len(rows)), n)
+}
+
+// What starts hide has no part in the sums: they are the bits of a mask's.
+func TestStartsGiveTheBitsOfAMask(t *testing.T) {
+	for _, lead := range []int64{0, 9} {
+		const n = 150
+		starts := func(s *Scope, in []Tensor) Tensor {
+			return startsTensor(s, in[0], in[1], [][]int64{{lead, lead + 70, lead + 77}, {lead, lead + 128}})
+		}
+		mask := func(s *Scope, in []Tensor) Tensor {
+			var m []float32
+			for i, start := range starts(s, in).Int64s() {
+				for key := range n + lead {
+					hidden := key > lead+int64(i)%n || key >= lead && key < start
+					m = append(m, map[bool]float32{true: -1e38}[hidden])
+				}
+			}
+			return s.FromFloat32s(m, 2, 1, n, n+lead)
+		}
+		shapes := [][]int64{{2, 4, n, 16}, {2, 2, n + lead, 16}, {2, 2, n + lead, 16}}
+		by := fusedCase{inputs: shapes, f: func(s *Scope, in []Tensor) Tensor {
+			return s.CausalAttention(in[0], in[1], in[2], bindings.Sight{Starts: starts(s, in), Lead: lead}, 0, 0)
+		}}
+		masked := fusedCase{inputs: shapes, f: func(s *Scope, in []Tensor) Tensor {
+			return s.Attention(in[0], in[1], in[2], mask(s, in), 0, 0)
+		}}
+		for _, d := range []bindings.DType{Float, bindings.BFloat16} {
+			bindingstest.Do(t, func(s *Scope) error {
+				if s.Sees(s.Zeros([]int64{1}, d, CPU), d, 16) != bindings.ByStarts {
+					t.Logf("%v: no kernel of our own on this CPU", d)
+					return nil
+				}
+				if got, want := by.run(s, CPU, true, false, d), masked.run(s, CPU, true, false, d); !reflect.DeepEqual(got, want) {
+					t.Errorf("%v, %d keys in front: other bits than with a mask", d, lead)
+				}
+				return nil
+			})
+		}
 	}
 }
 

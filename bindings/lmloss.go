@@ -1,9 +1,14 @@
 package bindings
 
 import (
+	"math"
+
 	"gopeft/bindings/csrc"
 	"gopeft/bindings/csrc/nvrtc"
 )
+
+// AllTargets in place of a target to be ignored says that there is none to look for.
+const AllTargets int64 = math.MinInt64 // GP_ALL_TARGETS of lmloss.h
 
 const lossChunkBytes = 64 << 20 // of logits, where a caller does not say
 

@@ -221,7 +221,7 @@ func (s *Scope) Attention(q, k, v, bias Tensor, scale, dropout float64) Tensor {
 		scale = 1 / math.Sqrt(float64(q.Size(-1)))
 	}
 	if s.fusedAttention(q, k, v, bias, dropout) {
-		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, scale, dropout), q, k, v, bias)
+		return s.made("attention", csrc.FusedAttention(s.slot(), q.p, k.p, v.p, bias.p, false, nil, 0, scale, dropout), q, k, v, bias)
 	}
 	if s.nativeAttention(q, k, v, bias, dropout) {
 		grouped := q.Size(1) != k.Size(1)

@@ -3,6 +3,7 @@ package bindings
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	lib "github.com/sugarme/gotch/libtch"
@@ -164,8 +165,15 @@ func (t Tensor) String() string {
 	return b.String()
 }
 
+// reads counts the times that values were copied out of tensors.
+var reads atomic.Int64
+
+// Reads is how often values were copied out of tensors so far. For each a GPU is waited for: tests count them.
+func Reads() int64 { return reads.Load() }
+
 // read copies t, converted to dtype, into dst in row-major order.
 func (t Tensor) read(dst unsafe.Pointer, dtype DType) {
+	reads.Add(1)
 	if msg := csrc.Read(t.p, dst, int(dtype)); msg != "" {
 		fail("read", msg, t)
 	}

@@ -4,8 +4,7 @@ import "gopeft/bindings"
 
 // attention is what one block's attention reads besides its queries, keys and values.
 type attention struct {
-	bias    bindings.Tensor   // added to the scores; none: nothing is masked, or causal says what is
-	causal  bool              // every key is seen up to the query's own place
+	sight
 	memory  []bindings.Tensor // keys and values of the block's memories in turn
 	cache   *Cache            // earlier tokens, nil: none
 	index   int               // the block's, in the cache
@@ -24,7 +23,7 @@ func (a attention) apply(s *bindings.Scope, b *Block, q, k, v bindings.Tensor) b
 	var o bindings.Tensor
 	switch {
 	case a.causal:
-		o = s.CausalAttention(q, k, v, 0, a.dropout)
+		o = s.CausalAttention(q, k, v, a.by, 0, a.dropout)
 	case q.Size(2) == 1 && q.Size(1) != k.Size(1):
 		// One query per row: the heads that share a K/V head become its rows, and K and V stay as they are.
 		rows := s.Reshape(q, q.Size(0), int64(n), -1, q.Size(3))

@@ -350,7 +350,7 @@ func (m *DistilBERT) step(s *bindings.Scope, b *distilBlock, h bindings.Tensor, 
 		memory := memories(s, b.Memory)
 		bias := pad.bias(memoryLen(memory), computeDType(s, h))
 		return checkpointed(s, in, append([]bindings.Tensor{h, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
-			a := attention{bias: ts[1], memory: ts[2:], dropout: rate(m.cfg.AttentionDropout, in.Train)}
+			a := attention{sight: sight{bias: ts[1]}, memory: ts[2:], dropout: rate(m.cfg.AttentionDropout, in.Train)}
 			return m.block(s, b, ts[0], a, rate(m.cfg.Dropout, in.Train), read)
 		})
 	})

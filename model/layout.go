@@ -17,16 +17,27 @@ type layout struct {
 	length int64           // new tokens, virtual ones included
 	mask   bindings.Tensor // [B, past+length], 0 for padding; or none
 	groups bindings.Tensor // [B, length], each token's segment, -1 for what every segment sees; or none
+	starts []int64         // [B × length], where each token's segment begins; nil: there are none, or they are in pieces
 	counts []int64         // per row, real tokens up to the end of this pass
+	front  int64           // virtual tokens, which every segment sees
+	kind   bindings.SightKind
 
 	cos, sin bindings.Tensor
-	made     []windowBias
+	made     []windowSight
 }
 
-type windowBias struct {
+// sight is which keys a block's tokens see: by a bias that is added to the scores; or, with causal, those up to a token's
+// own place that by leaves.
+type sight struct {
+	bias   bindings.Tensor
+	causal bool
+	by     bindings.Sight
+}
+
+type windowSight struct {
 	extra  int64
 	window int
-	bias   bindings.Tensor
+	sight  sight
 }
 
 // newLayout reads a batch with so many virtual tokens in front of it, and memory positions before those. What depends on
@@ -34,7 +45,7 @@ type windowBias struct {
 // read, as a classifier's may be that reads the last position.
 func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, memory int, d bindings.DType, readPadding bool) *layout {
 	rows, width := in.IDs.Size(0), in.IDs.Size(1)
-	l := &layout{scope: s, device: in.IDs.Device(), dtype: d, length: int64(virtual) + width}
+	l := &layout{scope: s, device: in.IDs.Device(), dtype: d, length: int64(virtual) + width, front: int64(virtual)}
 	b := hostBatch{rows: int(rows), width: int(width), virtual: virtual, memory: memory, before: make([]int64, rows)}
 	if c := in.Cache; c != nil {
 		if in.Segments.Defined() || in.Positions.Defined() {
@@ -47,10 +58,11 @@ func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, mem
 		copy(b.before, c.counts)
 	}
 	if in.Mask.Defined() {
-		b.mask = in.Mask.Int64s()
+		b.mask = known(in.Mask, in.Host.Mask)
 	}
 	if in.Segments.Defined() {
-		b.segments = in.Segments.Int64s()
+		b.segments = known(in.Segments, in.Host.Segments)
+		l.starts = b.segmentStarts()
 		l.groups = in.Segments
 		if virtual > 0 {
 			l.groups = s.Cat(1, s.Full([]int64{rows, int64(virtual)}, -1, bindings.Int64, l.device), in.Segments)
@@ -69,7 +81,8 @@ func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, mem
 	s.Run(func(t *bindings.Scope) error {
 		p := in.Positions
 		if p.Defined() {
-			p, longest = explicitPositions(t, p, virtual, memory)
+			longest = int(slices.Max(known(p, in.Host.Positions))) + virtual + memory + 1
+			p = explicitPositions(t, p, virtual, memory)
 		} else {
 			p = t.Int64sOn(l.device, at, int64(len(at))/l.length, l.length)
 		}
@@ -80,39 +93,92 @@ func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, mem
 }
 
 // explicitPositions puts the virtual tokens' positions before given ones and shifts those.
-func explicitPositions(s *bindings.Scope, p bindings.Tensor, virtual, memory int) (bindings.Tensor, int) {
+func explicitPositions(s *bindings.Scope, p bindings.Tensor, virtual, memory int) bindings.Tensor {
 	shift := int64(memory + virtual)
 	p = s.AddScalar(p, float64(shift))
-	longest := int(s.MaxAll(p).Item()) + 1
 	if virtual == 0 {
-		return p, longest
+		return p
 	}
 	v := s.Arange(int64(memory), shift, bindings.Int64, p.Device())
-	return s.Cat(1, s.Expand(s.Unsqueeze(v, 0), p.Size(0), -1), p), longest
+	return s.Cat(1, s.Expand(s.Unsqueeze(v, 0), p.Size(0), -1), p)
 }
 
-// bias is what to add to a block's scores, [1 or B, 1, length, extra+past+length]: 0 where a key may be seen
-// and masked where not. The extra keys in front always may. It is none when every key is seen and, with
-// causal true, when every key up to a token's own is.
-func (l *layout) bias(extra int64, window int) (bias bindings.Tensor, causal bool) {
+// sees is which keys a block's tokens see: the extra keys in front, and of the past+length others those up to their own
+// place, within their segment and window, that are not padding. A mask is made where nothing less will do.
+func (l *layout) sees(extra int64, window int) sight {
 	total := l.past + l.length
 	if int64(window) >= total {
 		window = 0
 	}
 	if !l.mask.Defined() && !l.groups.Defined() && window == 0 {
 		if l.length == 1 {
-			return bindings.Tensor{}, false
+			return sight{}
 		}
 		if l.past == 0 && extra == 0 {
-			return bindings.Tensor{}, true
+			return sight{causal: true}
 		}
 	}
 	for _, m := range l.made {
 		if m.extra == extra && m.window == window {
-			return m.bias, false
+			return m.sight
 		}
 	}
-	b := l.scope.In(func(s *bindings.Scope) bindings.Tensor {
+	see, ok := l.withoutMask(extra, window)
+	if !ok {
+		see = sight{bias: l.bias(extra, window)}
+	}
+	l.made = append(l.made, windowSight{extra, window, see})
+	return see
+}
+
+// withoutMask is sees where a kernel serves that takes no mask.
+func (l *layout) withoutMask(extra int64, window int) (sight, bool) {
+	packed := l.groups.Defined()
+	switch {
+	case l.mask.Defined(), packed && l.starts == nil:
+		return sight{}, false
+	case l.kind == bindings.ByStarts && (window == 0 || !packed || l.front == 0):
+		return sight{causal: true, by: l.startsOf(extra, window)}, true
+	case l.kind == bindings.ByLengths && packed && window == 0 && extra == 0 && l.front == 0:
+		return sight{causal: true, by: l.lengths()}, true
+	}
+	return sight{}, false
+}
+
+// startsOf is where what each token sees begins, counted with the extra keys.
+func (l *layout) startsOf(extra int64, window int) bindings.Sight {
+	by := bindings.Sight{Lead: extra}
+	if window == 0 && l.starts == nil {
+		return by
+	}
+	first := make([]int64, l.length)
+	if l.starts != nil {
+		by.Lead += l.front
+		first = slices.Clone(l.starts)
+	}
+	for i := range first {
+		first[i] += extra
+		if window > 0 {
+			own := l.past + int64(i)%l.length
+			first[i] = max(first[i], extra+own-int64(window)+1)
+		}
+	}
+	by.Starts = l.scope.Int64sOn(l.device, first, int64(len(first))/l.length, l.length)
+	return by
+}
+
+// lengths is where the segments of all rows end.
+func (l *layout) lengths() bindings.Sight {
+	ends, longest := segmentEnds(l.starts, int(l.length))
+	return bindings.Sight{Longest: longest, Ends: l.scope.In(func(s *bindings.Scope) bindings.Tensor {
+		return s.To(s.Int64sOn(l.device, ends, int64(len(ends))), bindings.Int)
+	})}
+}
+
+// bias is what to add to a block's scores, [1 or B, 1, length, extra+past+length]: 0 where a key may be seen and masked
+// where not.
+func (l *layout) bias(extra int64, window int) bindings.Tensor {
+	return l.scope.In(func(s *bindings.Scope) bindings.Tensor {
 		f := l.forbidden(s, window)
 		b := s.MaskedFill(s.Zeros(f.Shape(), l.dtype, l.device), f, bindings.Masked(l.dtype))
 		if extra == 0 {
@@ -120,8 +186,6 @@ func (l *layout) bias(extra int64, window int) (bias bindings.Tensor, causal boo
 		}
 		return s.Cat(3, s.Zeros([]int64{b.Size(0), 1, l.length, extra}, l.dtype, l.device), b)
 	})
-	l.made = append(l.made, windowBias{extra, window, b})
-	return b, false
 }
 
 // forbidden is true where a new token must not see a key, bool [1 or B, 1, length, past+length].
@@ -141,88 +205,4 @@ func (l *layout) forbidden(s *bindings.Scope, window int) bindings.Tensor {
 		f = s.Maximum(f, s.And(s.Compare(q, bindings.NotEqual, k), s.CompareScalar(k, bindings.NotEqual, -1)))
 	}
 	return f
-}
-
-// padShape says where a batch has padding.
-type padShape int
-
-const (
-	unpadded padShape = iota
-	padRight          // only after a row's last real token
-	padAny
-)
-
-// hostBatch is a batch's mask and segments as plain numbers, [rows × width] or nil.
-type hostBatch struct {
-	rows, width     int
-	mask, segments  []int64
-	virtual, memory int     // tokens put before the batch, and positions counted before those
-	before          []int64 // per row, real tokens that an earlier pass cached
-}
-
-func (b hostBatch) padded(row, i int) bool { return b.mask != nil && b.mask[row*b.width+i] == 0 }
-
-func (b hostBatch) padding() padShape {
-	shape := unpadded
-	for r := range b.rows {
-		for i := range b.width {
-			if !b.padded(r, i) {
-				continue
-			}
-			shape = max(shape, padRight)
-			if i+1 < b.width && !b.padded(r, i+1) {
-				return padAny
-			}
-		}
-	}
-	return shape
-}
-
-// counts is per row the real and virtual tokens up to the end of the batch.
-func (b hostBatch) counts() []int64 {
-	n := slices.Clone(b.before)
-	for r := range n {
-		n[r] += int64(b.virtual)
-		for i := range b.width {
-			if !b.padded(r, i) {
-				n[r]++
-			}
-		}
-	}
-	return n
-}
-
-// positions is every new token's position, row by row, or one row's when all are alike, and the length of
-// the longest text. Memories and virtual tokens take the first positions; each segment counts from there.
-// With skip, padding takes none, as in transformers; without, all padding is behind the text, where nothing reads it.
-func (b hostBatch) positions(skip bool) (at []int64, longest int) {
-	n := b.virtual + b.width
-	alike := true
-	for r := range b.rows {
-		next := int64(b.memory) + b.before[r]
-		for range b.virtual {
-			at = append(at, next)
-			next++
-		}
-		start := next
-		for i := range b.width {
-			if b.segments != nil && i > 0 && b.segments[r*b.width+i] != b.segments[r*b.width+i-1] {
-				next = start
-			}
-			if skip && b.padded(r, i) {
-				at = append(at, max(next-1, 0))
-				continue
-			}
-			if !b.padded(r, i) {
-				longest = max(longest, int(next)+1)
-			}
-			at = append(at, next)
-			next++
-		}
-		alike = alike && slices.Equal(at[:n], at[r*n:])
-	}
-	if alike {
-		at = at[:n]
-	}
-	return at, longest
 }

@@ -293,6 +293,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 	}
 	h := withPrompt(s, prompt, m.lookUp(s, m.words, in.IDs))
 	l := newLayout(s, m.cfg.Rope, m.cfg.HeadDim, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
+	l.kind = s.Sees(h, l.dtype, m.cfg.HeadDim)
 	h = m.through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor { return m.step(s, m.blocks[i], h, l, in) })
 	if in.Cache != nil {
 		in.Cache.advance(l)
@@ -309,9 +310,12 @@ func (m *LLaMA) step(s *bindings.Scope, b *llamaBlock, h bindings.Tensor, l *lay
 		if in.Cache == nil || in.Cache.tokens == 0 {
 			memory = memories(s, b.Memory)
 		}
-		bias, causal := l.bias(in.Cache.extra(b.index, memory), m.cfg.Windows[b.index])
-		return checkpointed(s, in, append([]bindings.Tensor{h, l.cos, l.sin, bias}, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
-			a := attention{bias: ts[3], causal: causal, memory: ts[4:], cache: in.Cache, index: b.index, dropout: rate(m.cfg.AttentionDropout, in.Train)}
+		see := l.sees(in.Cache.extra(b.index, memory), m.cfg.Windows[b.index])
+		kept := append([]bindings.Tensor{h, l.cos, l.sin, see.bias, see.by.Starts, see.by.Ends}, memory...)
+		return checkpointed(s, in, kept, func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
+			see := see
+			see.bias, see.by.Starts, see.by.Ends = ts[3], ts[4], ts[5]
+			a := attention{sight: see, memory: ts[6:], cache: in.Cache, index: b.index, dropout: rate(m.cfg.AttentionDropout, in.Train)}
 			return m.block(s, b, ts[0], ts[1], ts[2], a)
 		})
 	})

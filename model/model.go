@@ -10,6 +10,7 @@ type Input struct {
 	Mask      bindings.Tensor // [B, S] int64, 1 for real tokens; none when nothing is padded
 	Positions bindings.Tensor // [B, S] int64; none: counted from the mask
 	Segments  bindings.Tensor // [B, S] int64, decoders only: tokens attend within their segment; none: one per row
+	Host      Host            // what Mask, Segments and Positions hold, where the caller knows it
 	Train     bool            // dropout on
 	Cache     *Cache          // decoders only: earlier tokens, to which this batch is appended; nil: none
 	// FullLength is, where a cache is fed a text piece by piece, how many positions the longest row takes in the end, the
@@ -21,6 +22,20 @@ type Input struct {
 	CheckpointActivations bool
 	// States, when not nil, receives the embeddings' output and every block's, owned by the scope of the call.
 	States *[]bindings.Tensor
+}
+
+// Host is what tensors of an Input hold, row by row; nil: the tensor is read where its content is needed, for which a GPU
+// has to be waited for.
+type Host struct {
+	Mask, Segments, Positions []int64
+}
+
+// known is what t holds.
+func known(t bindings.Tensor, host []int64) []int64 {
+	if host != nil || !t.Defined() {
+		return host
+	}
+	return t.Int64s()
 }
 
 // Output is the last hidden states.

@@ -46,12 +46,12 @@ func (p *Param) Rows(s *bindings.Scope, ids bindings.Tensor, d bindings.DType) b
 	return s.In(func(s *bindings.Scope) bindings.Tensor { return s.To(s.Embedding(p.Value(), ids), d) })
 }
 
-// CrossEntropy is LMCrossEntropy of states h and the head p.
-func (p *Param) CrossEntropy(s *bindings.Scope, h, targets bindings.Tensor, ignore int64) bindings.Tensor {
+// CrossEntropy is the summed LMCrossEntropy of states h and the head p, without targets to be ignored.
+func (p *Param) CrossEntropy(s *bindings.Scope, h, targets bindings.Tensor) bindings.Tensor {
 	if p.quant != nil {
-		return s.QuantLMCrossEntropy(h, p.quant, targets, ignore, false, 0)
+		return s.QuantLMCrossEntropy(h, p.quant, targets, bindings.AllTargets, false, 0)
 	}
-	return s.LMCrossEntropy(h, p.Value(), targets, ignore, false, 0)
+	return s.LMCrossEntropy(h, p.Value(), targets, bindings.AllTargets, false, 0)
 }
 
 // quantised is what a parameter is asked for in: the matrices of the blocks in o's bits, the tables as the file has them.

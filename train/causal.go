@@ -44,7 +44,7 @@ func (c Causal) Loss(s *bindings.Scope, m model.CausalLM, out model.Output, b da
 	case m.Hooks().Unembed != nil || !sameProduct(s, h, m.LMHead()): // a method's map stands in for the head, or it is held in fewer bits
 		return mappedLoss(s, m, h, want), int(n)
 	}
-	return m.LMHead().CrossEntropy(s, h, want, data.IgnoreTarget), int(n)
+	return m.LMHead().CrossEntropy(s, h, want), int(n)
 }
 
 // sameProduct reports whether states h and the head are multiplied in a dtype that the head has, or is cast to.

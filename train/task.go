@@ -40,8 +40,9 @@ func Input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
 		return s.Int64sOn(dev, v, rows, width)
 	}
 	in := model.Input{IDs: put(b.IDs), Positions: put(b.Positions), Segments: put(b.Segments)}
+	in.Host = model.Host{Positions: b.Positions, Segments: b.Segments}
 	if b.Tokens < b.Rows*b.Width {
-		in.Mask = put(b.Mask)
+		in.Mask, in.Host.Mask = put(b.Mask), b.Mask
 	}
 	return in
 }

@@ -19,11 +19,14 @@ static_assert(kQ == 32, "rows of scores are two vectors");
 // Attention is one problem: what is attended to, and how.
 struct Attention {
   at::Tensor q, k, v, bias;  // [B, H, Sq, D], [B, Hkv, Sk, D] twice, [B|1, H|1, Sk, Sq|1] fp32 or undefined
+  at::Tensor starts;  // [B|1, Sq] fp32 or undefined: a query sees the keys from here on, and the first `lead` ones
+  int64_t lead;
   double scale;
   bool causal, bf16;
   Dropout drop;
   int64_t b, h, hkv, sq, sk, d;
-  std::vector<int64_t> first, last;  // keys that a block of queries may see, by [bias batch][bias head][block]
+  // Keys that a block of queries may see, by [batch][head][block] of the bias or the starts.
+  std::vector<int64_t> first, last;
 
   int64_t blocks() const { return (sq + kQ - 1) / kQ; }
 };
@@ -35,6 +38,7 @@ struct Block {
   const float* bias;      // of key 0 and query q0, or null
   int64_t bias_key;       // stride over keys
   bool bias_per_query;
+  const float* starts;  // of query q0, or null
   Dropout drop;
 };
 

@@ -62,6 +62,8 @@ package csrc
 #cgo nocallback gp_clone
 #cgo noescape gp_attention
 #cgo nocallback gp_attention
+#cgo noescape gp_packed_attention
+#cgo nocallback gp_packed_attention
 #cgo noescape gp_add_
 #cgo nocallback gp_add_
 #cgo noescape gp_mul_scalar_
@@ -307,6 +309,10 @@ func Attention(out *Tensor, q Tensor, k Tensor, v Tensor, mask Tensor, dropout f
 	return message(C.gp_attention((*C.gp_tensor)(out), C.gp_tensor(q), C.gp_tensor(k), C.gp_tensor(v), C.gp_tensor(mask), C.double(dropout), cbool(causal), C.double(scale), cbool(gqa)))
 }
 
+func PackedAttention(out *Tensor, q Tensor, k Tensor, v Tensor, ends Tensor, longest int64, dropout float64, scale float64) string {
+	return message(C.gp_packed_attention((*C.gp_tensor)(out), C.gp_tensor(q), C.gp_tensor(k), C.gp_tensor(v), C.gp_tensor(ends), C.int64_t(longest), C.double(dropout), C.double(scale)))
+}
+
 func AddInPlace(dst Tensor, src Tensor, alpha float64) string {
 	return message(C.gp_add_(C.gp_tensor(dst), C.gp_tensor(src), C.double(alpha)))
 }
@@ -521,8 +527,8 @@ func Rotate(out *Tensor, x Tensor, cos Tensor, sin Tensor) string {
 	return message(C.gp_rotate((*C.gp_tensor)(out), C.gp_tensor(x), C.gp_tensor(cos), C.gp_tensor(sin)))
 }
 
-func FusedAttention(out *Tensor, q Tensor, k Tensor, v Tensor, bias Tensor, causal bool, scale float64, p float64) string {
-	return message(C.gp_fused_attention((*C.gp_tensor)(out), C.gp_tensor(q), C.gp_tensor(k), C.gp_tensor(v), C.gp_tensor(bias), cbool(causal), C.double(scale), C.double(p)))
+func FusedAttention(out *Tensor, q Tensor, k Tensor, v Tensor, bias Tensor, causal bool, starts Tensor, lead int64, scale float64, p float64) string {
+	return message(C.gp_fused_attention((*C.gp_tensor)(out), C.gp_tensor(q), C.gp_tensor(k), C.gp_tensor(v), C.gp_tensor(bias), cbool(causal), C.gp_tensor(starts), C.int64_t(lead), C.double(scale), C.double(p)))
 }
 
 func Turn(out *Tensor, x Tensor, cos Tensor, sin Tensor) string {

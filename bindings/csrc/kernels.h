@@ -42,9 +42,10 @@ char* gp_dropout(gp_tensor* out, gp_tensor x, double p);
 char* gp_rotate(gp_tensor* out, gp_tensor x, gp_tensor cos, gp_tensor sin);
 
 // softmax(q·kᵀ·scale + bias)·v per head, without scores in memory. bias (or NULL) broadcasts to [B, H, Sq, Sk]
-// and gets no gradient; causal hides what comes after a query, the last one seeing every key.
+// and gets no gradient; causal hides what comes after a query, the last one seeing every key. Then, without a bias,
+// starts [B|1, Sq] (or NULL) hides the keys before a query's own, but for the first lead ones.
 char* gp_fused_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor bias, gp_bool causal,
-                         double scale, double p);
+                         gp_tensor starts, int64_t lead, double scale, double p);
 
 #ifdef __cplusplus
 }

@@ -110,7 +110,9 @@ struct LMCrossEntropy : torch::autograd::Function<LMCrossEntropy> {
                         bool need_weight) {
     const Tensor weight = known(head);
     const auto wide = p.wide();
-    Tensor keep = at::nonzero(targets.ne(ignore)).squeeze(1);
+    // Looking for what is ignored waits for a GPU.
+    Tensor keep = ignore == GP_ALL_TARGETS ? at::arange(targets.size(0), targets.options())
+                                           : at::nonzero(targets.ne(ignore)).squeeze(1);
     int64_t n = keep.size(0), vocab = p.quantised ? p.quantised->rows : weight.size(0);
     Tensor w = p.weight(weight);
     Tensor loss = at::zeros({}, hidden.options().dtype(wide));

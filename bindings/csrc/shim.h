@@ -56,6 +56,10 @@ char* gp_slice(gp_tensor* out, gp_tensor a, int64_t dim, int64_t start, int64_t 
 char* gp_clone(gp_tensor* out, gp_tensor a);
 char* gp_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor mask, double dropout,
                    gp_bool causal, double scale, gp_bool gqa);
+// Causal attention within texts that lie one after another in the rows of q [B, H, S, D], by libtorch's kernel for
+// GPUs: text i is the tokens from ends[i] to ends[i+1] of B·S, int32, the longest has so many.
+char* gp_packed_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor ends, int64_t longest,
+                          double dropout, double scale);
 
 // In place; called without gradient recording.
 char* gp_add_(gp_tensor dst, gp_tensor src, double alpha);

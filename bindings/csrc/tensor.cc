@@ -134,6 +134,18 @@ char* gp_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_ten
   });
 }
 
+char* gp_packed_attention(gp_tensor* out, gp_tensor q, gp_tensor k, gp_tensor v, gp_tensor ends, int64_t longest,
+                          double dropout, double scale) {
+  return give(out, [&] {
+    // [B, H, S, D] becomes [B·S, H, D], without a copy where heads were split from a projection.
+    const auto tokens = [](const at::Tensor& t) { return t.transpose(1, 2).flatten(0, 1); };
+    const at::Tensor &tq = T(q), &of = T(ends);
+    const auto all = at::_flash_attention_forward(tokens(tq), tokens(T(k)), tokens(T(v)), of, of, longest, longest,
+                                                  dropout, true, false, scale);
+    return std::get<0>(all).unflatten(0, {tq.size(0), tq.size(2)}).transpose(1, 2);
+  });
+}
+
 char* gp_add_(gp_tensor dst, gp_tensor src, double alpha) {
   return in_place([&] { T(dst).add_(T(src), alpha); });
 }

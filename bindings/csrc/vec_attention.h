@@ -55,7 +55,7 @@ inline void times(const Attention& a, const Block& k, float* p, const uint32_t* 
     }
 }
 
-// score is scale·s + bias of one key for half of the block's queries.
+// score is scale·s + bias of one key for half of the block's queries, the lowest number where one must not see it.
 GP_INLINE F16 score(const Attention& a, const Block& k, F16 s, int64_t key, int half) {
   s = s * all(static_cast<float>(a.scale));
   if (k.bias) {
@@ -66,6 +66,10 @@ GP_INLINE F16 score(const Attention& a, const Block& k, F16 s, int64_t key, int 
     // Query i sees keys up to i + sk - sq.
     const int64_t shown = key - (a.sk - a.sq) - k.q0 - half * 16;
     s = choose(from_lane(shown), s, all(std::numeric_limits<float>::lowest()));
+  }
+  if (k.starts && key >= a.lead) {
+    const F16 from = load16(k.starts + half * 16, first16(k.n - half * 16));
+    s = choose(not_negative(all(static_cast<float>(key)) - from), s, all(std::numeric_limits<float>::lowest()));
   }
   return s;
 }

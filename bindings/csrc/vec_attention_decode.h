@@ -18,18 +18,26 @@ Rows<X> rows_of(const X* p, const Tensor& t, int64_t bi, int64_t hi) {
   return {p + offset(t, bi, hi), t.stride(2)};
 }
 
-// Bias of one query, or null.
+// Bias of one query: of a tensor, or null, and what hides the keys from lead to start.
 struct Bias {
   const float* p;
   int64_t stride;  // over keys
-  float of(int64_t key) const { return p ? p[key * stride] : 0.f; }
+  int64_t lead, start;
+  float of(int64_t key) const {
+    if (key >= lead && key < start) return -1e38f;
+    return p ? p[key * stride] : 0.f;
+  }
 };
 
 Bias bias_of(const Attention& a, int64_t bi, int64_t hi, int64_t i) {
-  if (!a.bias.defined()) return {nullptr, 0};
+  if (a.starts.defined()) {
+    const float* from = a.starts.const_data_ptr<float>() + (a.starts.size(0) == 1 ? 0 : bi) * a.sq;
+    return {nullptr, 0, a.lead, static_cast<int64_t>(from[i])};
+  }
+  if (!a.bias.defined()) return {nullptr, 0, 0, 0};
   const float* p = a.bias.const_data_ptr<float>();
   p += offset(a.bias, a.bias.size(0) == 1 ? 0 : bi, a.bias.size(1) == 1 ? 0 : hi);
-  return {p + (a.bias.size(3) == 1 ? 0 : i), a.bias.stride(2)};
+  return {p + (a.bias.size(3) == 1 ? 0 : i), a.bias.stride(2), 0, 0};
 }
 
 // scores writes q·k + bias of n keys and returns the largest.

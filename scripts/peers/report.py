@@ -234,7 +234,7 @@ def gpu(path):
         "Tried there and kept: libtorch's attention kernels with dropout and padding too (DistilBERT 64 × 512: LoRA 48 to 25 ms a step, 11.6 to 4.2 GB), RMS norms in one "
         "kernel and rotations in four with a backward pass of four (with both, LLaMA 4 × 256, LoRA: 44 to 19 ms; decoding in fp32: 124 to 365 tokens/s), batches through "
         "pinned memory, Adam in one kernel. On this GPU libtorch takes cuDNN's attention by default, on both sides here; gopeft has turned it off since, as it is "
-        "reported to make a plan, for tens of milliseconds, whenever a batch has another shape (not measured here). Left: the loss is read after every step, whose end is then waited for; CUDA graphs (`--compile-graph`) are not built. Never run on a GPU, written since: the kernels that NVRTC compiles (norms, rotations, SwiGLU, LoRA's sum, the loss, quantised weights; they ran on an emulated one), and bases in 16, 8 and 4 bits there.",
+        "reported to make a plan, for tens of milliseconds, whenever a batch has another shape (not measured here). Left: the loss is read after every step, whose end is then waited for; CUDA graphs (`--compile-graph`) are not built. Never run on a GPU, written since: the kernels that NVRTC compiles (norms, rotations, SwiGLU, LoRA's sum, the loss, quantised weights; they ran on an emulated one), bases in 16, 8 and 4 bits there, and attention within packed texts by their lengths (`_flash_attention_forward`).",
     ]
 
 
