@@ -32,7 +32,7 @@ func newTemp(path string, create func(name string) error) (name string, held *os
 		if err != nil {
 			return "", nil, errors.Join(err, os.Remove(name))
 		}
-		if _, err := tryLock(held); err == nil && !isAt(held, name) { // swept before it was locked
+		if free, err := tryLock(held); err == nil && (!free || !isAt(held, name)) { // being swept, or swept before it was locked
 			held.Close()
 			continue
 		}
@@ -59,16 +59,20 @@ func isAt(f *os.File, name string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
+// resolved is what would be replaced at path, a file or a folder, its links followed.
+func resolved(path string) string {
+	if p, err := find(path); err == nil {
+		return filepath.Clean(p.path)
+	}
+	return folderAt(path)
+}
+
 // Sweep removes temporary files and folders beside path that killed processes have
 // left of WriteFile and WriteDir. Those of a process that is at work are locked
 // and stay; where a file system has no locks, all stay. What cannot be removed is
 // no reason to fail.
 func Sweep(path string) {
-	if p, err := find(path); err == nil {
-		path = p.path
-	} else {
-		path = folderAt(path)
-	}
+	path = resolved(path)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return

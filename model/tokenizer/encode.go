@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
+
+	"gopeft/bindings/fault"
 )
 
 // Options say how to encode.
@@ -98,10 +100,14 @@ func (t *Tokenizer) EncodeBatch(ctx context.Context, texts []string, o Options) 
 		if running.Err() != nil {
 			break
 		}
-		group.Go(func() (err error) {
-			e := t.encoder()
-			defer t.put(e)
-			if out[i], err = t.encode(e, text, o); err != nil {
+		group.Go(func() error {
+			err := fault.Guard(func() (err error) {
+				e := t.encoder()
+				defer t.put(e)
+				out[i], err = t.encode(e, text, o)
+				return err
+			})
+			if err != nil {
 				return fmt.Errorf("text %d: %w", i, err)
 			}
 			return nil

@@ -88,7 +88,7 @@ func (c Config) hold(ui train.UI) (release func() error, err error) {
 	if !c.Machine.Group.First() {
 		return func() error { return nil }, nil
 	}
-	unlock, err := folder.Lock(c.Output.Out, ui)
+	unlock, err := fsutil.LockFolder(c.Output.Out, ui.Note)
 	if err != nil {
 		return nil, err
 	}

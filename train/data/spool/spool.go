@@ -48,9 +48,6 @@ func Create(dir string) (*File, error) {
 	return &File{f: f, w: bufio.NewWriterSize(f, 1<<18)}, nil
 }
 
-// Size is how many bytes the records take.
-func (s *File) Size() int64 { return s.size }
-
 // Append adds a record and tells its place.
 func (s *File) Append(record []byte) (at int64, err error) {
 	at = s.size

@@ -108,7 +108,6 @@ func (x *Writer) Add(e Example) error {
 		return err
 	}
 	p.Count++
-	p.Tokens += int64(len(e.IDs))
 	var number [8]byte
 	put := func(list, size int, v uint64) {
 		if err == nil {
