@@ -16,14 +16,34 @@ import (
 	"gopeft/model/modeltest"
 )
 
-// A model that another program shortens while it is read ends a command with a line.
-func TestShortenedModel(t *testing.T) {
-	for _, threads := range []string{"1", "2"} { // where libtorch computes, and where its helpers do
+// A model that another program writes to while it is read ends a command with a line.
+func TestModelThatIsWrittenTo(t *testing.T) {
+	shorten := func(path string) error { return os.Truncate(path, 0) }
+	overwrite := func(path string) error {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(raw)
+		return errors.Join(err, f.Close())
+	}
+	for _, c := range []struct {
+		threads string
+		harm    func(path string) error
+		want    string
+	}{
+		{"1", shorten, "it was shortened"}, {"2", shorten, "it was shortened"}, // where libtorch computes, and where its helpers do
+		{"1", overwrite, "was overwritten while it was read"},
+	} {
 		model := filepath.Join(t.TempDir(), "model\x1b[2J")
 		if err := os.CopyFS(model, os.DirFS(modeltest.Testdata(t, "distilbert/tiny"))); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(os.Args[0], "predict", "--model", model, "--data", "-", "--format", "jsonl", "--threads", threads, "--quiet")
+		cmd := exec.Command(os.Args[0], "predict", "--model", model, "--data", "-", "--format", "jsonl", "--threads", c.threads, "--quiet")
 		cmd.Env = append(os.Environ(), "GOPEFT_TEST_PROGRAM=1")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
@@ -42,7 +62,7 @@ func TestShortenedModel(t *testing.T) {
 		_, errIn := io.WriteString(in, rows)
 		lines := bufio.NewReader(out)
 		_, errOut := lines.ReadString('\n')
-		if err := errors.Join(errIn, errOut, os.Truncate(filepath.Join(model, "model.safetensors"), 0)); err != nil {
+		if err := errors.Join(errIn, errOut, c.harm(filepath.Join(model, "model.safetensors"))); err != nil {
 			t.Fatal(err, stderr.String())
 		}
 		_, _ = io.WriteString(in, rows) // it may have ended already
@@ -50,8 +70,8 @@ func TestShortenedModel(t *testing.T) {
 		_, _ = io.Copy(io.Discard, lines)
 		_ = cmd.Wait()
 		said := stderr.String()
-		if code := cmd.ProcessState.ExitCode(); code != exitFailed || strings.Count(said, "\n") != 1 || !strings.Contains(said, "shortened") || strings.Contains(said, "\x1b") {
-			t.Errorf("%s threads: exit %d: %q", threads, code, said)
+		if code := cmd.ProcessState.ExitCode(); code != exitFailed || strings.Count(said, "\n") != 1 || !strings.Contains(said, c.want) || strings.Contains(said, "\x1b") {
+			t.Errorf("%s threads: exit %d: %q, want %q", c.threads, code, said, c.want)
 		}
 	}
 }

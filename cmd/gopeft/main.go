@@ -19,8 +19,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -103,6 +105,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 			return checkOutputs(c)
 		}
 	}
+	if len(args) > 1 && slices.Contains(streams, args[1]) && debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(streamMemory))
+	}
 	err := fault.Guard(func() error { return app.RunContext(ctx, nameLast(args)) })
 	if failed := out.finish(); err == nil && failed != nil {
 		err = fmt.Errorf("write results: %w", failed)
@@ -148,6 +153,13 @@ func conclude(err error, trace bool, stderr io.Writer) int {
 		return exitFailed
 	}
 }
+
+// streams are the commands that hold a few rows at a time, however many there are.
+var streams = []string{"predict", "eval", "embed", "generate", "tokenize"}
+
+// streamMemory is from how much on their memory is looked after more often, so that what a long row has left behind is not
+// kept beside the next one. GOMEMLIMIT wins.
+const streamMemory = 160 << 20
 
 // argsKey is where commands find the program's arguments as they were given.
 const argsKey = "arguments"

@@ -3,6 +3,7 @@ package fsutil
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 type Mapping struct {
 	data  []byte
 	path  string
+	info  fs.FileInfo  // when it was mapped
 	reads atomic.Int64 // bytes that reads may have made resident since they were last given back
 }
 
@@ -60,7 +62,17 @@ func mapFile(f *os.File, protection, flags int) (*Mapping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: map the file: %w", f.Name(), err)
 	}
-	return &Mapping{data: data, path: f.Name()}, nil
+	return &Mapping{data: data, path: f.Name(), info: info}, nil
+}
+
+// Unchanged is an error where the file that is mapped was written to since. One
+// that was put in its place is another file, and no error.
+func (m *Mapping) Unchanged() error {
+	now, err := os.Stat(m.path)
+	if err != nil || !os.SameFile(now, m.info) || now.Size() == m.info.Size() && now.ModTime().Equal(m.info.ModTime()) {
+		return nil
+	}
+	return fmt.Errorf("%s was overwritten while it was read", m.path)
 }
 
 // Bytes is the whole file, valid until Close.

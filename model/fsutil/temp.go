@@ -41,6 +41,19 @@ func newTemp(path string, create func(name string) error) (name string, held *os
 	return "", nil, fmt.Errorf("no free temporary name %s*", prefix)
 }
 
+// Nameless makes a file in the folder dir that has no name there: whatever ends the
+// process, its space is free then.
+func Nameless(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".gopeft-*")
+	if err != nil {
+		return nil, fmt.Errorf("in folder %s: %w", dir, cause(err))
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // cause is an error without the temporary name, which tells nobody anything.
 func cause(err error) error {
 	if in := (*fs.PathError)(nil); errors.As(err, &in) {

@@ -73,28 +73,66 @@ func (t text) part(i, j int) span {
 }
 
 // buffer collects the output of one transformation of a text. The spans are kept only where
-// somebody will ask for offsets.
+// somebody will ask for offsets, and only once they are not those of a text in its place.
 type buffer struct {
 	b       []byte
 	align   []span
 	aligned bool
+	same    bool // every character so far is as long as where it comes from, and these are side by side from base on
+	base    int32
 }
 
 func (w *buffer) put(r rune, at span) {
 	n := len(w.b)
 	w.b = utf8.AppendRune(w.b, r)
-	if w.aligned {
-		for range len(w.b) - n {
+	if !w.aligned {
+		return
+	}
+	if w.same {
+		if n == 0 {
+			w.base = at.start
+		}
+		if at == (span{w.base + int32(n), w.base + int32(len(w.b))}) {
+			return
+		}
+		w.spell(n)
+	}
+	for range len(w.b) - n {
+		w.align = append(w.align, at)
+	}
+}
+
+// spell writes down the spans of the first n bytes, which are those of a text in its place.
+func (w *buffer) spell(n int) {
+	w.same = false
+	if cap(w.align) < cap(w.b) {
+		w.align = make([]span, 0, cap(w.b))
+	}
+	for i := 0; i < n; {
+		_, size := utf8.DecodeRune(w.b[i:])
+		at := span{w.base + int32(i), w.base + int32(i+size)}
+		for range size {
 			w.align = append(w.align, at)
 		}
+		i += size
 	}
 }
 
 // copy appends t[i:j] as it is.
 func (w *buffer) copy(t text, i, j int) {
+	n := len(w.b)
 	w.b = append(w.b, t.b[i:j]...)
-	if !w.aligned {
+	if !w.aligned || i == j {
 		return
+	}
+	if w.same {
+		if n == 0 {
+			w.base = t.base + int32(i)
+		}
+		if t.align == nil && w.base+int32(n) == t.base+int32(i) {
+			return
+		}
+		w.spell(n)
 	}
 	if t.align != nil {
 		w.align = append(w.align, t.align[i:j]...)
@@ -111,8 +149,11 @@ func (w *buffer) copy(t text, i, j int) {
 
 // text is what was written, standing for t.
 func (w *buffer) text(t text) text {
-	if w.aligned {
+	if w.aligned && !w.same {
 		return text{b: w.b, align: w.align}
+	}
+	if w.aligned && len(w.b) > 0 {
+		return text{b: w.b, base: w.base}
 	}
 	return text{b: w.b, base: t.base}
 }

@@ -3,8 +3,10 @@ package tokenizer
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -174,6 +176,64 @@ func TestLongWordsOfAnyLengthMergeTheSame(t *testing.T) {
 				if d := cmp.Diff(e.subs, long.subs, cmp.AllowUnexported(subword{})); d != "" {
 					t.Fatalf("%s: %q: -short +long\n%s", name, word, d)
 				}
+			}
+		}
+	}
+}
+
+// A word in pieces has the tokens and offsets that it has at once, wherever the pieces end.
+func TestWordsInPieces(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	draw := func(n int, letters ...string) string {
+		var b strings.Builder
+		for b.Len() < n {
+			b.WriteString(letters[r.IntN(len(letters))])
+		}
+		return b.String()
+	}
+	words := map[string]string{
+		"one letter": strings.Repeat("a", 3000), "two in turn": strings.Repeat("ab", 1500), "letters": draw(3000, strings.Split("etaoinshrdlu", "")...),
+		"DNA": draw(3000, "A", "C", "G", "T"), "syllables": draw(3000, "th", "e", "ing", "er", "an", "re", "ou"), "spaces": strings.Repeat(" ", 3000),
+		"wide": draw(3000, "é", "ß", "漢", "字", "😀", "a"), "unknown": draw(3000, "\u2603", "\u0ca0", "a"), "marks": draw(3000, "▁", "▁the", "Ġ", "e"),
+	}
+	for _, name := range []string{"level-llama3", "spm-legacy", "level-nfc"} {
+		tok := mustLoad(t, tinyFolder(t, name))
+		b := tok.model.(*bpe)
+		for kind, word := range words {
+			whole := newEncoder(tok)
+			whole.offsets = true
+			if err := b.encode(whole, []byte(word)); err != nil {
+				t.Fatal(err)
+			}
+			in := text{b: []byte(word), base: 7}
+			whole.addWord(in, 0, whole.subs)
+			failed := 0
+			for _, size := range []int{40, 64, 100, 333, 1000, 2999} {
+				e := newEncoder(tok)
+				e.offsets = true
+				e.ids, e.spans = append(e.ids, 1), append(e.spans, span{}) // of a word before
+				done, err := b.pieces(e, in, size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !done {
+					failed++
+					if len(e.ids) != 1 || len(e.spans) != 1 {
+						t.Errorf("%s, %s in pieces of %d: %d tokens were added", name, kind, size, len(e.ids)-1)
+					}
+					continue
+				}
+				if !slices.Equal(e.ids[1:], whole.ids) || !slices.Equal(e.spans[1:], whole.spans) {
+					t.Errorf("%s, %s in pieces of %d: other tokens", name, kind, size)
+				}
+				e.limit = 20
+				e.ids, e.spans = e.ids[:0], e.spans[:0]
+				if done, err := b.pieces(e, in, size); !done || err != nil || len(e.ids) < 20 || !slices.Equal(e.ids[:20], whole.ids[:20]) {
+					t.Errorf("%s, %s in pieces of %d: other tokens up to a limit, %v", name, kind, size, err)
+				}
+			}
+			if failed > 2 && kind != "unknown" {
+				t.Errorf("%s, %s: %d sizes of 6 did not do", name, kind, failed)
 			}
 		}
 	}

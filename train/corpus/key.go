@@ -40,14 +40,13 @@ type Source struct {
 
 // paths are the data files, by what they are for.
 func (s Source) paths() (roles, paths []string) {
-	d := s.Settings
-	for _, p := range []struct{ role, setting string }{{"data", d.Data}, {"train", d.Train}, {"val", d.Val}, {"test", d.Test}} {
-		files, err := data.Files(p.setting)
+	for _, n := range s.Settings.Named() {
+		files, err := data.Files(n.Files)
 		if err != nil {
 			continue // the settings were checked; a file that has come or gone since then is missed by who reads it
 		}
 		for _, f := range files {
-			roles, paths = append(roles, p.role), append(paths, f.Path)
+			roles, paths = append(roles, n.Key), append(paths, f.Path)
 		}
 	}
 	return roles, paths

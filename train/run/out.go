@@ -165,13 +165,13 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 func (c Config) keepInputs(old folder.Aside) error {
 	type input struct{ flag, path string }
 	all := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
-	for _, in := range []input{{"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test}} {
-		files, err := data.Files(in.path)
+	for _, n := range c.Data.Named() {
+		files, err := data.Files(n.Files)
 		if err != nil {
 			return &train.UsageError{Err: err}
 		}
 		for _, f := range files {
-			all = append(all, input{in.flag, f.Path})
+			all = append(all, input{n.Key, f.Path})
 		}
 	}
 	for _, in := range all {

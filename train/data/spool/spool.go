@@ -20,6 +20,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"gopeft/model/fsutil"
 )
 
 // File holds records. Append and Flush are for one goroutine; after Flush any number may Read.
@@ -38,12 +40,9 @@ const step = 4 << 20
 
 // Create makes a file in dir, which must exist. It has no name there: whatever ends the process, the space is free then.
 func Create(dir string) (*File, error) {
-	f, err := os.CreateTemp(dir, ".spool-*")
+	f, err := fsutil.Nameless(dir)
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool: %w", err), f.Close())
 	}
 	return &File{f: f, w: bufio.NewWriterSize(f, 1<<18)}, nil
 }
