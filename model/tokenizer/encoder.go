@@ -100,9 +100,21 @@ func (e *encoder) encode() error {
 	t := e.tok
 	whole := text{b: e.input}
 	t.rawAdded.split(e, whole, func(piece text) {
+		normalizer := t.normalizer
+		if t.behind != nil {
+			for len(piece.b) > stretch {
+				cut := spaceIn(piece.b, stretch)
+				if cut < 0 {
+					break
+				}
+				e.used = 0
+				e.run(normalizer.normalize(e, piece.slice(0, cut)), 0)
+				piece, normalizer = piece.slice(cut, len(piece.b)), t.behind
+			}
+		}
 		e.used = 0
-		if t.normalizer != nil {
-			piece = t.normalizer.normalize(e, piece)
+		if normalizer != nil {
+			piece = normalizer.normalize(e, piece)
 		}
 		if len(t.normalizedAdded.tokens) == 0 {
 			e.run(piece, 0)

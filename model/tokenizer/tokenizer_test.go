@@ -239,6 +239,48 @@ func TestWordsInPieces(t *testing.T) {
 	}
 }
 
+// A text in stretches has the tokens and offsets that it has at once.
+func TestTextsInStretches(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var b strings.Builder
+	for b.Len() < 3*stretch {
+		b.WriteString([]string{" the", " ", "a", "é", "ing ", "▁", "▁ x", " ▁", "\u2603", "\n"}[r.IntN(10)])
+	}
+	long := b.String()
+	in := 0
+	for _, name := range []string{"spm-legacy", "spm-unknown"} {
+		tok := mustLoad(t, tinyFolder(t, name))
+		if tok.behind == nil {
+			continue
+		}
+		in++
+		for kind, text := range map[string]string{"mixed": long, "no space": strings.Repeat("x", 2*stretch), "spaces": strings.Repeat(" ", 2*stretch), "leading": strings.Repeat(" ", stretch) + long[:stretch]} {
+			got, err := tok.Encode(text, Options{AddSpecial: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			few, err := tok.Encode(text, Options{MaxLength: 50})
+			if err != nil {
+				t.Fatal(err)
+			}
+			behind := tok.behind
+			tok.behind = nil
+			want, err := tok.Encode(text, Options{AddSpecial: true})
+			wantFew, errFew := tok.Encode(text, Options{MaxLength: 50})
+			tok.behind = behind
+			if err := errors.Join(err, errFew); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got.IDs, want.IDs) || !slices.Equal(got.Offsets, want.Offsets) || !slices.Equal(few.IDs, wantFew.IDs) || !slices.Equal(few.Offsets, wantFew.Offsets) {
+				t.Errorf("%s, %s: other tokens in stretches", name, kind)
+			}
+		}
+	}
+	if in == 0 {
+		t.Error("no tokenizer takes a text in stretches")
+	}
+}
+
 func TestVeryLongWord(t *testing.T) {
 	for _, name := range []string{"bert-uncased", "spm-legacy", "level-llama3"} {
 		tok := mustLoad(t, tinyFolder(t, name))
