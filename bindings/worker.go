@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"gopeft/bindings/csrc"
+	"gopeft/bindings/fault"
 )
 
 // worker is the one thread that talks to libtorch. There is one per process since libtorch's own state is.
@@ -37,6 +38,7 @@ var startWorker = sync.OnceValue(func() *worker {
 	ready := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
+		debug.SetPanicOnFault(true) // of mapped files
 		w.tid = syscall.Gettid()
 		buf := newBuffers()
 		csrc.KeepLargeBlocks(true)
@@ -93,6 +95,8 @@ func run(j job, buf *buffers) (o outcome) {
 		case nil:
 		case *OpError:
 			o = outcome{err: r}
+		case interface{ Addr() uintptr }:
+			o = outcome{err: fault.ErrMapping}
 		default:
 			o = outcome{panic: r, stack: debug.Stack()}
 		}

@@ -135,6 +135,14 @@ func (b *base) Fresh() []string { return b.fresh }
 // Scope owns the weights; what lives as long as the model may be made in it.
 func (b *base) Scope() *bindings.Scope { return b.scope }
 
+// Unchanged implements Model.
+func (b *base) Unchanged() error {
+	if b.source == nil {
+		return nil
+	}
+	return b.source.Weights.Unchanged()
+}
+
 // Close implements Model.
 func (b *base) Close() error {
 	if b.frozen != nil {

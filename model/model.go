@@ -74,6 +74,8 @@ type Model interface {
 	Stream() (Streaming, error)
 	// Scope owns the weights; what is to live as long as the model may be made in it.
 	Scope() *bindings.Scope
+	// Unchanged is an error where a file in which weights lie was written to since the model was loaded.
+	Unchanged() error
 	// Close frees the weights.
 	Close() error
 }

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,9 +12,9 @@ import (
 	"path/filepath"
 
 	"gopeft/model"
+	"gopeft/model/fsutil"
 	"gopeft/model/hf/files"
 	"gopeft/model/tokenizer"
-	"gopeft/train/data"
 )
 
 // OpenTokenizer reads the tokenizer of a model: of its folder, or of a GGUF file's metadata.
@@ -36,7 +37,7 @@ func OpenTokenizer(path string) (*tokenizer.Tokenizer, error) {
 
 // TokenizerHash identifies all of a model's files that decide which tokens a text becomes: of its folder, or a GGUF file's
 // metadata.
-func TokenizerHash(path string) (string, error) {
+func TokenizerHash(ctx context.Context, path string) (string, error) {
 	h := sha256.New()
 	info, err := os.Stat(path)
 	if err != nil {
@@ -60,7 +61,7 @@ func TokenizerHash(path string) (string, error) {
 	// The configurations too: they name end tokens and sizes of vocabularies.
 	for _, name := range []string{"tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 		"vocab.json", "merges.txt", "chat_template.jinja", "config.json", "generation_config.json"} {
-		sum, err := data.HashFile(filepath.Join(path, name))
+		sum, err := fsutil.HashFile(ctx, filepath.Join(path, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

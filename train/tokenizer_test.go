@@ -13,7 +13,7 @@ func TestTokenizerHash(t *testing.T) {
 	dir := t.TempDir()
 	hash := func() string {
 		t.Helper()
-		h, err := train.TokenizerHash(dir)
+		h, err := train.TokenizerHash(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func TestTokenizerHash(t *testing.T) {
 		t.Error("weights make another hash")
 	}
 	for _, bad := range []string{filepath.Join(dir, "none"), filepath.Join(dir, "model.safetensors")} {
-		if _, err := train.TokenizerHash(bad); err == nil {
+		if _, err := train.TokenizerHash(t.Context(), bad); err == nil {
 			t.Errorf("%s: no error", bad)
 		}
 	}

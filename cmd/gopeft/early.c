@@ -1,4 +1,5 @@
-// What has to happen before the libraries start: `gopeft --help` is answered, and OpenMP is told not to spin for long.
+// What has to happen before the libraries start: `gopeft --help` is answered, OpenMP is told not to spin for long, and
+// what Go's runtime takes over is looked at.
 //
 // Before main runs, the dynamic loader runs the initialisers of every library, and those of libtorch take 0.2 s to
 // register its operators. Help and the version need none of them. The loader runs a program's preinit functions
@@ -11,10 +12,13 @@
 // share the cores, each then waits for the other's spinning, and takes 7 times as long as alone, or 20. The library
 // reads GOMP_SPINCOUNT when it is initialised, from the environment that the process began with; so the program begins
 // again with it, before anything is initialised. What the user has set holds.
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "fault.h"
 
 int main(int argc, char** argv);
 
@@ -29,6 +33,8 @@ static int is_set(char** env, const char* name) {
     if (!strncmp(*env, name, n) && (*env)[n] == '=') return 1;
   return 0;
 }
+
+int stdout_closed;  // before anything else was opened in its place
 
 // Where the program cannot begin again it goes on as it is: slower beside others, and right.
 static void calm_openmp(char** argv, char** env) {
@@ -53,10 +59,12 @@ static void calm_openmp(char** argv, char** env) {
 // The three forms are `gopeft`, `gopeft --help` and `gopeft COMMAND --help`. With more arguments --help could be the
 // value of the flag before it, and Go has to decide.
 static void early(int argc, char** argv, char** env) {
+  stdout_closed = fcntl(STDOUT_FILENO, F_GETFD) < 0;
   if (argc == 1 || (argc == 2 && is_help(argv[1])) || (argc == 3 && argv[1][0] != '-' && is_help(argv[2]))) {
     main(argc, argv);
   }
   calm_openmp(argv, env);
+  catch_bus_errors();
 }
 
 __attribute__((section(".preinit_array"), used)) static void (*const preinit)(int, char**, char**) = early;

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -12,9 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
 	"gopeft/train"
-	"gopeft/train/classic"
 	"gopeft/train/dist"
 	"gopeft/train/infer"
 )
@@ -31,7 +27,7 @@ func embedCommand() *cli.Command {
 	}
 }
 
-func embed(c *cli.Context, group *dist.Group) error {
+func embed(c *cli.Context, group *dist.Group) (err error) {
 	out, pool := c.String("out"), c.String("pool")
 	if out == "" {
 		return &train.UsageError{Err: errors.New("--out is missing: give a file that ends in .npy or .safetensors")}
@@ -48,7 +44,8 @@ func embed(c *cli.Context, group *dist.Group) error {
 	}
 	src.Classifier = ""
 	u := newUI(c)
-	var x classic.Matrix
+	var kept *vectors
+	defer func() { err = errors.Join(err, kept.close()) }()
 	skipped := 0
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
 		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"),
@@ -72,18 +69,29 @@ func embed(c *cli.Context, group *dist.Group) error {
 		}
 		defer rows.Close()
 		say := sync.OnceFunc(func() { u.Note("%s", rows.Columns()) }) // known once the first row is read
-		x.Cols = e.Model().Info().Hidden
+		if group.First() {
+			if kept, err = newVectors(out, e.Model().Info().Hidden); err != nil {
+				return err
+			}
+		}
 		for part := range e.Stream(c.Context, rows, stretch, e.MaxLength) {
 			if part.Err != nil {
 				return part.Err
 			}
 			say()
-			y, err := e.Embed(c.Context, s, part.IDs, pool)
+			x, err := e.Embed(c.Context, s, part, pool)
 			if err != nil {
 				return err
 			}
-			x.Rows += y.Rows
-			x.Data = append(x.Data, y.Data...)
+			if c.Bool("normalize") {
+				infer.Normalize(x)
+			}
+			if kept == nil {
+				continue
+			}
+			if err := kept.add(x); err != nil {
+				return err
+			}
 		}
 		saySkipped(u, rows)
 		skipped = rows.Stats().Skipped
@@ -92,21 +100,12 @@ func embed(c *cli.Context, group *dist.Group) error {
 	if err != nil || !group.First() {
 		return err
 	}
-	if c.Bool("normalize") {
-		infer.Normalize(x)
-	}
-	fsutil.Sweep(out)
-	if strings.HasSuffix(out, ".npy") {
-		err = fsutil.WriteFile(out, func(w io.Writer) error { return writeNPY(w, x) })
-	} else {
-		err = classic.WriteMatrix(out, x, nil)
-	}
-	if err != nil {
+	if err := kept.write(c.Context); err != nil {
 		return err
 	}
-	u.Note("%d vectors of %d in %s", x.Rows, x.Cols, out)
+	u.Note("%d vectors of %d in %s", kept.rows, kept.cols, out)
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, embedded{out, x.Rows, x.Cols, skipped})
+		return printJSON(c.App.Writer, embedded{out, kept.rows, kept.cols, skipped})
 	}
 	return nil
 }
@@ -117,21 +116,4 @@ type embedded struct {
 	Rows    int    `json:"rows"`
 	Columns int    `json:"columns"` // values of a vector
 	Skipped int    `json:"skipped"` // bad rows
-}
-
-// writeNPY writes a matrix in NumPy's format, version 1.0, fp32 in C order.
-func writeNPY(w io.Writer, x classic.Matrix) error {
-	header := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", x.Rows, x.Cols)
-	// The header follows 10 bytes of magic, version and length, and is padded so that the data begin at a multiple of 64.
-	header += strings.Repeat(" ", (64-(10+len(header)+1)%64)%64) + "\n"
-	if _, err := io.WriteString(w, "\x93NUMPY\x01\x00"); err != nil {
-		return err
-	}
-	if err := binary.Write(w, binary.LittleEndian, uint16(len(header))); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(w, header); err != nil {
-		return err
-	}
-	return binary.Write(w, binary.LittleEndian, x.Data)
 }

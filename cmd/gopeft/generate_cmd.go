@@ -263,8 +263,11 @@ func lineOf(c *cli.Context, g *infer.Generator, x data.CausalExample, ids []int6
 	return line
 }
 
+// mostPrompts is how many bytes of prompts are held before they are continued, however few these are.
+const mostPrompts = 8 << 20
+
 // generateMany continues the prompts of a file and writes a line of JSON for each. It holds eight batches of prompts at a
-// time, so that the file may be of any length.
+// time, fewer of long ones, so that the file may be of any length.
 func generateMany(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data.CausalReader, o generate.Options, w io.Writer, u train.UI) error {
 	out := bufio.NewWriter(w)
 	e := json.NewEncoder(out)
@@ -276,7 +279,7 @@ func generateMany(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data
 		var adapters []string
 		var failed error
 		o.Places = nil
-		for len(xs) < 8*o.Batch {
+		for held := 0; len(xs) < 8*o.Batch && held < mostPrompts; {
 			x, err := r.Next()
 			if err != nil {
 				failed = err
@@ -289,6 +292,7 @@ func generateMany(c *cli.Context, s *bindings.Scope, g *infer.Generator, r *data
 			if err := g.CheckAdapter(x.Extra[0]); err != nil {
 				return errors.Join(out.Flush(), fmt.Errorf("%s, row %d: %w", x.File, x.Row, err))
 			}
+			held += x.Size() + 8*len(p)
 			xs, ids, adapters = append(xs, x), append(ids, p), append(adapters, x.Extra[0])
 			o.Places = append(o.Places, total+len(xs)-1)
 		}

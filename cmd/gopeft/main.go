@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -30,7 +31,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
-	"gopeft/model/fsutil"
+	"gopeft/bindings/fault"
 	"gopeft/train"
 	"gopeft/train/launch"
 	"gopeft/train/run"
@@ -54,27 +55,16 @@ func main() {
 	// A second signal ends the process at once. One within a second is the first again, from a launcher and from whatever
 	// has stopped that too.
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
-	os.Exit(program(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+	var stdout io.Writer = os.Stdout
+	if stdoutClosed() {
+		stdout = closedOutput{}
+	}
+	os.Exit(program(ctx, os.Args, os.Stdin, stdout, os.Stderr))
 }
 
 // program runs the command that args name and returns its exit code. Tests call it in place of main.
-func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
-	trace := slices.Contains(args, "--debug")
-	defer func() {
-		if r := recover(); r != nil {
-			text := fmt.Sprintf("%v\n\n%s", r, debug.Stack())
-			line, _, _ := strings.Cut(text, "\n")
-			fail(stderr, shortened(printable(fmt.Sprintf("a fault of gopeft's own: %s (please report it to the makers of gopeft, with what --debug shows)", line))))
-			if trace {
-				fmt.Fprintln(stderr, text)
-			}
-			code = exitFault
-		}
-	}()
-	out := &output{to: stdout}
-	if f, ok := stdout.(*os.File); ok {
-		out.file, out.to = f, fsutil.NewWriter(ctx, f) // a pipe's reader may have stopped reading
-	}
+func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out := newOutput(ctx, stdout)
 	app := &cli.App{
 		Name: "gopeft", Usage: "parameter-efficient fine-tuning of transformers, without Python", Version: version(),
 		Metadata: map[string]any{argsKey: args},
@@ -115,13 +105,29 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 			return checkOutputs(c)
 		}
 	}
-	err := app.RunContext(ctx, nameLast(args))
-	if err == nil && out.failed != nil {
-		err = fmt.Errorf("write results: %w", out.failed)
+	if len(args) > 1 && slices.Contains(streams, args[1]) && debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(streamMemory))
 	}
-	switch usage, ended := (*train.UsageError)(nil), (*launch.ExitError)(nil); {
+	err := fault.Guard(func() error { return app.RunContext(ctx, nameLast(args)) })
+	if failed := out.finish(); err == nil && failed != nil {
+		err = fmt.Errorf("write results: %w", failed)
+	}
+	return conclude(err, slices.Contains(args, "--debug"), stderr)
+}
+
+// conclude says how the program has ended, with all details if trace is set, and gives its exit code.
+func conclude(err error, trace bool, stderr io.Writer) int {
+	usage, ended, panicked := (*train.UsageError)(nil), (*launch.ExitError)(nil), (*fault.Panic)(nil)
+	switch {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &panicked):
+		line, _, _ := strings.Cut(fmt.Sprint(panicked.Value), "\n")
+		fail(stderr, shortened(printable(fmt.Sprintf("a fault of gopeft's own: %s (please report it to the makers of gopeft, with what --debug shows)", line))))
+		if trace {
+			fmt.Fprintf(stderr, "%v\n\n%s\n", panicked.Value, panicked.Stack)
+		}
+		return exitFault
 	case errors.As(err, &ended): // of processes that have said why
 		if !ended.Said() {
 			fmt.Fprintln(stderr, "gopeft:", oneLine(err))
@@ -148,6 +154,13 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	}
 }
 
+// streams are the commands that hold a few rows at a time, however many there are.
+var streams = []string{"predict", "eval", "embed", "generate", "tokenize"}
+
+// streamMemory is from how much on their memory is looked after more often, so that what a long row has left behind is not
+// kept beside the next one. GOMEMLIMIT wins.
+const streamMemory = 160 << 20
+
 // argsKey is where commands find the program's arguments as they were given.
 const argsKey = "arguments"
 
@@ -157,22 +170,6 @@ func fail(stderr io.Writer, reason string) {
 	if err := tellLauncher(reason); err != nil {
 		fmt.Fprintln(stderr, "gopeft:", oneLine(err))
 	}
-}
-
-// output passes writes on and keeps the first error, because not every caller of Fprint looks at it.
-type output struct {
-	to     io.Writer
-	file   *os.File // that to ends in; nil: in none
-	failed error
-}
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.to.Write(p)
-	if err != nil && o.failed == nil {
-		o.failed = err
-	}
-	return n, err
 }
 
 // commands lists what gopeft does, in the order help shows.

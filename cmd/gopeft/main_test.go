@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model/hf/files"
 	"gopeft/model/modeltest"
+	"gopeft/train/classic"
 )
 
 // gopeft runs the program and returns its exit code and what it printed.
@@ -244,5 +247,88 @@ func TestDoctor(t *testing.T) {
 	var h health
 	if err := json.Unmarshal([]byte(stdout), &h); err != nil || h.Libtorch == "" || h.Cores < 1 || h.LibtorchDir == "" {
 		t.Errorf("%v: %s", err, stdout)
+	}
+}
+
+// A model with bad weights gives no vectors, and what was there stays.
+func TestEmbedRefusesNumbersThatAreNone(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "model")
+	if err := os.CopyFS(model, os.DirFS(modeltest.Testdata(t, "distilbert/tiny"))); err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(model, "model.safetensors")
+	raw, err := os.ReadFile(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := files.DecodeSafetensors(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tensors []files.Tensor
+	for _, e := range a.Entries() {
+		if strings.HasSuffix(e.Name, "output_layer_norm.weight") {
+			for i := range e.Data {
+				e.Data[i] = 0xff
+			}
+		}
+		tensors = append(tensors, files.Tensor{Name: e.Name, DType: e.DType, Shape: e.Shape, Data: e.Data})
+	}
+	out := filepath.Join(t.TempDir(), "x.npy")
+	if err := errors.Join(files.WriteSafetensors(weights, tensors, nil), os.WriteFile(out, []byte("before"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	path, _ := tokenRows(t, 9)
+	code, _, stderr := gopeft(t, "", "embed", "--model", model, "--data", path, "--out", out, "--threads", "1")
+	if code != exitFailed || !strings.Contains(stderr, path+", row ") || !strings.Contains(stderr, "features that are not finite") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if raw, err := os.ReadFile(out); err != nil || string(raw) != "before" {
+		t.Errorf("%q, %v", raw, err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(out)); err != nil || len(entries) != 1 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// However many vectors there are, they are not in memory.
+func TestVectorsAreKeptOnDisk(t *testing.T) {
+	const cols, stretches = 256, 64
+	x := classic.NewMatrix(1024, cols)
+	for i := range x.Data {
+		x.Data[i] = float32(i)
+	}
+	inUse := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for _, name := range []string{"x.npy", "x.safetensors"} {
+		out := filepath.Join(t.TempDir(), name)
+		before := inUse()
+		v, err := newVectors(out, cols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range stretches {
+			if err := v.add(x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if grown := int64(inUse()) - int64(before); grown > 4<<20 {
+			t.Errorf("%d bytes for vectors of %d", grown, stretches*len(x.Data)*4)
+		}
+		if err := errors.Join(v.write(t.Context()), v.close()); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := bytes.Repeat(x.Bytes(), stretches)
+		if head := len(raw) - len(all); head < 0 || head > 256 || !bytes.Equal(raw[head:], all) || !bytes.Contains(raw[:head], []byte("65536")) {
+			t.Errorf("%s: %d bytes", name, len(raw))
+		}
 	}
 }

@@ -64,7 +64,7 @@ func (u *ui) Progress(phase string, done, total int, detail string) {
 	}
 	switch {
 	case u.terminal:
-		u.bar.Describe(strings.TrimSpace(phase + "  " + detail))
+		u.bar.Describe(printable(strings.TrimSpace(phase + "  " + detail)))
 		_ = u.bar.Set(done)
 	case time.Since(u.said) > 15*time.Second && u.from < done && done < total:
 		u.said = time.Now()

@@ -1,6 +1,10 @@
 package fsutil
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -52,4 +56,43 @@ func (c Checksum) Compare(path string) (string, error) {
 		return fmt.Sprintf("its checksum is %s and was %s", sum.CRC32C, c.CRC32C), nil
 	}
 	return "", nil
+}
+
+// CopyFile writes the bytes of the file at path to w, as long as ctx lasts.
+func CopyFile(ctx context.Context, w io.Writer, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return Copy(ctx, w, f)
+}
+
+// Copy is io.Copy that ends with ctx.
+func Copy(ctx context.Context, w io.Writer, r io.Reader) error {
+	buf := make([]byte, 1<<20)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.Read(buf)
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// HashFile gives the SHA-256 of a file's bytes in hexadecimal.
+func HashFile(ctx context.Context, path string) (string, error) {
+	h := sha256.New()
+	if err := CopyFile(ctx, h, path); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -39,8 +39,8 @@ func WriteFile(path string, write func(io.Writer) error) error {
 	return WriteFileContext(context.Background(), path, write)
 }
 
-// WriteFileContext is WriteFile that no longer waits for the other end of a pipe
-// once ctx has ended.
+// WriteFileContext is WriteFile that does not wait for ever for the other end of a
+// pipe: once ctx has ended, opening it fails, and a write has a second left.
 func WriteFileContext(ctx context.Context, path string, write func(io.Writer) error) error {
 	p, err := find(path)
 	if err != nil {
@@ -49,12 +49,7 @@ func WriteFileContext(ctx context.Context, path string, write func(io.Writer) er
 	if p.open != nil {
 		return writeStream(ctx, path, p.open, write)
 	}
-	return writeFile(p.path, createNew, write)
-}
-
-func createNew(path string) (file, error) {
-	// 0666 before the umask, as a plain os.Create gives.
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	return writeFile(p.path, openFile, write)
 }
 
 // writeStream writes to what cannot be replaced.
@@ -77,62 +72,35 @@ func writeStream(ctx context.Context, path string, open func() (*os.File, error)
 	return errors.Join(write(w), w.Flush())
 }
 
-func writeFile(path string, create func(string) (file, error), write func(io.Writer) error) (err error) {
-	var f file
-	tmp, held, err := newTemp(path, func(name string) (err error) {
-		f, err = create(name)
-		return err
-	})
+func writeFile(path string, open func(string) (file, error), write func(io.Writer) error) error {
+	p, err := prepare(path, open, write)
+	if err == nil {
+		err = p.Move()
+	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, explain(err))
 	}
-	defer held.Close()
-	open := true
-	moved := false
-	// Deferred so that a panic in write leaves nothing behind either.
-	defer func() {
-		if open {
-			err = errors.Join(err, f.Close())
-		}
-		if !moved {
-			err = errors.Join(err, os.Remove(tmp))
-		}
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, explain(err))
-		}
-	}()
-
-	w := bufio.NewWriterSize(f, bufferSize)
-	if err := write(w); err != nil {
-		return err
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	open = false
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	moved = true
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 const freeSpace = "free some space and run again; the previous content is unchanged"
 
 // explain adds what to do to the errors a user can do something about.
 func explain(err error) error {
-	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-	if full && !strings.Contains(err.Error(), freeSpace) { // a file of a folder has said so
-		return fmt.Errorf("%w: %s", err, freeSpace)
+	if advised := (*fullError)(nil); Full(err) && !errors.As(err, &advised) { // a file of a folder has said so
+		return &fullError{err}
 	}
 	return err
 }
+
+// fullError is of a full disk, with what to do about it.
+type fullError struct{ err error }
+
+func (e *fullError) Error() string { return e.err.Error() + ": " + freeSpace }
+func (e *fullError) Unwrap() error { return e.err }
+
+// Full reports whether there was no space left, on the disk or of what the user may take of it.
+func Full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // syncDir makes a rename inside dir survive a power cut.
 func syncDir(dir string) error {
@@ -163,8 +131,9 @@ func previousPath(path string) string {
 // temporary files and folders beside it are removed, and a folder that was
 // moved aside for an exchange that never finished is put back. Call it once
 // before reading or resuming path, and only where no other process writes it.
+// A link is followed, as it is when path is written.
 func Recover(path string) error {
-	path = filepath.Clean(path)
+	path = resolved(path)
 	previous := previousPath(path)
 	if exists(previous) && !exists(path) {
 		if err := os.Rename(previous, path); err != nil {

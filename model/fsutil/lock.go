@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -85,6 +86,37 @@ func (l *Lock) Release() error {
 	}
 	// Removed first: who opens it now finds it locked, or gone once it has the lock.
 	return errors.Join(os.Remove(l.f.Name()), l.f.Close())
+}
+
+// FolderLock is the file that a process holds locked in a folder it writes. One that a killed process has left is no lock.
+const FolderLock = ".lock"
+
+// LockFolder makes the folder at dir and keeps other processes out of it until release is called, which removes the
+// folder again if it was made and nothing stands in it. note is told where the file system has no locks.
+func LockFolder(dir string, note func(format string, args ...any)) (release func() error, err error) {
+	made := !Exists(dir)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	l, err := LockFile(filepath.Join(dir, FolderLock))
+	if held := (*LockedError)(nil); errors.As(err, &held) {
+		return nil, fmt.Errorf("%s is being written by %s: wait for its end, or give another --out", dir, held.Holder)
+	}
+	if errors.Is(err, ErrNoLocks) {
+		note("%s: its file system has no locks; see to it that nothing else writes there meanwhile", dir)
+		l, err = nil, nil
+	}
+	release = func() error {
+		err := l.Release()
+		if made {
+			_ = os.Remove(dir) // where it is empty
+		}
+		return err
+	}
+	if err != nil {
+		return nil, errors.Join(err, release())
+	}
+	return release, nil
 }
 
 // tryLock locks an open file or folder until it is closed, by whoever has it open

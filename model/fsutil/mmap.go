@@ -3,18 +3,21 @@ package fsutil
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"gopeft/bindings/fault"
 )
 
 // Mapping is a file mapped for reading at random places. Its pages are the file's, shared by all processes that map it.
 type Mapping struct {
 	data  []byte
 	path  string
+	info  fs.FileInfo  // when it was mapped
 	reads atomic.Int64 // bytes that reads may have made resident since they were last given back
 }
 
@@ -27,6 +30,21 @@ const (
 
 // Map maps the file that f is open on; f may be closed afterwards.
 func Map(f *os.File) (*Mapping, error) {
+	m, err := mapFile(f, unix.PROT_READ, unix.MAP_SHARED)
+	if err == nil {
+		// Without read-ahead: what lies behind a place read is seldom wanted next.
+		_ = unix.Madvise(m.data, unix.MADV_RANDOM)
+	}
+	return m, err
+}
+
+// MapPrivate is Map for use in place, by Bytes. The pages may be written to: that
+// copies the page and never reaches the file.
+func MapPrivate(f *os.File) (*Mapping, error) {
+	return mapFile(f, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+}
+
+func mapFile(f *os.File, protection, flags int) (*Mapping, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -40,14 +58,30 @@ func Map(f *os.File) (*Mapping, error) {
 	case size > math.MaxInt:
 		return nil, fmt.Errorf("%s: %d bytes are more than this system can map", f.Name(), size)
 	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), protection, flags)
 	if err != nil {
 		return nil, fmt.Errorf("%s: map the file: %w", f.Name(), err)
 	}
-	// Without read-ahead: what lies behind a place read is seldom wanted next.
-	_ = unix.Madvise(data, unix.MADV_RANDOM)
-	return &Mapping{data: data, path: f.Name()}, nil
+	return &Mapping{data: data, path: f.Name(), info: info}, nil
 }
+
+// Unchanged is an error where the file that is mapped was written to since. One
+// that was put in its place is another file, and no error.
+func (m *Mapping) Unchanged() error {
+	now, err := os.Stat(m.path)
+	if err != nil || !os.SameFile(now, m.info) || now.Size() == m.info.Size() && now.ModTime().Equal(m.info.ModTime()) {
+		return nil
+	}
+	return fmt.Errorf("%s was overwritten while it was read", m.path)
+}
+
+// Bytes is the whole file, valid until Close.
+func (m *Mapping) Bytes() []byte { return m.data }
+
+// GiveBack lets the system take the memory of whole pages of a mapping: they no
+// longer count as resident, and are read from the file again if touched. What was
+// written to them is lost.
+func GiveBack(pages []byte) error { return unix.Madvise(pages, unix.MADV_DONTNEED) }
 
 // Size is the file's size when it was mapped.
 func (m *Mapping) Size() int64 { return int64(len(m.data)) }
@@ -59,13 +93,13 @@ func (m *Mapping) Read(from, to int64, use func(b []byte) error) error {
 	if from < 0 || from > to || to > m.Size() {
 		return fmt.Errorf("%s: bytes %d to %d of %d were asked for", m.path, from, to, m.Size())
 	}
-	var err error
-	if fault := GuardFaults(func() { err = use(m.data[from:to:to]) }); fault != nil {
-		return fmt.Errorf("%s: %w", m.path, fault)
+	err := fault.Guard(func() error { return use(m.data[from:to:to]) })
+	if errors.Is(err, fault.ErrMapping) {
+		return fmt.Errorf("%s: %w", m.path, err)
 	}
 	if m.reads.Add(to-from+faultBytes) > residentBytes {
 		m.reads.Store(0)
-		_ = unix.Madvise(m.data, unix.MADV_DONTNEED) // advice alone: the bytes stay what they are
+		_ = GiveBack(m.data) // advice alone: the bytes stay what they are
 	}
 	return err
 }
@@ -78,21 +112,4 @@ func (m *Mapping) Close() error {
 	data := m.data
 	m.data = nil
 	return unix.Munmap(data)
-}
-
-// GuardFaults runs work that reads mapped memory, and gives an error where the pages cannot be had: the file was shortened,
-// or its disk has gone.
-func GuardFaults(work func()) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case interface{ Addr() uintptr }:
-			err = errors.New("the mapped file cannot be read any more: it was shortened, or its disk failed")
-		default:
-			panic(r)
-		}
-	}()
-	work()
-	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gopeft/model/fsutil"
 )
@@ -57,6 +59,59 @@ func TestMappedFileReadsAsItIs(t *testing.T) {
 	}
 	if err := m.Close(); err != nil {
 		t.Errorf("a second time: %v", err)
+	}
+}
+
+func TestMappedFileThatIsOverwritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	write := func(path, content string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path, "weights")
+	then := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, then, then); err != nil {
+		t.Fatal(err)
+	}
+	open := func() *fsutil.Mapping {
+		t.Helper()
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		m, err := fsutil.MapPrivate(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m := open()
+	defer m.Close()
+	if err := m.Unchanged(); err != nil {
+		t.Error(err)
+	}
+	m.Bytes()[0] = 'x' // a page of its own
+	if err := m.Unchanged(); err != nil {
+		t.Error(err)
+	}
+	write(path+".new", "others")
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unchanged(); err != nil || string(m.Bytes()) != "xeights" {
+		t.Errorf("replaced: %q, %v", m.Bytes(), err)
+	}
+	other := open()
+	defer other.Close()
+	write(path, "OTHERS")
+	if err := os.Chtimes(path, then, then); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Unchanged(); err == nil || !strings.Contains(err.Error(), path+" was overwritten") {
+		t.Errorf("overwritten: %v", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"gopeft/bindings/fault"
 )
 
 // A read of a terminal or a pipe waits for whoever is at its other end, and so do
@@ -17,7 +19,7 @@ import (
 // changes may be looked at only where it has come to its end.
 func Await(ctx context.Context, work func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- work() }()
+	go func() { done <- fault.Guard(work) }()
 	select {
 	case err := <-done:
 		return err

@@ -1,6 +1,7 @@
 package fsutil
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -34,32 +35,57 @@ func Prepare(path string, write func(io.Writer) error) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pending{path: target}
-	p.tmp, p.held, err = newTemp(target, func(name string) error {
-		f, err := createNew(name)
-		if err != nil {
-			return err
-		}
-		return f.Close()
-	})
-	if err == nil {
-		err = writeInPlace(p.tmp, write)
-		if err != nil {
-			p.Drop()
-		}
-	}
+	p, err := prepare(target, openFile, write)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, explain(err))
 	}
 	return p, nil
 }
 
-func writeInPlace(path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+func openFile(name string) (file, error) { return os.OpenFile(name, os.O_WRONLY, 0) }
+
+// prepare writes a file beside path, which open opens once it is made, and syncs it.
+func prepare(path string, open func(string) (file, error), write func(io.Writer) error) (_ *Pending, err error) {
+	p := &Pending{path: path}
+	p.tmp, p.held, err = newTemp(path, func(name string) error {
+		// 0666 before the umask, as a plain os.Create gives.
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
 	if err != nil {
+		return nil, err
+	}
+	complete := false
+	defer func() {
+		if !complete { // after a panic in write too
+			p.Drop()
+		}
+	}()
+	f, err := open(p.tmp)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(f, write); err != nil {
+		return nil, err
+	}
+	complete = true
+	return p, nil
+}
+
+// fill writes f's content, which is on the disk then, and closes it.
+func fill(f file, write func(io.Writer) error) (err error) {
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := bufio.NewWriterSize(f, bufferSize)
+	if err := write(w); err != nil {
 		return err
 	}
-	return errors.Join(write(f), f.Sync(), f.Close())
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // Move puts the file into its place.

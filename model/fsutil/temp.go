@@ -32,13 +32,26 @@ func newTemp(path string, create func(name string) error) (name string, held *os
 		if err != nil {
 			return "", nil, errors.Join(err, os.Remove(name))
 		}
-		if _, err := tryLock(held); err == nil && !isAt(held, name) { // swept before it was locked
+		if free, err := tryLock(held); err == nil && (!free || !isAt(held, name)) { // being swept, or swept before it was locked
 			held.Close()
 			continue
 		}
 		return name, held, nil
 	}
 	return "", nil, fmt.Errorf("no free temporary name %s*", prefix)
+}
+
+// Nameless makes a file in the folder dir that has no name there: whatever ends the
+// process, its space is free then.
+func Nameless(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".gopeft-*")
+	if err != nil {
+		return nil, fmt.Errorf("in folder %s: %w", dir, cause(err))
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // cause is an error without the temporary name, which tells nobody anything.
@@ -59,16 +72,20 @@ func isAt(f *os.File, name string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
+// resolved is what would be replaced at path, a file or a folder, its links followed.
+func resolved(path string) string {
+	if p, err := find(path); err == nil {
+		return filepath.Clean(p.path)
+	}
+	return folderAt(path)
+}
+
 // Sweep removes temporary files and folders beside path that killed processes have
 // left of WriteFile and WriteDir. Those of a process that is at work are locked
 // and stay; where a file system has no locks, all stay. What cannot be removed is
 // no reason to fail.
 func Sweep(path string) {
-	if p, err := find(path); err == nil {
-		path = p.path
-	} else {
-		path = folderAt(path)
-	}
+	path = resolved(path)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return

@@ -133,6 +133,7 @@ func (a archive) Lookup(name string) (files.Entry, bool) {
 	return a[i], true
 }
 func (a archive) Metadata() map[string]string { return nil }
+func (a archive) Unchanged() error            { return nil }
 func (a archive) Close() error                { return nil }
 
 // blocks are GGUF's, of every quantised type: 6 rows of 256, as two heads hold them.

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"gopeft/bindings/fault"
+
 	"gopeft/model/fsutil"
 )
 
@@ -161,7 +163,7 @@ func (c *Client) fetchAll(ctx context.Context, p *pull, files []string) error {
 		if running.Err() != nil {
 			break
 		}
-		group.Go(func() error { return p.fetch(running, name) })
+		group.Go(func() error { return fault.Guard(func() error { return p.fetch(running, name) }) })
 	}
 	if err := group.Wait(); err != nil {
 		return err

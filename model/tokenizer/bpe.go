@@ -140,7 +140,7 @@ func (b *bpe) word(e *encoder, t text) error {
 	cached := len(t.b) <= cacheKeyMax
 	if cached {
 		if subs, slot, hash = e.cache.lookup(t.b); subs != nil {
-			e.addWord(t, subs)
+			e.addWord(t, 0, subs)
 			return nil
 		}
 	}
@@ -150,7 +150,7 @@ func (b *bpe) word(e *encoder, t text) error {
 			if cached {
 				e.cache.store(slot, hash, t.b, e.subs)
 			}
-			e.addWord(t, e.subs)
+			e.addWord(t, 0, e.subs)
 			return nil
 		}
 	}
@@ -159,20 +159,33 @@ func (b *bpe) word(e *encoder, t text) error {
 		t = e.printable(t)
 		cached = false
 	}
-	e.subs = e.subs[:0]
-	if b.byteMode && b.allBytes {
-		e.subs = slices.Grow(e.subs, len(t.b))
-		for _, c := range t.b {
-			e.subs = append(e.subs, subword{b.byteID[c], 1})
+	if len(t.b) > longWord && b.prefix == "" && b.suffix == "" {
+		if done, err := b.pieces(e, t, longWord/2); done || err != nil {
+			return err
 		}
-	} else if err := b.symbols(e, t.b); err != nil {
+	}
+	if err := b.encode(e, t.b); err != nil {
 		return err
 	}
-	b.merge(e)
 	if cached {
 		e.cache.store(slot, hash, t.b, e.subs)
 	}
-	e.addWord(t, e.subs)
+	e.addWord(t, 0, e.subs)
+	return nil
+}
+
+// encode fills e.subs with the tokens of a word.
+func (b *bpe) encode(e *encoder, word []byte) error {
+	e.subs = e.subs[:0]
+	if b.byteMode && b.allBytes {
+		e.subs = slices.Grow(e.subs, len(word))
+		for _, c := range word {
+			e.subs = append(e.subs, subword{b.byteID[c], 1})
+		}
+	} else if err := b.symbols(e, word); err != nil {
+		return err
+	}
+	b.merge(e)
 	return nil
 }
 

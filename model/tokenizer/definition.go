@@ -181,6 +181,7 @@ func build(s *definition, config *folderConfig) (*Tokenizer, error) {
 			}
 		}
 	}
+	t.behind = behindSpaces(t)
 	t.tidy = config.CleanUp
 	t.findRoles(config)
 	return t, nil

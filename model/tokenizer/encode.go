@@ -6,8 +6,11 @@ import (
 	"math"
 	"runtime"
 	"unicode/utf8"
+	"unsafe"
 
 	"golang.org/x/sync/errgroup"
+
+	"gopeft/bindings/fault"
 )
 
 // Options say how to encode.
@@ -98,10 +101,14 @@ func (t *Tokenizer) EncodeBatch(ctx context.Context, texts []string, o Options) 
 		if running.Err() != nil {
 			break
 		}
-		group.Go(func() (err error) {
-			e := t.encoder()
-			defer t.put(e)
-			if out[i], err = t.encode(e, text, o); err != nil {
+		group.Go(func() error {
+			err := fault.Guard(func() (err error) {
+				e := t.encoder()
+				defer t.put(e)
+				out[i], err = t.encode(e, text, o)
+				return err
+			})
+			if err != nil {
 				return fmt.Errorf("text %d: %w", i, err)
 			}
 			return nil
@@ -212,10 +219,10 @@ func (e *encoder) begin(text string, room int) error {
 		e.limit = max(room, 1)
 	}
 	if utf8.ValidString(text) {
-		e.input = append(e.input[:0], text...)
+		e.input = unsafe.Slice(unsafe.StringData(text), len(text)) // read only
 		return nil
 	}
-	e.input = e.input[:0]
+	e.input = make([]byte, 0, len(text)+len(text)/8)
 	for _, r := range text { // an invalid byte is a U+FFFD here
 		e.input = utf8.AppendRune(e.input, r)
 	}
@@ -265,18 +272,26 @@ func (e *encoder) countRunes(dst [][2]int) {
 		}
 		return
 	}
-	// The code point that each byte belongs to.
-	index := make([]int32, n+1)
-	count := int32(-1)
-	for i, b := range e.input {
-		if utf8.RuneStart(b) {
-			count++
+	// How many code points begin before a place; most places come in order.
+	place, count := 0, 0
+	runes := func(to int) int {
+		for ; place < to; place++ {
+			if utf8.RuneStart(e.input[place]) {
+				count++
+			}
 		}
-		index[i] = count
+		for ; place > to; place-- {
+			if utf8.RuneStart(e.input[place-1]) {
+				count--
+			}
+		}
+		if to < n && !utf8.RuneStart(e.input[to]) {
+			return count - 1 // within one
+		}
+		return count
 	}
-	index[n] = count + 1
 	for i, s := range e.spans {
-		dst[i] = [2]int{int(index[s.start]), int(index[s.end])}
+		dst[i] = [2]int{runes(int(s.start)), runes(int(s.end))}
 	}
 }
 

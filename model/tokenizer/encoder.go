@@ -30,7 +30,7 @@ type encoder struct {
 	links   []link
 	pairs   pairQueue
 	cache   wordCache
-	input   []byte
+	input   []byte // never written to: it may be the caller's string
 }
 
 // margin counts the white space at the ends of a token, for those tokenizers that leave it out
@@ -67,9 +67,7 @@ func (e *encoder) release() {
 	if e.pairs.most > keep {
 		e.pairs = pairQueue{}
 	}
-	if cap(e.input) > keep {
-		e.input = nil
-	}
+	e.input = nil
 	if cap(e.ids) > keep || cap(e.spans) > keep || cap(e.margins) > keep {
 		e.ids, e.spans, e.margins = nil, nil, nil
 	}
@@ -83,13 +81,10 @@ func (e *encoder) buffer(n int) *buffer {
 	}
 	w := e.buffers[e.used]
 	e.used++
-	w.aligned = e.offsets
+	w.aligned, w.same = e.offsets, true
 	w.b, w.align = w.b[:0], w.align[:0]
 	if cap(w.b) < n {
 		w.b = make([]byte, 0, n+n/8)
-	}
-	if w.aligned && cap(w.align) < n {
-		w.align = make([]span, 0, n+n/8)
 	}
 	return w
 }
@@ -105,9 +100,21 @@ func (e *encoder) encode() error {
 	t := e.tok
 	whole := text{b: e.input}
 	t.rawAdded.split(e, whole, func(piece text) {
+		normalizer := t.normalizer
+		if t.behind != nil {
+			for len(piece.b) > stretch {
+				cut := spaceIn(piece.b, stretch)
+				if cut < 0 {
+					break
+				}
+				e.used = 0
+				e.run(normalizer.normalize(e, piece.slice(0, cut)), 0)
+				piece, normalizer = piece.slice(cut, len(piece.b)), t.behind
+			}
+		}
 		e.used = 0
-		if t.normalizer != nil {
-			piece = t.normalizer.normalize(e, piece)
+		if normalizer != nil {
+			piece = normalizer.normalize(e, piece)
 		}
 		if len(t.normalizedAdded.tokens) == 0 {
 			e.run(piece, 0)
@@ -138,9 +145,8 @@ func (e *encoder) run(t text, i int) {
 	e.used = used
 }
 
-// addWord adds the tokens of a word.
-func (e *encoder) addWord(t text, subs []subword) {
-	from := 0
+// addWord adds the tokens of a word, or of a part of it, which begins at byte from.
+func (e *encoder) addWord(t text, from int, subs []subword) {
 	for _, s := range subs {
 		e.ids = append(e.ids, int64(s.id))
 		if e.offsets {

@@ -105,6 +105,9 @@ func (e *encoder) has(t text, p class) bool {
 // cleaned drops control characters and turns white space into spaces, and puts spaces around
 // Chinese characters.
 func (e *encoder) cleaned(t text, clean, chinese bool) text {
+	if e.clean(t, clean, chinese) {
+		return t
+	}
 	w := e.buffer(len(t.b))
 	for i := 0; i < len(t.b); {
 		r, n := rune(t.b[i]), 1
@@ -132,6 +135,25 @@ func (e *encoder) cleaned(t text, clean, chinese bool) text {
 		w.put(r, at)
 	}
 	return w.text(t)
+}
+
+// clean tells that cleaned would change nothing.
+func (e *encoder) clean(t text, clean, chinese bool) bool {
+	for i := 0; i < len(t.b); {
+		r, n := rune(t.b[i]), 1
+		c := class(0)
+		if r < utf8.RuneSelf {
+			c = e.ascii[r]
+		} else {
+			r, n = utf8.DecodeRune(t.b[i:])
+			c = e.u.class(r)
+		}
+		if clean && r != ' ' && c&(dropped|whitespace) != 0 || chinese && isChinese(r) {
+			return false
+		}
+		i += n
+	}
+	return true
 }
 
 // mapped drops the characters that have a property, and lowercases the rest if asked.

@@ -15,6 +15,9 @@ type text struct {
 	b     []byte
 	align []span // of every byte of b; nil where b still is the original text from base on
 	base  int32
+	// Without align: so many bytes were put in front, and come from where the first character does.
+	lead  int32
+	first span
 }
 
 // span is where the character of n bytes at offset i of t comes from.
@@ -22,7 +25,11 @@ func (t text) span(i, n int) span {
 	if t.align != nil {
 		return t.align[i]
 	}
-	return span{t.base + int32(i), t.base + int32(i+n)}
+	if i < int(t.lead) {
+		return t.first
+	}
+	at := t.base + int32(i) - t.lead
+	return span{at, at + int32(n)}
 }
 
 // start is the original offset of the first byte of a text that is not empty.
@@ -30,16 +37,21 @@ func (t text) start() int32 {
 	if t.align != nil {
 		return t.align[0].start
 	}
+	if t.lead > 0 {
+		return t.first.start
+	}
 	return t.base
 }
 
 // slice is t[i:j], both between characters.
 func (t text) slice(i, j int) text {
-	s := text{b: t.b[i:j], base: t.base + int32(i)}
 	if t.align != nil {
-		s.align = t.align[i:j]
+		return text{b: t.b[i:j], align: t.align[i:j]}
 	}
-	return s
+	if i < int(t.lead) {
+		return text{b: t.b[i:j], base: t.base, lead: int32(min(int(t.lead), j) - i), first: t.first}
+	}
+	return text{b: t.b[i:j], base: t.base + int32(i) - t.lead}
 }
 
 // cover is the original range of the characters that t[i:j] has a byte of.
@@ -53,7 +65,7 @@ func (t text) cover(i, j int) span {
 	for j < len(t.b) && !utf8.RuneStart(t.b[j]) {
 		j++
 	}
-	return span{t.base + int32(i), t.base + int32(j)}
+	return span{t.span(i, 1).start, t.span(j-1, 1).end}
 }
 
 // part is cover of as much of t[i:j] as there is: the bytes of a suffix are tokens beyond the end, which cover nothing.
@@ -73,28 +85,66 @@ func (t text) part(i, j int) span {
 }
 
 // buffer collects the output of one transformation of a text. The spans are kept only where
-// somebody will ask for offsets.
+// somebody will ask for offsets, and only once they are not those of a text in its place.
 type buffer struct {
 	b       []byte
 	align   []span
 	aligned bool
+	same    bool // every character so far is as long as where it comes from, and these are side by side from base on
+	base    int32
 }
 
 func (w *buffer) put(r rune, at span) {
 	n := len(w.b)
 	w.b = utf8.AppendRune(w.b, r)
-	if w.aligned {
-		for range len(w.b) - n {
+	if !w.aligned {
+		return
+	}
+	if w.same {
+		if n == 0 {
+			w.base = at.start
+		}
+		if at == (span{w.base + int32(n), w.base + int32(len(w.b))}) {
+			return
+		}
+		w.spell(n)
+	}
+	for range len(w.b) - n {
+		w.align = append(w.align, at)
+	}
+}
+
+// spell writes down the spans of the first n bytes, which are those of a text in its place.
+func (w *buffer) spell(n int) {
+	w.same = false
+	if cap(w.align) < cap(w.b) {
+		w.align = make([]span, 0, cap(w.b))
+	}
+	for i := 0; i < n; {
+		_, size := utf8.DecodeRune(w.b[i:])
+		at := span{w.base + int32(i), w.base + int32(i+size)}
+		for range size {
 			w.align = append(w.align, at)
 		}
+		i += size
 	}
 }
 
 // copy appends t[i:j] as it is.
 func (w *buffer) copy(t text, i, j int) {
+	n := len(w.b)
 	w.b = append(w.b, t.b[i:j]...)
-	if !w.aligned {
+	if !w.aligned || i == j {
 		return
+	}
+	if w.same {
+		if n == 0 {
+			w.base = t.base + int32(i)
+		}
+		if t.align == nil && t.lead == 0 && w.base+int32(n) == t.base+int32(i) {
+			return
+		}
+		w.spell(n)
 	}
 	if t.align != nil {
 		w.align = append(w.align, t.align[i:j]...)
@@ -111,8 +161,11 @@ func (w *buffer) copy(t text, i, j int) {
 
 // text is what was written, standing for t.
 func (w *buffer) text(t text) text {
-	if w.aligned {
+	if w.aligned && !w.same {
 		return text{b: w.b, align: w.align}
+	}
+	if w.aligned && len(w.b) > 0 {
+		return text{b: w.b, base: w.base}
 	}
 	return text{b: w.b, base: t.base}
 }
@@ -162,6 +215,10 @@ func (e *encoder) prepend(t text, s string) text {
 	w := e.buffer(len(t.b) + len(s))
 	_, n := utf8.DecodeRune(t.b)
 	at := t.span(0, n)
+	if t.align == nil && t.lead == 0 {
+		w.b = append(append(w.b, s...), t.b...)
+		return text{b: w.b, base: t.base, lead: int32(len(s)), first: at}
+	}
 	for _, r := range s {
 		w.put(r, at)
 	}

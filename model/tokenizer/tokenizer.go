@@ -16,6 +16,7 @@ import (
 type Tokenizer struct {
 	definition      *definition
 	normalizer      normalizer // nil: none
+	behind          normalizer // of a text's later stretches; nil: all of it is normalized at once
 	preTokenizers   []preTokenizer
 	model           model
 	rawAdded        *addedSearch // added tokens found in the text as it is,

@@ -3,8 +3,10 @@ package tokenizer
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -176,6 +178,106 @@ func TestLongWordsOfAnyLengthMergeTheSame(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A word in pieces has the tokens and offsets that it has at once, wherever the pieces end.
+func TestWordsInPieces(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	draw := func(n int, letters ...string) string {
+		var b strings.Builder
+		for b.Len() < n {
+			b.WriteString(letters[r.IntN(len(letters))])
+		}
+		return b.String()
+	}
+	words := map[string]string{
+		"one letter": strings.Repeat("a", 3000), "two in turn": strings.Repeat("ab", 1500), "letters": draw(3000, strings.Split("etaoinshrdlu", "")...),
+		"DNA": draw(3000, "A", "C", "G", "T"), "syllables": draw(3000, "th", "e", "ing", "er", "an", "re", "ou"), "spaces": strings.Repeat(" ", 3000),
+		"wide": draw(3000, "é", "ß", "漢", "字", "😀", "a"), "unknown": draw(3000, "\u2603", "\u0ca0", "a"), "marks": draw(3000, "▁", "▁the", "Ġ", "e"),
+	}
+	for _, name := range []string{"level-llama3", "spm-legacy", "level-nfc"} {
+		tok := mustLoad(t, tinyFolder(t, name))
+		b := tok.model.(*bpe)
+		for kind, word := range words {
+			whole := newEncoder(tok)
+			whole.offsets = true
+			if err := b.encode(whole, []byte(word)); err != nil {
+				t.Fatal(err)
+			}
+			in := text{b: []byte(word), base: 7}
+			whole.addWord(in, 0, whole.subs)
+			failed := 0
+			for _, size := range []int{40, 64, 100, 333, 1000, 2999} {
+				e := newEncoder(tok)
+				e.offsets = true
+				e.ids, e.spans = append(e.ids, 1), append(e.spans, span{}) // of a word before
+				done, err := b.pieces(e, in, size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !done {
+					failed++
+					if len(e.ids) != 1 || len(e.spans) != 1 {
+						t.Errorf("%s, %s in pieces of %d: %d tokens were added", name, kind, size, len(e.ids)-1)
+					}
+					continue
+				}
+				if !slices.Equal(e.ids[1:], whole.ids) || !slices.Equal(e.spans[1:], whole.spans) {
+					t.Errorf("%s, %s in pieces of %d: other tokens", name, kind, size)
+				}
+				e.limit = 20
+				e.ids, e.spans = e.ids[:0], e.spans[:0]
+				if done, err := b.pieces(e, in, size); !done || err != nil || len(e.ids) < 20 || !slices.Equal(e.ids[:20], whole.ids[:20]) {
+					t.Errorf("%s, %s in pieces of %d: other tokens up to a limit, %v", name, kind, size, err)
+				}
+			}
+			if failed > 2 && kind != "unknown" {
+				t.Errorf("%s, %s: %d sizes of 6 did not do", name, kind, failed)
+			}
+		}
+	}
+}
+
+// A text in stretches has the tokens and offsets that it has at once.
+func TestTextsInStretches(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var b strings.Builder
+	for b.Len() < 3*stretch {
+		b.WriteString([]string{" the", " ", "a", "é", "ing ", "▁", "▁ x", " ▁", "\u2603", "\n"}[r.IntN(10)])
+	}
+	long := b.String()
+	in := 0
+	for _, name := range []string{"spm-legacy", "spm-unknown"} {
+		tok := mustLoad(t, tinyFolder(t, name))
+		if tok.behind == nil {
+			continue
+		}
+		in++
+		for kind, text := range map[string]string{"mixed": long, "no space": strings.Repeat("x", 2*stretch), "spaces": strings.Repeat(" ", 2*stretch), "leading": strings.Repeat(" ", stretch) + long[:stretch]} {
+			got, err := tok.Encode(text, Options{AddSpecial: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			few, err := tok.Encode(text, Options{MaxLength: 50})
+			if err != nil {
+				t.Fatal(err)
+			}
+			behind := tok.behind
+			tok.behind = nil
+			want, err := tok.Encode(text, Options{AddSpecial: true})
+			wantFew, errFew := tok.Encode(text, Options{MaxLength: 50})
+			tok.behind = behind
+			if err := errors.Join(err, errFew); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got.IDs, want.IDs) || !slices.Equal(got.Offsets, want.Offsets) || !slices.Equal(few.IDs, wantFew.IDs) || !slices.Equal(few.Offsets, wantFew.Offsets) {
+				t.Errorf("%s, %s: other tokens in stretches", name, kind)
+			}
+		}
+	}
+	if in == 0 {
+		t.Error("no tokenizer takes a text in stretches")
 	}
 }
 

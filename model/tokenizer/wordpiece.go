@@ -47,7 +47,7 @@ func (w *wordPiece) tokenize(e *encoder, t text) error {
 			e.cache.store(slot, hash, t.b, subs)
 		}
 	}
-	e.addWord(t, subs)
+	e.addWord(t, 0, subs)
 	return nil
 }
 

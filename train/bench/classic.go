@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -106,9 +105,7 @@ func readFeatures(path string) (x classic.Matrix, y []int, err error) {
 		return x, nil, fmt.Errorf("%s: no int64 tensor labels [%d] in it", path, features.Shape[0])
 	}
 	x = classic.NewMatrix(int(features.Shape[0]), int(features.Shape[1]))
-	for i := range x.Data {
-		x.Data[i] = math.Float32frombits(binary.LittleEndian.Uint32(features.Data[4*i:]))
-	}
+	copy(x.Bytes(), features.Data)
 	y = make([]int, x.Rows)
 	for i := range y {
 		v := binary.LittleEndian.Uint64(labels.Data[8*i:])

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"gopeft/bindings/fault"
 )
 
 // workerCount turns the option into a number: 0 means all cores.
@@ -32,7 +34,7 @@ func forEach(ctx context.Context, workers, n int, fn func(worker, i int) error) 
 				if i >= n {
 					break
 				}
-				if errs[i] = fn(w, i); errs[i] != nil {
+				if errs[i] = fault.Guard(func() error { return fn(w, i) }); errs[i] != nil {
 					return errs[i]
 				}
 			}

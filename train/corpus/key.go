@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
+	"gopeft/train/data/rows"
 )
 
 // version rises when the same data and settings give other tokens than before.
@@ -40,14 +40,13 @@ type Source struct {
 
 // paths are the data files, by what they are for.
 func (s Source) paths() (roles, paths []string) {
-	d := s.Settings
-	for _, p := range []struct{ role, setting string }{{"data", d.Data}, {"train", d.Train}, {"val", d.Val}, {"test", d.Test}} {
-		files, err := data.Files(p.setting)
+	for _, n := range s.Settings.Named() {
+		files, err := data.Files(n.Files)
 		if err != nil {
 			continue // the settings were checked; a file that has come or gone since then is missed by who reads it
 		}
 		for _, f := range files {
-			roles, paths = append(roles, p.role), append(paths, f.Path)
+			roles, paths = append(roles, n.Key), append(paths, f.Path)
 		}
 	}
 	return roles, paths
@@ -104,9 +103,9 @@ func (s Source) stamps() (string, error) {
 }
 
 // errOnce is the error of what can be read only once.
-var errOnce = errors.New("neither a file nor a folder")
+var errOnce = errors.New("not a regular file")
 
-// sizeOf is how many bytes a file, or all files of a folder, have.
+// sizeOf is how many bytes the data at path, a file or a folder, has.
 func sizeOf(path string) (sum int64, err error) {
 	if path == "-" {
 		return 0, errOnce
@@ -115,36 +114,30 @@ func sizeOf(path string) (sum int64, err error) {
 	return sum, err
 }
 
-// walk calls use for the file at path, or for all those in the folder there, in order.
+// walk calls use for the files that a reader of the data at path reads, in order.
 func walk(path string, use func(name string, info fs.FileInfo) error) error {
-	info, err := os.Stat(path)
+	names, err := rows.Files(path)
 	if err != nil {
 		return err
 	}
-	if !info.IsDir() {
-		if !info.Mode().IsRegular() {
-			return errOnce
-		}
-		return use(path, info)
-	}
-	return filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		info, err := os.Stat(name) // what a link leads to
+	for _, name := range names {
+		info, err := os.Stat(name)
 		if err != nil {
 			return err
 		}
 		if !info.Mode().IsRegular() {
-			return nil // not looked at by who reads the folder
+			return errOnce
 		}
-		return use(name, info)
-	})
+		if err := use(name, info); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // key identifies what the file of tokens holds: of these settings and what depends on the task.
 func (s Source) key(ctx context.Context, task any) (string, error) {
-	tokenizer, err := train.TokenizerHash(s.Model)
+	tokenizer, err := train.TokenizerHash(ctx, s.Model)
 	if err != nil {
 		return "", err
 	}
@@ -173,33 +166,11 @@ func (s Source) key(ctx context.Context, task any) (string, error) {
 				return err
 			}
 			fmt.Fprintf(h, "%q %d\n", relative, info.Size())
-			return hashFile(ctx, h, name)
+			return fsutil.CopyFile(ctx, h, name)
 		})
 		if err != nil {
 			return "", fmt.Errorf("data: %w", err)
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:20]), nil
-}
-
-func hashFile(ctx context.Context, w io.Writer, path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	buf := make([]byte, 1<<20)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := f.Read(buf)
-		w.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

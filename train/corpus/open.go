@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
+	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/data/spool"
@@ -50,12 +52,12 @@ func (c Causal) Open(ctx context.Context) (*tokens.File, error) {
 func (c Classification) Hash(ctx context.Context) (string, error) {
 	task := c.task()
 	c.UI = silent{c.UI}
-	return c.hash(ctx, task, c.build, func(ctx context.Context) (all string, err error) {
+	return c.hash(ctx, task, c.build, func(ctx context.Context) (string, error) {
 		splits, err := c.Load(ctx, nil)
 		if err != nil {
 			return "", err
 		}
-		return sum(ctx, splits.Train, splits.Val, splits.Test)
+		return splits.Sum(ctx)
 	})
 }
 
@@ -63,12 +65,12 @@ func (c Classification) Hash(ctx context.Context) (string, error) {
 func (c Causal) Hash(ctx context.Context) (string, error) {
 	task := c.task()
 	c.UI = silent{c.UI}
-	return c.hash(ctx, task, c.build, func(ctx context.Context) (all string, err error) {
+	return c.hash(ctx, task, c.build, func(ctx context.Context) (string, error) {
 		splits, err := c.Load(ctx, nil)
 		if err != nil {
 			return "", err
 		}
-		return sum(ctx, splits.Train, splits.Val, splits.Test)
+		return splits.Sum(ctx)
 	})
 }
 
@@ -77,28 +79,6 @@ type silent struct{ train.UI }
 
 // Note implements train.UI.
 func (silent) Note(string, ...any) {}
-
-// set is what both kinds of sets have.
-type set interface {
-	*data.Set | *data.CausalSet
-	Len() int
-	Sum(ctx context.Context) (string, error)
-}
-
-// sum joins the hashes of the parts there are.
-func sum[S set](ctx context.Context, parts ...S) (all string, err error) {
-	for _, part := range parts {
-		if part == nil || part.Len() == 0 {
-			continue
-		}
-		one, err := part.Sum(ctx)
-		if err != nil {
-			return "", err
-		}
-		all += one
-	}
-	return all, nil
-}
 
 func (c Classification) task() any { return []any{"classify", c.Orders} }
 
@@ -139,11 +119,9 @@ func (s Source) open(ctx context.Context, task any, build builder) (*tokens.File
 	})
 	switch {
 	case err == nil:
-	case s.Settings.CacheDir == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)):
-		s.UI.Note("%v: the data stays in memory; --cache-dir names a folder for its tokens", err)
+	case s.memoryWill(err):
+		s.UI.Note("%v: the data stays in memory", err)
 		return nil, nil
-	case errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "--cache-dir"):
-		return nil, fmt.Errorf("%w: free some, or name another folder for tokens with --cache-dir", err)
 	default:
 		return nil, err
 	}
@@ -154,6 +132,13 @@ func (s Source) open(ctx context.Context, task any, build builder) (*tokens.File
 		s.UI.Note("%s", note)
 	}
 	return f, nil
+}
+
+// memoryWill reports whether an error is of a folder that holds no tokens, and need not: nobody has named it, or all that
+// it lacks are locks.
+func (s Source) memoryWill(err error) bool {
+	unasked := s.Settings.CacheDir == ""
+	return errors.Is(err, fsutil.ErrNoLocks) || unasked && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS))
 }
 
 // make calls build with a file for rows that wait to be tokenized. The data files must be what they were when the key was
@@ -182,14 +167,22 @@ const readPhase = "read data"
 // notes are those of a file's builder, with the data's files as they are called now.
 func (s Source) notes(info tokens.Info) []string {
 	_, paths := s.paths()
-	notes := append([]string(nil), info.Notes...)
+	var renamed [][2]string
 	for i, was := range info.Files {
-		if i >= len(paths) || was == paths[i] || was == "" {
-			continue
+		if i < len(paths) && was != "" {
+			renamed = append(renamed, [2]string{was, paths[i]})
 		}
-		for k := range notes {
-			notes[k] = strings.ReplaceAll(notes[k], was, paths[i])
-		}
+	}
+	// A path may begin with another: the longest that fits is meant. One that is still called so takes part for that.
+	slices.SortStableFunc(renamed, func(a, b [2]string) int { return len(b[0]) - len(a[0]) })
+	var pairs []string
+	for _, r := range renamed {
+		pairs = append(pairs, r[:]...)
+	}
+	replacer := strings.NewReplacer(pairs...)
+	notes := make([]string, len(info.Notes))
+	for i, note := range info.Notes {
+		notes[i] = replacer.Replace(note)
 	}
 	return notes
 }

@@ -9,6 +9,15 @@ import (
 	"strings"
 )
 
+// Size is about how many bytes of memory the example's texts and ids take.
+func (x CausalExample) Size() int {
+	n := len(x.Prompt) + len(x.Answer) + 8*(len(x.IDs)+len(x.Targets))
+	for _, m := range x.Messages {
+		n += len(m.Role) + len(m.Content)
+	}
+	return n
+}
+
 // CausalSet is a file's causal examples.
 type CausalSet struct {
 	File     string

@@ -49,6 +49,55 @@ func tokenRows(t *testing.T, n int) string {
 	return write(t, "ids.jsonl", b.String())
 }
 
+// kept is what both kinds of sets have.
+type kept[E any] interface {
+	*Set | *CausalSet
+	Len() int
+	Example(i int) (E, error)
+	Sum(ctx context.Context) (string, error)
+}
+
+// compareOnDisk loads sets in memory and on disk and compares them: their notes, examples, order, hash and errors, and
+// what more gives of a set.
+func compareOnDisk[E any, S kept[E]](t *testing.T, load func(on *spool.File) (parts []S, notes []string, err error), more func(S) any) {
+	t.Helper()
+	want, wantNotes, wantErr := load(nil)
+	got, notes, err := load(newSpool(t))
+	if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+		t.Fatalf("error %v, in memory %v", err, wantErr)
+	}
+	if diff := cmp.Diff(wantNotes, notes); diff != "" {
+		t.Errorf("notes (-memory +disk):\n%s", diff)
+	}
+	options := cmp.Options{cmpopts.EquateEmpty(), cmpopts.IgnoreFields(Example{}, "ID"), cmp.Comparer(func(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) })}
+	for i, part := range want {
+		disk := got[i]
+		if part == nil || disk == nil {
+			if part != disk {
+				t.Errorf("part %d: one too many", i)
+			}
+			continue
+		}
+		if disk.Len() != part.Len() {
+			t.Fatalf("part %d: %d examples, want %d", i, disk.Len(), part.Len())
+		}
+		for k := range part.Len() {
+			ex, wantErr := part.Example(k)
+			on, err := disk.Example(k)
+			if diff := cmp.Diff(ex, on, options); diff != "" || err != nil || wantErr != nil {
+				t.Fatalf("part %d, example %d: %v, %v (-memory +disk)\n%s", i, k, err, wantErr, diff)
+			}
+		}
+		wantSum, wantErr := part.Sum(t.Context())
+		if sum, err := disk.Sum(t.Context()); err != nil || wantErr != nil || sum != wantSum {
+			t.Errorf("part %d: another hash, %v, %v", i, err, wantErr)
+		}
+		if diff := cmp.Diff(more(part), more(disk), options); diff != "" {
+			t.Errorf("part %d: (-memory +disk)\n%s", i, diff)
+		}
+	}
+}
+
 // A set on disk is the set in memory: its examples, order, notes, hash and errors.
 func TestClassificationOnDiskIsAsInMemory(t *testing.T) {
 	train, val := reviews(t, 300, "b", "a", "c"), reviews(t, 90, "a", "c")
@@ -74,43 +123,23 @@ func TestClassificationOnDiskIsAsInMemory(t *testing.T) {
 		"token ids, own files": {Sources{Train: tokenRows(t, 60), Val: tokenRows(t, 60)}, LoadOptions{LabelColumn: "label"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want, wantErr := LoadSplits(context.Background(), c.src, c.opts)
-			c.opts.Spool = newSpool(t)
-			got, err := LoadSplits(context.Background(), c.src, c.opts)
-			if fmt.Sprint(err) != fmt.Sprint(wantErr) {
-				t.Fatalf("error %v, in memory %v", err, wantErr)
-			}
-			if err != nil {
-				return
-			}
-			if diff := cmp.Diff(want.Notes(), got.Notes()); diff != "" {
-				t.Errorf("notes (-memory +disk):\n%s", diff)
-			}
-			for i, part := range []*Set{want.Train, want.Val, want.Test} {
-				disk := []*Set{got.Train, got.Val, got.Test}[i]
-				if part == nil {
-					if disk != nil {
-						t.Error("a part too many")
-					}
-					continue
+			compareOnDisk(t, func(on *spool.File) ([]*Set, []string, error) {
+				c.opts.Spool = on
+				s, err := LoadSplits(t.Context(), c.src, c.opts)
+				if err != nil {
+					return nil, nil, err
 				}
-				if disk.Examples != nil || disk.Len() != len(part.Examples) || !cmp.Equal(disk.Labels, part.Labels) || !cmp.Equal(disk.Counts(), part.Counts()) {
-					t.Fatalf("part %d: %d examples, classes %v", i, disk.Len(), disk.Counts())
+				if on != nil && s.Train.Examples != nil {
+					t.Error("the examples are in memory")
 				}
-				for k, ex := range part.Examples {
-					ex.ID = ""
-					on, err := disk.Example(k)
-					if diff := cmp.Diff(ex, on, cmpopts.EquateEmpty()); diff != "" || err != nil || disk.Class(k) != ex.Label {
-						t.Fatalf("part %d, example %d: %v (-memory +disk)\n%s", i, k, err, diff)
-					}
+				return []*Set{s.Train, s.Val, s.Test}, s.Notes(), nil
+			}, func(s *Set) any {
+				classes := make([]int, s.Len())
+				for i := range classes {
+					classes[i] = s.Class(i)
 				}
-				if sum, err := disk.Sum(context.Background()); err != nil || sum != part.Hash() {
-					t.Errorf("part %d: another hash, %v", i, err)
-				}
-				if diff := cmp.Diff(part.Stats, disk.Stats, cmp.Comparer(func(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) })); diff != "" {
-					t.Errorf("part %d: (-memory +disk)\n%s", i, diff)
-				}
-			}
+				return []any{s.Labels, s.Counts(), s.Stats, classes}
+			})
 		})
 	}
 }
@@ -131,35 +160,14 @@ func TestCausalDataOnDiskIsAsInMemory(t *testing.T) {
 		"too few":  {Sources{Data: write(t, "b.txt", "one")}, CausalOptions{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want, wantErr := LoadCausalSplits(context.Background(), c.src, c.opts)
-			c.opts.Spool = newSpool(t)
-			got, err := LoadCausalSplits(context.Background(), c.src, c.opts)
-			if fmt.Sprint(err) != fmt.Sprint(wantErr) {
-				t.Fatalf("error %v, in memory %v", err, wantErr)
-			}
-			if err != nil {
-				return
-			}
-			if diff := cmp.Diff(want.Notes(), got.Notes()); diff != "" {
-				t.Errorf("notes (-memory +disk):\n%s", diff)
-			}
-			for i, part := range []*CausalSet{want.Train, want.Val, want.Test} {
-				disk := []*CausalSet{got.Train, got.Val, got.Test}[i]
-				if part == nil {
-					continue
+			compareOnDisk(t, func(on *spool.File) ([]*CausalSet, []string, error) {
+				c.opts.Spool = on
+				s, err := LoadCausalSplits(t.Context(), c.src, c.opts)
+				if err != nil {
+					return nil, nil, err
 				}
-				if disk.Len() != part.Len() {
-					t.Fatalf("part %d: %d examples, want %d", i, disk.Len(), part.Len())
-				}
-				for k, ex := range part.Examples {
-					if on, err := disk.Example(k); err != nil || !cmp.Equal(ex, on, cmpopts.EquateEmpty()) {
-						t.Fatalf("part %d, example %d: %+v, want %+v, %v", i, k, on, ex, err)
-					}
-				}
-				if sum, err := disk.Sum(context.Background()); err != nil || sum != part.Hash() {
-					t.Errorf("part %d: another hash, %v", i, err)
-				}
-			}
+				return []*CausalSet{s.Train, s.Val, s.Test}, s.Notes(), nil
+			}, func(*CausalSet) any { return nil })
 		})
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"gopeft/train/data/rows"
 
 	"golang.org/x/sync/errgroup"
+
+	"gopeft/bindings/fault"
 )
 
 // Encoder turns text into token ids.
@@ -78,7 +80,7 @@ func ForEach(ctx context.Context, n, workers int, do func(i int) error) error {
 		// Chunks begin in order and are not left once begun, so no lower index can fail unseen.
 		group.Go(func() error {
 			for i := c * chunk; i < min((c+1)*chunk, n) && errs[c] == nil; i++ {
-				errs[c] = guard(func() error { return do(i) })
+				errs[c] = fault.Guard(func() error { return do(i) })
 			}
 			return errs[c]
 		})
@@ -87,14 +89,4 @@ func ForEach(ctx context.Context, n, workers int, do func(i int) error) error {
 		return cmp.Or(errs...)
 	}
 	return ctx.Err()
-}
-
-// guard turns a panic into an error: a goroutine's panic would end the process.
-func guard(do func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return do()
 }

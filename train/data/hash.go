@@ -7,23 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"io"
-	"os"
 )
-
-// HashFile gives the SHA-256 of a file's bytes in hexadecimal.
-func HashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("data: %w", err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("data: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
 
 // Hash gives the SHA-256 of what a model sees of the set: texts or ids in order,
 // labels and label names. It is equal for the same examples whatever file or
@@ -57,6 +41,34 @@ func (s *CausalSet) Sum(ctx context.Context) (string, error) {
 	h := s.Hasher()
 	err := each(ctx, s.Len(), s.Example, h.AddCausal)
 	return h.Sum(), err
+}
+
+// Sum joins the hashes of the parts there are.
+func (s *Splits) Sum(ctx context.Context) (string, error) {
+	return sumParts(ctx, s.Train, s.Val, s.Test)
+}
+
+// Sum joins the hashes of the parts there are.
+func (s *CausalSplits) Sum(ctx context.Context) (string, error) {
+	return sumParts(ctx, s.Train, s.Val, s.Test)
+}
+
+func sumParts[S interface {
+	*Set | *CausalSet
+	Len() int
+	Sum(ctx context.Context) (string, error)
+}](ctx context.Context, parts ...S) (all string, err error) {
+	for _, part := range parts {
+		if part == nil || part.Len() == 0 {
+			continue
+		}
+		one, err := part.Sum(ctx)
+		if err != nil {
+			return "", err
+		}
+		all += one
+	}
+	return all, nil
 }
 
 // each calls use for n examples in order.

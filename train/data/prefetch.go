@@ -4,6 +4,8 @@ import (
 	"context"
 	"iter"
 	"sync"
+
+	"gopeft/bindings/fault"
 )
 
 // Prefetch computes values 0..n-1 on worker goroutines, at most depth of them
@@ -53,7 +55,7 @@ func Prefetch[T any](ctx context.Context, n, depth, workers int, compute func(ct
 			wg.Go(func() {
 				for i := range work {
 					var r result
-					r.err = guard(func() (err error) {
+					r.err = fault.Guard(func() (err error) {
 						r.value, err = compute(ctx, i)
 						return err
 					})

@@ -72,20 +72,12 @@ func Prepare(ctx context.Context, opts PrepareOptions) (_ *Prepared, err error) 
 			p.leftover = append(p.leftover, path)
 		}
 	}
-	made := !fsutil.Exists(opts.Out)
-	if err := os.MkdirAll(opts.Out, 0o777); err != nil {
+	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
+	release, err := fsutil.LockFolder(opts.Out, note) // the parts are to be of one division
+	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	defer func() {
-		if err != nil && made {
-			_ = os.Remove(opts.Out) // where it is empty
-		}
-	}()
-	lock, err := fsutil.LockFile(filepath.Join(opts.Out, ".lock")) // the parts are to be of one division
-	if err != nil && !errors.Is(err, fsutil.ErrNoLocks) {
-		return nil, fmt.Errorf("prepare: %w", err)
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+	defer func() { err = errors.Join(err, release()) }()
 	if err := fsutil.CheckFile(p.Files[0]); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
@@ -102,7 +94,7 @@ func Prepare(ctx context.Context, opts PrepareOptions) (_ *Prepared, err error) 
 	if p.Sets, err = all.Split(ratios, opts.Load.Seed, opts.Stratify); err != nil {
 		return nil, err
 	}
-	p.Notes, p.Skipped = all.Notes(), all.Stats.Skipped
+	p.Notes, p.Skipped = append(p.Notes, all.Notes()...), all.Stats.Skipped
 	return p, p.write(ctx)
 }
 

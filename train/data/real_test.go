@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"gopeft/model/fsutil"
 	"gopeft/model/modeltest/realdata"
 )
 
@@ -106,7 +107,7 @@ func TestRealPrepare(t *testing.T) {
 			if diff := cmp.Diff(set.Counts()[0], set.Counts()[1]); diff != "" {
 				t.Errorf("%s is not balanced: %s", file, diff)
 			}
-			sum, err := HashFile(file)
+			sum, err := fsutil.HashFile(t.Context(), file)
 			if err != nil {
 				t.Fatal(err)
 			}

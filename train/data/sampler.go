@@ -157,11 +157,11 @@ func (s Sampler) Epoch(epoch int) ([][]int, error) {
 	rng := newRNG(s.Seed, forShuffle, uint64(epoch))
 	var order []int
 	switch {
+	case s.Mix != nil && s.Shuffle:
+		order = slices.Concat(s.Mix.draw(s.Seed, epoch, true)...)
+		shuffle(rng, order)
 	case s.Mix != nil:
-		drawn := s.Mix.draw(s.Seed, epoch, s.Shuffle)
-		if order = interleave(drawn); s.Shuffle {
-			shuffle(rng, order)
-		}
+		order = interleave(s.Mix.draw(s.Seed, epoch, false))
 	case s.Shuffle:
 		order = permutation(rng, n)
 	default:

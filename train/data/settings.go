@@ -40,13 +40,13 @@ func (s Settings) Check() error {
 	case s.Data != "" && (s.Train != "" || s.Val != "" || s.Test != ""):
 		return errors.New("--data is one file that --split divides: it goes with none of --train, --val and --test")
 	}
-	for _, f := range []struct{ flag, files string }{{"data", s.Data}, {"train", s.Train}, {"val", s.Val}, {"test", s.Test}} {
-		files, err := Files(f.files)
+	for _, n := range s.Named() {
+		files, err := Files(n.Files)
 		if err != nil {
-			return fmt.Errorf("--%s: %w", f.flag, err)
+			return fmt.Errorf("--%s: %w", n.Key, err)
 		}
-		if weights := Weights(files); weights != nil && (f.flag == "val" || f.flag == "test") {
-			return fmt.Errorf("--%s: weights are for training data: every row is scored once", f.flag)
+		if weights := Weights(files); weights != nil && (n.Key == "val" || n.Key == "test") {
+			return fmt.Errorf("--%s: weights are for training data: every row is scored once", n.Key)
 		}
 	}
 	for _, n := range []struct {
@@ -114,7 +114,20 @@ func (s Settings) Weights() ([]float64, error) {
 
 // IsFiles reports whether a setting names data files, which may be several: flags given again and lists in YAML are
 // joined to one text, a line each.
-func IsFiles(key string) bool { return slices.Contains([]string{"data", "train", "val", "test"}, key) }
+func IsFiles(key string) bool {
+	return slices.ContainsFunc(Settings{}.Named(), func(n Named) bool { return n.Key == key })
+}
+
+// Named is a setting that names data files.
+type Named struct {
+	Key   string // of the flag, and in YAML
+	Files string // for Files to read
+}
+
+// Named lists the settings that name data files.
+func (s Settings) Named() []Named {
+	return []Named{{"data", s.Data}, {"train", s.Train}, {"val", s.Val}, {"test", s.Test}}
+}
 
 // File is a file of data.
 type File struct {

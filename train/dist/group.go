@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gopeft/bindings"
+	"gopeft/bindings/fault"
 	"gopeft/train/launch"
 )
 
@@ -153,10 +154,13 @@ func (g *Group) open(ctx context.Context) error {
 	done := make(chan opened, 1)
 	go func() { // the library's call does not know of ctx
 		var r opened
-		if r.keys, r.err = openWords(o); r.err == nil {
-			o.Serve, o.Listen = false, 0
-			r.beats, r.err = openWords(o)
-		}
+		r.err = fault.Guard(func() (err error) {
+			if r.keys, err = openWords(o); err == nil {
+				o.Serve, o.Listen = false, 0
+				r.beats, err = openWords(o)
+			}
+			return err
+		})
 		done <- r
 	}()
 	limit := time.NewTimer(g.timeout) // the library's ends only while nobody listens
@@ -358,8 +362,12 @@ func (g *Group) Join(ctx context.Context, s *bindings.Scope, device bindings.Dev
 	}
 	done := make(chan joined, 1)
 	go func() { // it does not know of a rank that is lost meanwhile
-		group, err := bindings.JoinGroup(g.keys.store, bindings.GroupOptions{Rank: g.Rank(), Size: g.Size(), Address: g.address, Timeout: g.timeout})
-		done <- joined{group, err}
+		var r joined
+		r.err = fault.Guard(func() (err error) {
+			r.group, err = bindings.JoinGroup(g.keys.store, bindings.GroupOptions{Rank: g.Rank(), Size: g.Size(), Address: g.address, Timeout: g.timeout})
+			return err
+		})
+		done <- r
 	}()
 	select {
 	case r := <-done:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gopeft/bindings"
+	"gopeft/bindings/fault"
 )
 
 // words is a store whose calls end in time. The library's own end when the store's host is gone, but not where the
@@ -26,7 +27,7 @@ func (w *words) call(limit time.Duration, fn func() error) error {
 		return errSilent
 	}
 	done := make(chan error, 1)
-	go func() { done <- fn() }()
+	go func() { done <- fault.Guard(fn) }()
 	select {
 	case err := <-done:
 		return err

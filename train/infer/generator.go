@@ -203,7 +203,7 @@ func (g *Generator) Generate(s *bindings.Scope, prompts [][]int64, adapters []st
 		for k, i := range rows {
 			results[i] = got[k]
 		}
-		return nil
+		return g.lm.Unchanged()
 	})
 	return results, err
 }

@@ -180,6 +180,14 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 	if len(ids) == 0 {
 		return nil, nil
 	}
+	out, err := p.predict(ctx, s, ids)
+	if err == nil {
+		err = p.model.Unchanged()
+	}
+	return out, err
+}
+
+func (p *Predictor) predict(ctx context.Context, s *bindings.Scope, ids [][]int64) ([]Prediction, error) {
 	if p.clf != nil {
 		x, err := train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: p.source.Pool, Batch: p.opts.Batch,
 			MaxTokens: p.opts.MaxTokens, On: p.on})
@@ -195,10 +203,8 @@ func (p *Predictor) Predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 	}
 	out := make([]Prediction, len(ids))
 	for i, logits := range e.Logits {
-		for _, v := range logits {
-			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-				return nil, fmt.Errorf("model %s gives scores that are not finite: `gopeft inspect --load` looks for bad weights, --amp none avoids overflow", p.source.Model)
-			}
+		if err := p.checkFinite("scores", logits); err != nil {
+			return nil, err
 		}
 		out[i] = Prediction{Label: argmax(logits), Labels: p.labels(), Probs: softmax(logits), Logits: logits}
 	}
@@ -308,10 +314,32 @@ func OpenEmbedder(s *bindings.Scope, src Source, o PredictorOptions) (*Predictor
 	return open(s, src, o, false)
 }
 
-// Embed pools the last hidden states of token sequences, in order; how is "cls", "mean" or "last", "" the family's.
-func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, ids [][]int64, how string) (classic.Matrix, error) {
-	return train.ComputeFeatures(ctx, s, p.model, ids, p.pad, train.FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
+// checkFinite refuses values that the model has given where some are no numbers.
+func (p *Predictor) checkFinite(what string, values []float32) error {
+	for _, v := range values {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return fmt.Errorf("model %s gives %s that are not finite: `gopeft inspect --load` looks for bad weights, --amp none avoids overflow", p.source.Model, what)
+		}
+	}
+	return nil
+}
+
+// Embed pools the last hidden states of rows, in order; how is "cls", "mean" or "last", "" the family's.
+func (p *Predictor) Embed(ctx context.Context, s *bindings.Scope, rows Rows, how string) (classic.Matrix, error) {
+	x, err := train.ComputeFeatures(ctx, s, p.model, rows.IDs, p.pad, train.FeatureOptions{Pool: how, Batch: p.opts.Batch, MaxTokens: p.opts.MaxTokens,
 		On: p.on})
+	if err == nil {
+		err = p.model.Unchanged()
+	}
+	if err != nil {
+		return x, err
+	}
+	for i, e := range rows.Examples {
+		if err := p.checkFinite("features", x.Data[i*x.Cols:(i+1)*x.Cols]); err != nil {
+			return x, fmt.Errorf("%s, row %d: %w", e.File, e.Row, err)
+		}
+	}
+	return x, nil
 }
 
 // Normalize scales every row to length 1; a row of zeros stays.

@@ -75,6 +75,9 @@ func (g *Generator) Score(ctx context.Context, s *bindings.Scope, seqs []data.Se
 			})
 		})
 	})
+	if err == nil {
+		err = g.lm.Unchanged()
+	}
 	if err != nil {
 		return nil, err
 	}

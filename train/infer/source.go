@@ -45,6 +45,13 @@ func Resolve(model, adapter string) (Source, error) {
 		}
 		return Source{Model: model}, nil
 	}
+	if model != "" && !fsutil.Exists(filepath.Join(model, "config.json")) && fsutil.Exists(filepath.Join(model, "config.yaml")) {
+		run, err := resolveRun(model)
+		if err != nil {
+			return Source{}, err
+		}
+		return Source{}, train.Usage("--model %s is a run: with --adapter give its base model, %s", model, run.Model)
+	}
 	if fsutil.Exists(filepath.Join(adapter, "best")) {
 		run, err := resolveRun(adapter)
 		if err != nil || model == "" {
@@ -64,13 +71,6 @@ func Resolve(model, adapter string) (Source, error) {
 		if model = info.Base; model == "" {
 			return Source{}, train.Usage("%s does not name its base model: give it with --model", adapter)
 		}
-	}
-	if !fsutil.Exists(filepath.Join(model, "config.json")) && fsutil.Exists(filepath.Join(model, "config.yaml")) {
-		run, err := resolveRun(model)
-		if err != nil {
-			return Source{}, err
-		}
-		return Source{}, train.Usage("--model %s is a run: with --adapter give its base model, %s", model, run.Model)
 	}
 	return Source{Model: model, Adapter: adapter}, nil
 }

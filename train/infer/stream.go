@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 
+	"gopeft/bindings/fault"
 	"gopeft/train/data"
 	"gopeft/train/data/rows"
 )
@@ -19,7 +20,16 @@ func StreamRows(ctx context.Context, r *data.ExampleReader, size int, enc data.E
 		out := make(chan Rows, 1)
 		go func() {
 			defer close(out)
-			readAhead(ahead, out, r, size, enc, maxLength, vocab, workers)
+			err := fault.Guard(func() error {
+				readAhead(ahead, out, r, size, enc, maxLength, vocab, workers)
+				return nil
+			})
+			if err != nil {
+				select {
+				case out <- Rows{Err: err}:
+				case <-ahead.Done():
+				}
+			}
 		}()
 		defer func() {
 			cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"gopeft/bindings/fault"
 	"gopeft/model/generate"
 	"gopeft/model/tokenizer"
 	"gopeft/train"
@@ -53,7 +54,10 @@ func (r *run) loadCausal(ctx context.Context) error {
 	}
 	r.noteNoEnd(source.Encoder)
 	go func() {
-		d.ready <- func() error {
+		d.ready <- fault.Guard(func() (err error) {
+			if d.hash, err = splits.Sum(ctx); err != nil {
+				return err
+			}
 			for _, p := range []struct {
 				set   *data.CausalSet
 				part  **train.Part
@@ -62,7 +66,6 @@ func (r *run) loadCausal(ctx context.Context) error {
 				if p.set == nil || len(p.set.Examples) == 0 {
 					continue
 				}
-				d.hash += p.set.Hash()
 				seqs, err := train.EncodeCausal(ctx, source.Encoder, p.set, source.Workers)
 				if err != nil {
 					return err
@@ -77,7 +80,7 @@ func (r *run) loadCausal(ctx context.Context) error {
 				}
 			}
 			return nil
-		}()
+		})
 	}()
 	return nil
 }

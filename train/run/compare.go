@@ -120,7 +120,7 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 	if err != nil {
 		return nil, err
 	}
-	release, err := folder.Lock(c.Base.Output.Out, ui)
+	release, err := fsutil.LockFolder(c.Base.Output.Out, ui.Note)
 	if err != nil {
 		return nil, err
 	}

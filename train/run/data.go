@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"gopeft/bindings/fault"
 	"gopeft/model"
 	"gopeft/model/tokenizer"
 	"gopeft/train"
@@ -88,8 +89,10 @@ func (r *run) loadData(ctx context.Context) error {
 	}
 	d.labels = splits.Train.Labels
 	go func() {
-		d.ready <- func() error {
-			d.hash = splitsHash(splits)
+		d.ready <- fault.Guard(func() (err error) {
+			if d.hash, err = splits.Sum(ctx); err != nil {
+				return err
+			}
 			for _, p := range []struct {
 				set  *data.Set
 				part **train.Part
@@ -108,7 +111,7 @@ func (r *run) loadData(ctx context.Context) error {
 				d.train.Sources = splits.Train.Sources()
 			}
 			return nil
-		}()
+		})
 	}()
 	return nil
 }
@@ -213,7 +216,7 @@ func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return splitsHash(splits), nil
+		return splits.Sum(ctx)
 	}
 	tok, missing := train.OpenTokenizer(c.Model.folder())
 	if c.Model.Task == "causal" {
@@ -228,16 +231,6 @@ func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
 		return "", err
 	}
 	return source.Hash(ctx)
-}
-
-// splitsHash is the hashes of the parts there are.
-func splitsHash(splits *data.Splits) (hash string) {
-	for _, set := range []*data.Set{splits.Train, splits.Val, splits.Test} {
-		if set != nil && len(set.Examples) > 0 {
-			hash += set.Hash()
-		}
-	}
-	return hash
 }
 
 // describe tells a process's data from another's.

@@ -3,10 +3,8 @@ package run
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,37 +17,25 @@ import (
 	"gopeft/train/run/inputs"
 )
 
+// The cache of features: files of a matrix each, in GOPEFT_HOME.
+const (
+	featuresEnding = ".safetensors"
+	// featuresLimit is how much they take before those go that were not used for the longest time.
+	featuresLimit = 16 << 30
+)
+
 // modelHash identifies a model by its files' contents.
 func modelHash(ctx context.Context, path string) (string, error) {
-	info, err := os.Stat(path)
+	r, err := inputs.Find(path, "")
 	if err != nil {
 		return "", err
 	}
-	if !info.IsDir() {
-		return inputs.Hash(ctx, path)
-	}
-	h := sha256.New()
-	for _, pattern := range []string{"config.json", "*.safetensors", "pytorch_model*.bin", "*.gguf",
-		"tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"} {
-		names, err := filepath.Glob(filepath.Join(path, pattern))
-		if err != nil {
-			return "", err
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			sum, err := inputs.Hash(ctx, name)
-			if err != nil {
-				return "", err
-			}
-			fmt.Fprintln(h, filepath.Base(name), sum)
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return r.Hash(ctx)
 }
 
 func featureKey(model, set, pool string, length int, d, base bindings.DType, quantize string, dev bindings.Device) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "features 3", model, set, pool, length, d, dev, bindings.Version())
+	fmt.Fprintln(h, "features 4", model, set, pool, length, d, dev, bindings.Version())
 	if base != bindings.Float {
 		fmt.Fprintln(h, "base", base)
 	}
@@ -61,11 +47,11 @@ func featureKey(model, set, pool string, length int, d, base bindings.DType, qua
 
 func featurePath(key string) (string, error) {
 	home, err := fsutil.Home()
-	return filepath.Join(home, "features", key+".safetensors"), err
+	return filepath.Join(home, "features", key+featuresEnding), err
 }
 
-// readFeatures reads a cached matrix and how many seconds it took to compute.
-func readFeatures(key string) (x classic.Matrix, seconds float64, err error) {
+// readFeatures reads a cached matrix, which must have so many rows and columns, and how many seconds it took to compute.
+func readFeatures(key string, rows, cols int) (x classic.Matrix, seconds float64, err error) {
 	path, err := featurePath(key)
 	if err != nil {
 		return x, 0, err
@@ -76,19 +62,31 @@ func readFeatures(key string) (x classic.Matrix, seconds float64, err error) {
 	}
 	defer a.Close()
 	e, ok := a.Lookup("features")
-	if !ok || e.DType != files.F32 || len(e.Shape) != 2 {
-		return x, 0, fmt.Errorf("%s: no matrix of features in it", path)
+	if !ok || e.DType != files.F32 || !slices.Equal(e.Shape, []int64{int64(rows), int64(cols)}) {
+		return x, 0, fmt.Errorf("%s: no features of %d texts, %d each, in it", path, rows, cols)
 	}
-	if seconds, err = strconv.ParseFloat(a.Metadata()["seconds"], 64); err != nil {
+	meta := a.Metadata()
+	if meta["sum"] != featuresSum(key, meta["seconds"], e.Data) {
+		return x, 0, fmt.Errorf("%s: its checksum is not that of its content", path)
+	}
+	if seconds, err = strconv.ParseFloat(meta["seconds"], 64); err != nil {
 		return x, 0, fmt.Errorf("%s: how long it took is not in it: %w", path, err)
 	}
-	x = classic.Matrix{Rows: int(e.Shape[0]), Cols: int(e.Shape[1]), Data: make([]float32, e.Elements())}
-	for i := range x.Data {
-		x.Data[i] = math.Float32frombits(binary.LittleEndian.Uint32(e.Data[4*i:]))
-	}
+	x = classic.Matrix{Rows: rows, Cols: cols, Data: make([]float32, rows*cols)}
+	copy(x.Bytes(), e.Data)
+	fsutil.Touch(path)
 	return x, seconds, nil
 }
 
+// featuresSum is the checksum of what a file of features holds.
+func featuresSum(key, seconds string, data []byte) string {
+	s := fsutil.NewSummer()
+	fmt.Fprintln(s, key, seconds)
+	s.Write(data)
+	return s.Sum().CRC32C
+}
+
+// writeFeatures keeps a matrix, and drops those that were not used for the longest time if there are too many.
 func writeFeatures(key string, x classic.Matrix, seconds float64) error {
 	path, err := featurePath(key)
 	if err != nil {
@@ -97,5 +95,9 @@ func writeFeatures(key string, x classic.Matrix, seconds float64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
-	return classic.WriteMatrix(path, x, map[string]string{"seconds": strconv.FormatFloat(seconds, 'g', -1, 64)})
+	took := strconv.FormatFloat(seconds, 'g', -1, 64)
+	if err := classic.WriteMatrix(path, x, map[string]string{"seconds": took, "sum": featuresSum(key, took, x.Bytes())}); err != nil {
+		return err
+	}
+	return fsutil.Prune(filepath.Dir(path), featuresEnding, filepath.Base(path), featuresLimit, nil)
 }

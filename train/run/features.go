@@ -35,7 +35,11 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 		return sum, err
 	}
 	sets := []*data.Set{splits.Train, splits.Val, splits.Test}
-	xs, err := f.features(ctx, sets, splitsHash(splits))
+	hash, err := splits.Sum(ctx)
+	if err != nil {
+		return sum, err
+	}
+	xs, err := f.features(ctx, sets, hash)
 	if err != nil {
 		return sum, err
 	}
@@ -189,7 +193,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			}
 			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, held.DType, quantize, dev)
 			var seconds float64
-			xs[i], seconds, err = readFeatures(key)
+			xs[i], seconds, err = readFeatures(key, len(set.Examples), m.Info().Hidden)
 			everywhere, failed := f.everywhere(s, err == nil)
 			if failed != nil {
 				return failed

@@ -3,11 +3,13 @@ package run_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"gopeft/model/fsutil"
 	"gopeft/model/hf/files"
 	"gopeft/train"
 	"gopeft/train/run"
@@ -72,11 +74,74 @@ func TestCachedFeaturesCountTheirTime(t *testing.T) {
 		e, _ := a.Lookup("features")
 		again := files.Tensor{Name: "features", DType: files.F32, Shape: e.Shape, Data: append([]byte(nil), e.Data...)}
 		a.Close()
-		if err := files.WriteSafetensors(path, []files.Tensor{again}, map[string]string{"seconds": "5000"}); err != nil {
-			t.Fatal(err)
-		}
+		rewrite(t, path, "5000", again)
 	}
 	if again := mustRun(t, cfg, run.Overwrite); again.Seconds < 5000 || again.Seconds > 6000 || again.SamplesPerS > 1 {
 		t.Errorf("from the cache: %v seconds, %v samples/s", again.Seconds, again.SamplesPerS)
+	}
+}
+
+// rewrite gives a cached file other contents, with the checksum that is right for them.
+func rewrite(t *testing.T, path, seconds string, x files.Tensor) {
+	t.Helper()
+	s := fsutil.NewSummer()
+	fmt.Fprintln(s, strings.TrimSuffix(filepath.Base(path), ".safetensors"), seconds)
+	s.Write(x.Data)
+	if err := files.WriteSafetensors(path, []files.Tensor{x}, map[string]string{"seconds": seconds, "sum": s.Sum().CRC32C}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Features that cannot be those of the model and the texts are computed anew.
+func TestTamperedFeaturesAreNotUsed(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("GOPEFT_HOME", home)
+	cfg := tinyConfig(t, train.Features)
+	want := mustRun(t, cfg, run.Refuse)
+	paths, err := filepath.Glob(filepath.Join(home, "features", "*"))
+	if err != nil || len(paths) != 3 {
+		t.Fatal(paths, err)
+	}
+	for name, tamper := range map[string]func(path string){
+		"a bit": func(path string) {
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw[len(raw)-5] ^= 4
+			if err := os.WriteFile(path, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"width": func(path string) {
+			a, err := files.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			e, _ := a.Lookup("features")
+			rewrite(t, path, "1", files.Tensor{Name: "features", DType: files.F32, Shape: []int64{e.Shape[0], e.Shape[1] / 2}, Data: append([]byte(nil), e.Data[:len(e.Data)/2]...)})
+		},
+		"count": func(path string) {
+			a, err := files.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			e, _ := a.Lookup("features")
+			rewrite(t, path, "1", files.Tensor{Name: "features", DType: files.F32, Shape: []int64{1, e.Shape[1]}, Data: append([]byte(nil), e.Data[:4*e.Shape[1]]...)})
+		},
+	} {
+		for _, path := range paths {
+			tamper(path)
+		}
+		heard := &notes{}
+		got, err := run.Run(context.Background(), cfg, run.Overwrite, heard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(heard.text, "from the cache") || strings.Count(heard.text, "not usable") != 3 || got.Accuracy != want.Accuracy {
+			t.Errorf("another %s: %s", name, heard.text)
+		}
 	}
 }

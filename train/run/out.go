@@ -88,7 +88,7 @@ func (c Config) hold(ui train.UI) (release func() error, err error) {
 	if !c.Machine.Group.First() {
 		return func() error { return nil }, nil
 	}
-	unlock, err := folder.Lock(c.Output.Out, ui)
+	unlock, err := fsutil.LockFolder(c.Output.Out, ui.Note)
 	if err != nil {
 		return nil, err
 	}
@@ -165,13 +165,13 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 func (c Config) keepInputs(old folder.Aside) error {
 	type input struct{ flag, path string }
 	all := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
-	for _, in := range []input{{"data", c.Data.Data}, {"train", c.Data.Train}, {"val", c.Data.Val}, {"test", c.Data.Test}} {
-		files, err := data.Files(in.path)
+	for _, n := range c.Data.Named() {
+		files, err := data.Files(n.Files)
 		if err != nil {
 			return &train.UsageError{Err: err}
 		}
 		for _, f := range files {
-			all = append(all, input{in.flag, f.Path})
+			all = append(all, input{n.Key, f.Path})
 		}
 	}
 	for _, in := range all {

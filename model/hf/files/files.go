@@ -84,6 +84,8 @@ type Archive interface {
 	Lookup(name string) (Entry, bool)
 	// Metadata gives what the file says about itself beside tensors, as text.
 	Metadata() map[string]string
+	// Unchanged is an error where a mapped file was written to since it was opened.
+	Unchanged() error
 	// Close unmaps the files; the Data of every entry is invalid afterwards.
 	Close() error
 }
@@ -137,6 +139,18 @@ func (a *archive) Lookup(name string) (Entry, bool) {
 }
 
 func (a *archive) Metadata() map[string]string { return maps.Clone(a.metadata) }
+
+func (a *archive) Unchanged() error {
+	for _, s := range a.sources {
+		if s.file == nil {
+			continue
+		}
+		if err := s.file.Unchanged(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (a *archive) Close() error {
 	var errs []error

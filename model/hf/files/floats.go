@@ -7,7 +7,7 @@ import (
 	"runtime"
 	"sync"
 
-	"gopeft/model/fsutil"
+	"gopeft/bindings/fault"
 )
 
 // F16ToFloat32 converts an IEEE half-precision number exactly, subnormals,
@@ -118,8 +118,9 @@ func (e Entry) Float32(dst []float32, first int64) error {
 		from := int64(i) * share
 		to := min(from+share, count)
 		convert := func() {
-			failures[i] = fsutil.GuardFaults(func() {
+			failures[i] = fault.Guard(func() error {
 				decode(dst[from:to], src[from/k.elems*k.size:to/k.elems*k.size], e.DType)
+				return nil
 			})
 		}
 		if len(failures) == 1 {

@@ -7,7 +7,7 @@ import (
 	"runtime"
 	"sync"
 
-	"gopeft/model/fsutil"
+	"gopeft/bindings/fault"
 )
 
 // Int4 tensors are whole numbers of four bits, eight to a 32-bit word, with a scale and a zero point for each group of a
@@ -156,7 +156,7 @@ func wholeNumbers(e Entry, count int64) ([]int64, error) {
 		return nil, fmt.Errorf("%s is %s%v, want %d whole numbers", quote(e.Name), e.DType, e.Shape, count)
 	}
 	out := make([]int64, count)
-	err := fsutil.GuardFaults(func() {
+	err := fault.Guard(func() error {
 		for i := range out {
 			if e.DType == I32 {
 				out[i] = int64(int32(binary.LittleEndian.Uint32(e.Data[4*i:])))
@@ -164,6 +164,7 @@ func wholeNumbers(e Entry, count int64) ([]int64, error) {
 				out[i] = int64(binary.LittleEndian.Uint64(e.Data[8*i:]))
 			}
 		}
+		return nil
 	})
 	return out, err
 }
@@ -209,10 +210,11 @@ func (e Entry) byRow(work func(row int64)) error {
 	var wg sync.WaitGroup
 	for i := range failures {
 		wg.Go(func() {
-			failures[i] = fsutil.GuardFaults(func() {
+			failures[i] = fault.Guard(func() error {
 				for r := int64(i) * share; r < min(rows, (int64(i)+1)*share); r++ {
 					work(r)
 				}
+				return nil
 			})
 		})
 	}

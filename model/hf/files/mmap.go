@@ -3,17 +3,16 @@ package files
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 
-	"golang.org/x/sys/unix"
+	"gopeft/model/fsutil"
 )
 
-// mapping is one memory-mapped file. The pages are private and writable, so that
-// a tensor library may use them in place: a write copies the page and never
-// reaches the file.
+// mapping is one memory-mapped file, or bytes in its place. A tensor library may use
+// the pages where they lie: what it writes never reaches the file.
 type mapping struct {
 	data []byte
+	file *fsutil.Mapping // nil for bytes
 }
 
 func openRegular(path string) (*os.File, error) {
@@ -37,31 +36,16 @@ func mapFile(path string) (*mapping, error) {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	m, err := fsutil.MapPrivate(f)
 	if err != nil {
 		return nil, err
 	}
-	size := info.Size()
-	if size == 0 {
-		return nil, fmt.Errorf("%s: the file is empty", path)
-	}
-	if size > math.MaxInt {
-		return nil, fmt.Errorf("%s: %d bytes are more than this system can map", path, size)
-	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
-	if err != nil {
-		return nil, fmt.Errorf("%s: map the file: %w", path, err)
-	}
-	return &mapping{data: data}, nil
+	return &mapping{m.Bytes(), m}, nil
 }
 
 func (m *mapping) close() error {
-	if m.data == nil {
-		return nil
-	}
-	data := m.data
 	m.data = nil
-	return unix.Munmap(data)
+	return m.file.Close()
 }
 
 // view cuts an entry's bytes out of the mapping; the range has been checked.
@@ -76,24 +60,13 @@ func (m *mapping) view(e *Entry, offset, size int64) {
 // data are used in place and may have been written to. It does nothing for
 // entries that own their memory. The pages of Packed go too.
 func (e Entry) Release() error {
-	err := e.release()
-	if e.Packed != nil {
-		for _, part := range e.Packed.parts() {
-			err = errors.Join(err, part.release())
+	var errs []error
+	for _, pages := range e.Pages() {
+		if err := fsutil.GiveBack(pages); err != nil {
+			errs = append(errs, fmt.Errorf("%s: tensor %s: release its pages: %w", e.File, quote(e.Name), err))
 		}
 	}
-	return err
-}
-
-func (e Entry) release() error {
-	pages := e.pages()
-	if len(pages) == 0 {
-		return nil
-	}
-	if err := unix.Madvise(pages, unix.MADV_DONTNEED); err != nil {
-		return fmt.Errorf("%s: tensor %s: release its pages: %w", e.File, quote(e.Name), err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Pages are the pages that Release gives back, as ranges of the mapping.

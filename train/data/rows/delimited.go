@@ -15,6 +15,13 @@ import (
 // is no training data.
 const maxColumns = 4096
 
+const (
+	// maxHeader bounds the line of column names.
+	maxHeader = 1 << 20
+	// maxSeparators bounds the separators in a row, those in quotes too: as ends of columns each would take many times its memory.
+	maxSeparators = 1 << 21
+)
+
 // csvReader reads a table with quotes, separated by commas (or tabs).
 type csvReader struct {
 	src   *source
@@ -30,8 +37,8 @@ func newCSV(src *source, comma rune) (Reader, error) {
 		return nil, fmt.Errorf("%q cannot separate CSV columns", comma)
 	}
 	r := &csvReader{src: src, csv: csv.NewReader(src.br)}
-	r.csv.Comma = comma
-	names, err := r.record()
+	r.csv.Comma, src.meter.separator = comma, byte(comma)
+	names, err := r.record(min(maxHeader, src.opts.maxRow()))
 	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: empty: no header line", src.name)
 	}
@@ -43,11 +50,11 @@ func newCSV(src *source, comma rune) (Reader, error) {
 	return r, err
 }
 
-// record reads one record under the row limit.
-func (r *csvReader) record() ([]string, error) {
-	limit := r.src.opts.maxRow()
+// record reads one record of at most limit bytes.
+func (r *csvReader) record(limit int) ([]string, error) {
 	// What one record may pull from the file: itself, and a buffer's worth ahead.
-	r.src.meter.left = limit + r.src.br.Size()
+	r.src.meter.left, r.src.meter.separators = limit+r.src.br.Size(), maxSeparators
+	begin := r.csv.InputOffset()
 	record, err := r.csv.Read()
 	if err == nil {
 		size := 0
@@ -70,9 +77,10 @@ func (r *csvReader) record() ([]string, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, io.EOF
+	case errors.Is(err, errSeparators):
+		return nil, fmt.Errorf("%s: the row at byte %d has more than %d %q", r.src.name, begin, maxSeparators, r.csv.Comma)
 	case errors.Is(err, errMeter):
-		at := r.csv.InputOffset()
-		return nil, fmt.Errorf("%s: the row at byte %d is longer than %d bytes: is a quote unclosed?", r.src.name, at, limit)
+		return nil, fmt.Errorf("%s: the row at byte %d is longer than %d bytes: is a quote unclosed?", r.src.name, begin, limit)
 	case errors.As(err, &parse) && errors.Is(err, csv.ErrQuote) && parse.Line > parse.StartLine && r.atEnd():
 		// Not a bad row to skip: it took all that follows with it.
 		return nil, fmt.Errorf("%s: line %d: a quote opened here is never closed (read to line %d, the end)", r.src.name, parse.StartLine, parse.Line)
@@ -102,7 +110,7 @@ func (r *csvReader) atEnd() bool {
 
 func (r *csvReader) Next() (Row, error) {
 	r.src.row++
-	record, err := r.record()
+	record, err := r.record(r.src.opts.maxRow())
 	if err != nil {
 		return Row{}, err
 	}
@@ -122,7 +130,10 @@ type tsvReader struct {
 
 func newTSV(src *source) (Reader, error) {
 	r := &tsvReader{src: src}
+	limit := src.opts.MaxRowBytes
+	src.opts.MaxRowBytes = min(maxHeader, src.opts.maxRow())
 	names, err := r.fields()
+	src.opts.MaxRowBytes = limit
 	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: empty: no header line", src.name)
 	}
@@ -145,10 +156,14 @@ func (r *tsvReader) fields() ([]string, error) {
 		}
 		r.src.row++
 		text, err := r.src.decode(string(r.buf))
+		r.buf = forNext(r.buf)
 		if err != nil {
 			return nil, r.src.bad(r.src.line, err)
 		}
-		if n := strings.Count(text, "\t") + 1; r.names != nil && n != len(r.names) {
+		switch n := strings.Count(text, "\t") + 1; {
+		case r.names == nil && n > maxColumns:
+			return nil, tooWide(r.src.name, n)
+		case r.names != nil && n != len(r.names):
 			return nil, r.src.bad(r.src.line, fmt.Errorf("%d columns where the header has %d", n, len(r.names)))
 		}
 		return strings.Split(text, "\t"), nil
@@ -168,7 +183,7 @@ func (r *tsvReader) Close() error { return r.src.Close() }
 // header checks the column names of a table.
 func header(file string, names []string) ([]string, error) {
 	if len(names) > maxColumns {
-		return nil, fmt.Errorf("%s: line 1: %d columns, more than %d", file, len(names), maxColumns)
+		return nil, tooWide(file, len(names))
 	}
 	seen := make(map[string]bool, len(names))
 	for i, name := range names {
@@ -183,6 +198,10 @@ func header(file string, names []string) ([]string, error) {
 		seen[names[i]] = true
 	}
 	return names, nil
+}
+
+func tooWide(file string, n int) error {
+	return fmt.Errorf("%s: line 1: %d columns, more than %d", file, n, maxColumns)
 }
 
 func tableRow(src *source, line int, names, fields []string) Row {

@@ -14,7 +14,6 @@ import (
 // as aclImdb's unsup, are not looked at.
 type folderReader struct {
 	opts   Options
-	root   string
 	parts  []folderPart
 	names  []string // *.txt of the first part, not yet read
 	opened bool
@@ -26,25 +25,68 @@ type folderPart struct{ split, label, dir string }
 var folderColumns = []string{"text", "label", "id", "split"}
 
 func openFolder(root string, opts Options) (Reader, error) {
-	r := &folderReader{root: root, opts: opts}
+	parts, err := folderParts(root)
+	if err != nil {
+		return nil, err
+	}
+	return &folderReader{opts: opts, parts: parts}, nil
+}
+
+// folderParts are the folders of texts below root, in the order in which they are read.
+func folderParts(root string) (parts []folderPart, err error) {
 	add := func(split, dir string) {
 		for _, label := range []string{"neg", "pos"} {
-			r.parts = append(r.parts, folderPart{split, label, filepath.Join(dir, label)})
+			parts = append(parts, folderPart{split, label, filepath.Join(dir, label)})
 		}
 	}
 	if hasClasses(root) {
 		add(filepath.Base(filepath.Clean(root)), root)
-		return r, nil
+		return parts, nil
 	}
 	for _, split := range []string{"train", "test"} {
 		if dir := filepath.Join(root, split); hasClasses(dir) {
 			add(split, dir)
 		}
 	}
-	if r.parts == nil {
+	if parts == nil {
 		return nil, fmt.Errorf("%s: a folder without pos/ and neg/, or train/ and test/ that hold them: name a data file in it", root)
 	}
-	return r, nil
+	return parts, nil
+}
+
+// texts are the names of the part's files, sorted.
+func (p folderPart) texts() (names []string, err error) {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() && strings.HasSuffix(e.Name(), ".txt") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Files are the files that a reader of the data at path reads, in its order: that one, or the texts of the folder there.
+func Files(path string) (names []string, err error) {
+	if !isDir(path) {
+		return []string{path}, nil
+	}
+	parts, err := folderParts(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		texts, err := p.texts()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range texts {
+			names = append(names, filepath.Join(p.dir, name))
+		}
+	}
+	return names, nil
 }
 
 // hasClasses reports whether dir is a part of an aclImdb folder.
@@ -71,16 +113,11 @@ func (r *folderReader) Next() (Row, error) {
 		if len(r.parts) == 0 {
 			return Row{}, io.EOF
 		}
-		entries, err := os.ReadDir(r.parts[0].dir) // sorted by name
+		names, err := r.parts[0].texts()
 		if err != nil {
-			return Row{}, fmt.Errorf("data: %w", err)
+			return Row{}, err
 		}
-		r.opened = true
-		for _, e := range entries {
-			if !e.IsDir() && strings.HasSuffix(e.Name(), ".txt") {
-				r.names = append(r.names, e.Name())
-			}
-		}
+		r.names, r.opened = names, true
 	}
 	part, name := r.parts[0], r.names[0]
 	r.names = r.names[1:]

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"unicode/utf8"
 )
 
@@ -26,6 +25,7 @@ func (r *textReader) Next() (Row, error) {
 	}
 	r.src.row++
 	text, err := r.src.decode(string(r.buf))
+	r.buf = forNext(r.buf)
 	if err != nil {
 		return Row{}, r.src.bad(r.src.line, err)
 	}
@@ -51,7 +51,9 @@ func (r *jsonlReader) Next() (Row, error) {
 			continue
 		}
 		r.src.row++
-		return objectRow(r.src, r.src.line, raw)
+		row, err := objectRow(r.src, r.src.line, raw)
+		r.buf = forNext(r.buf)
+		return row, err
 	}
 }
 
@@ -102,7 +104,9 @@ func (r *jsonReader) Next() (Row, error) {
 		return Row{}, err
 	}
 	r.src.row++
-	return objectRow(r.src, line, r.buf)
+	row, err := objectRow(r.src, line, r.buf)
+	r.buf = forNext(r.buf)
+	return row, err
 }
 
 // separator reads on to the brace of the next object, or to the end.
@@ -225,53 +229,12 @@ func objectRow(src *source, line int, raw []byte) (Row, error) {
 	return row, nil
 }
 
-func decodeObject(raw []byte, row *Row) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	token, err := dec.Token()
-	if err != nil {
-		return jsonFault(err)
-	}
-	if token != json.Delim('{') {
-		return fmt.Errorf("%s where an object is wanted", Brief(token))
-	}
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return jsonFault(err)
-		}
-		key, ok := token.(string)
-		if !ok {
-			return fmt.Errorf("%s where a key should be", Brief(token))
-		}
-		if slices.Contains(row.names, key) {
-			return fmt.Errorf("key %s twice", Brief(key))
-		}
-		if len(row.names) == maxColumns {
-			return fmt.Errorf("more than %d keys", maxColumns)
-		}
-		var value any
-		if err := dec.Decode(&value); err != nil {
-			return jsonFault(err)
-		}
-		row.names = append(row.names, key)
-		row.values = append(row.values, value)
-	}
-	if _, err := dec.Token(); err != nil {
-		return jsonFault(err)
-	}
-	if rest := bytes.TrimSpace(raw[dec.InputOffset():]); len(rest) > 0 {
-		return fmt.Errorf("%s after the object", Brief(string(rest)))
-	}
-	return nil
-}
-
 func jsonFault(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("the object is cut off")
-	}
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
+		if syntax.Error() == "unexpected end of JSON input" {
+			return errors.New("the object is cut off")
+		}
 		return fmt.Errorf("bad JSON at byte %d: %w", syntax.Offset, err)
 	}
 	return fmt.Errorf("bad JSON: %w", err)

@@ -323,6 +323,14 @@ func (s *source) readLine(buf []byte) ([]byte, error) {
 	}
 }
 
+// forNext is buf for the next row, or none where it is so large that it had better be freed.
+func forNext(buf []byte) []byte {
+	if cap(buf) > 1<<20 {
+		return nil
+	}
+	return buf[:0]
+}
+
 func (s *source) bad(line int, err error) error {
 	return &Error{File: s.name, Line: line, Row: s.row, Err: err}
 }
@@ -333,17 +341,29 @@ func errTooLong(limit int) error { return fmt.Errorf("longer than %d bytes", lim
 type meter struct {
 	r    io.Reader
 	left int
+
+	separator  byte // of columns, which are counted too; 0: none
+	separators int  // that may come yet
 }
 
 const unmetered = int(^uint(0) >> 1)
 
-var errMeter = errors.New("row too long")
+var (
+	errMeter      = errors.New("row too long")
+	errSeparators = errors.New("too many columns")
+)
 
 func (m *meter) Read(p []byte) (int, error) {
 	if m.left <= 0 {
 		return 0, errMeter
 	}
+	if m.separators < 0 {
+		return 0, errSeparators
+	}
 	n, err := m.r.Read(p[:min(len(p), m.left)])
 	m.left -= n
+	if m.separator != 0 {
+		m.separators -= bytes.Count(p[:n], []byte{m.separator})
+	}
 	return n, err
 }

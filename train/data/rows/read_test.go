@@ -3,6 +3,7 @@ package rows
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,6 +127,8 @@ func TestBadRowsNameTheirLine(t *testing.T) {
 			[][]string{{"line 1", "cut off"}, {"line 2"}, {"line 3"}, {"line 4", "cut off"}}},
 		{"jsonl more after the object", "a.jsonl", "{\"a\":1} {\"a\":2}\n{\"a\":1},\n", Options{}, nil,
 			[][]string{{"line 1", "after the object"}, {"line 2", "after the object"}}},
+		{"jsonl values without end", "a.jsonl", `{"a":[[` + strings.Repeat("1,", 1<<20) + "2],[" + strings.Repeat("3,", 1<<20) + "4]]}\n{\"a\":1}", Options{}, [][]any{{json.Number("1")}},
+			[][]string{{"line 1: more than 2097152 values"}}},
 		{"jsonl key twice", "a.jsonl", `{"a":1,"a":2}`, Options{}, nil, [][]string{{`line 1: key "a" twice`}}},
 		{"jsonl not UTF-8", "a.jsonl", "{\"a\":\"\xff\"}", Options{}, nil, [][]string{{"line 1: not UTF-8"}}},
 		{"jsonl NaN", "a.jsonl", `{"a":NaN}`, Options{}, nil, [][]string{{"line 1: bad JSON"}}},
@@ -173,11 +176,14 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		{"csv column twice", "a.csv", "text,text\n", Options{}, []string{`line 1: two columns are named "text"`}},
 		{"csv header not UTF-8", "a.csv", "t\xe9xt,label\na,b\n", Options{}, []string{"line 1: not UTF-8"}},
 		{"csv too wide", "a.csv", strings.Repeat("a,", 5000), Options{}, []string{"line 1: 5001 columns"}},
+		{"csv header without end", "a.csv", strings.Repeat("a", 2<<20), Options{}, []string{"longer than 1048576 bytes"}},
+		{"csv separators without end", "a.csv", "text,label\n" + strings.Repeat(",", 5<<20), Options{}, []string{"byte 11", "more than 2097152 ','"}},
 		{"csv quote swallows the file", "a.csv", "text,label\n\"" + strings.Repeat("words, and more\n", 20_000), Options{MaxRowBytes: 1000}, []string{"longer than 1000 bytes", "quote unclosed"}},
 		{"csv unclosed quote", "a.csv", "text,label\na,1\n\"b,0\nc,1\n", Options{}, []string{"line 3", "never closed", "line 4"}},
 		{"csv of an old Mac", "a.csv", "text,label\rgood,1\rbad,0\r", Options{}, []string{"line 1", "carriage return"}},
 		{"csv bad comma", "a.csv", "a", Options{Comma: '"'}, []string{"cannot separate"}},
 		{"tsv empty", "a.tsv", "\n\n", Options{}, []string{"a.tsv: empty"}},
+		{"tsv too wide", "a.tsv", strings.Repeat("\t", 8000), Options{}, []string{"line 1: 8001 columns"}},
 		{"tsv column twice", "a.tsv", "a\ta\n", Options{}, []string{"two columns"}},
 		{"json empty", "a.json", " \n", Options{}, []string{"a.json: empty"}},
 		{"json scalar", "a.json", "3", Options{}, []string{`starts with '3'`}},
@@ -280,4 +286,35 @@ func TestFolderOfReviews(t *testing.T) {
 	wantError(t, err, "pos/", "name a data file")
 	_, err = Open(root, Options{Format: CSV})
 	wantError(t, err, "is a folder")
+}
+
+// Values are what encoding/json makes of them.
+func TestValuesOfJSON(t *testing.T) {
+	for _, text := range []string{
+		`{}`, ` { } `, `{"a":{},"b":[],"c":[ ],"d":{ }}`, `{"a" : [1 , -2.5e+3,0.1E-7 ,true,false , null,"x"]}`, `{"a":{"b":{"c":[[],[{}],[[1],2]]}},"d":-0}`,
+		`{"a":"\"quoted\" \\\\ \u00e9 \ud83d\ude00 \ud800 \n","\u0061b":"]}{["}`, `{"a":{"k":1,"k":2}}`, "{\"a\"\t:\r\n\"漢\"}", `{"":""}`, `{"a":1e999}`,
+	} {
+		r, err := New(io.NopCloser(strings.NewReader(text)), "a.json", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := r.Next()
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		d := json.NewDecoder(strings.NewReader(text))
+		d.UseNumber()
+		want := map[string]any{}
+		if err := d.Decode(&want); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]any{}
+		for i, name := range row.names {
+			got[name] = row.values[i]
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", text, diff)
+		}
+	}
 }

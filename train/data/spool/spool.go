@@ -20,6 +20,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"gopeft/model/fsutil"
 )
 
 // File holds records. Append and Flush are for one goroutine; after Flush any number may Read.
@@ -38,18 +40,12 @@ const step = 4 << 20
 
 // Create makes a file in dir, which must exist. It has no name there: whatever ends the process, the space is free then.
 func Create(dir string) (*File, error) {
-	f, err := os.CreateTemp(dir, ".spool-*")
+	f, err := fsutil.Nameless(dir)
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool: %w", err), f.Close())
-	}
 	return &File{f: f, w: bufio.NewWriterSize(f, 1<<18)}, nil
 }
-
-// Size is how many bytes the records take.
-func (s *File) Size() int64 { return s.size }
 
 // Append adds a record and tells its place.
 func (s *File) Append(record []byte) (at int64, err error) {

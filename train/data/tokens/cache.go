@@ -9,11 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"gopeft/model/fsutil"
 )
@@ -39,6 +36,8 @@ const (
 
 func (c Cache) path(key string) string { return filepath.Join(c.Dir, key+ending) }
 
+func (c Cache) lockPath(key string) string { return filepath.Join(c.Dir, key+lockEnding) }
+
 func (c Cache) note(format string, args ...any) {
 	if c.Note != nil {
 		c.Note(format, args...)
@@ -60,14 +59,12 @@ func (c Cache) Open(ctx context.Context, key string, build func(ctx context.Cont
 	if err != nil {
 		return nil, advise(ctx, err)
 	}
-	defer lock.Close()                                            // which unlocks
+	defer func() { _ = lock.Release() }()                         // what stays of it when that fails is no lock
 	if f, err = c.open(ctx, key, false); f != nil || err != nil { // another process has made it
 		return f, err
 	}
 	path := c.path(key)
-	if err := fsutil.Recover(path); err != nil { // what a killed one left
-		return nil, err
-	}
+	fsutil.Sweep(path) // what a killed one left
 	err = fsutil.WriteFile(path, func(w io.Writer) error {
 		x, err := newWriter(w, c.Dir, key)
 		if err != nil {
@@ -81,7 +78,9 @@ func (c Cache) Open(ctx context.Context, key string, build func(ctx context.Cont
 	})
 	var failed *buildError
 	if errors.As(err, &failed) {
-		return nil, failed.err // of the data, not of the file
+		if err = failed.err; !fsutil.Full(err) { // of the data, not of the folder
+			return nil, err
+		}
 	}
 	if err != nil {
 		return nil, advise(ctx, err)
@@ -125,35 +124,21 @@ func (c Cache) open(ctx context.Context, key string, tell bool) (*File, error) {
 	case err != nil:
 		return nil, err
 	}
-	now := time.Now()
-	_ = os.Chtimes(path, now, now) // for prune; a folder that only others may write to has its own rules
+	fsutil.Touch(path)
 	return f, nil
 }
 
-// lock waits until no other process holds a key's lock, and holds it until the file given is closed.
-func (c Cache) lock(ctx context.Context, key string) (*os.File, error) {
-	path := filepath.Join(c.Dir, key+lockEnding)
+// lock waits until no other process holds a key's lock, and holds it until it is released.
+func (c Cache) lock(ctx context.Context, key string) (*fsutil.Lock, error) {
 	told := false
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil && isAt(f, path) {
-			return f, nil
-		}
-		f.Close()
-		switch {
-		case err == nil: // prune has removed the file meanwhile
-			continue
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+		l, err := fsutil.LockFile(c.lockPath(key))
+		held := (*fsutil.LockedError)(nil)
+		if !errors.As(err, &held) {
+			return l, err
 		}
 		if !told {
-			c.note("another process is tokenizing this data: waiting for it")
+			c.note("%s is tokenizing this data: waiting for it", held.Holder)
 			told = true
 		}
 		select {
@@ -164,71 +149,18 @@ func (c Cache) lock(ctx context.Context, key string) (*os.File, error) {
 	}
 }
 
-// isAt reports whether an open file is what a path names.
-func isAt(f *os.File, path string) bool {
-	a, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	b, err := os.Stat(path)
-	return err == nil && os.SameFile(a, b)
-}
-
 // prune removes what killed processes left, and the files that were not used for the longest time until the folder holds
 // no more than the limit. The file of the key given stays, and those that are being made. Processes that have a file mapped keep what they have.
 func (c Cache) prune(keep string) error {
-	entries, err := os.ReadDir(c.Dir)
-	if err != nil {
-		return err
-	}
-	var infos []fs.FileInfo
-	sum := int64(0)
-	for _, e := range entries {
-		if name, left := strings.CutPrefix(e.Name(), "."); left {
-			if key, _, part := strings.Cut(name, ending+".tmp-"); part && key != keep {
-				if _, err := c.unused(key, func() error { return fsutil.Recover(c.path(key)) }); err != nil {
-					return err
-				}
-			}
-			continue
+	return fsutil.Prune(c.Dir, ending, keep+ending, cmp.Or(c.Limit, DefaultLimit), func(path string) (removed bool, err error) {
+		l, err := fsutil.LockFile(c.lockPath(strings.TrimSuffix(filepath.Base(path), ending)))
+		if held := (*fsutil.LockedError)(nil); errors.As(err, &held) {
+			return false, nil
 		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && strings.HasSuffix(e.Name(), ending) {
-			infos = append(infos, info)
-			sum += info.Size()
-		}
-	}
-	slices.SortFunc(infos, func(a, b fs.FileInfo) int {
-		return cmp.Or(a.ModTime().Compare(b.ModTime()), strings.Compare(a.Name(), b.Name()))
-	})
-	for _, info := range infos {
-		key := strings.TrimSuffix(info.Name(), ending)
-		if sum <= cmp.Or(c.Limit, DefaultLimit) {
-			return nil
-		}
-		if key == keep {
-			continue
-		}
-		removed, err := c.unused(key, func() error { return os.Remove(c.path(key)) })
 		if err != nil {
-			return err
+			return false, err
 		}
-		if removed {
-			sum -= info.Size()
-		}
-	}
-	return nil
-}
-
-// unused does what removes a key's files, and removes its lock, unless another process holds that.
-func (c Cache) unused(key string, remove func() error) (bool, error) {
-	path := filepath.Join(c.Dir, key+lockEnding)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !isAt(f, path) {
-		return false, nil
-	}
-	return true, errors.Join(remove(), os.Remove(path))
+		err = os.Remove(path)
+		return err == nil, errors.Join(err, l.Release())
+	})
 }

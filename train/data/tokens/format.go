@@ -38,7 +38,6 @@ type part struct {
 	Name    string  `json:"name"`
 	Hash    string  `json:"hash"` // of the examples before they were tokens
 	Count   int64   `json:"count"`
-	Tokens  int64   `json:"tokens"`
 	Records section `json:"records"`
 	Lengths section `json:"lengths"` // 4 bytes each
 	Ends    section `json:"ends"`    // 8 bytes each, from the records' start

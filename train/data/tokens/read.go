@@ -81,7 +81,7 @@ func open(ctx context.Context, path, key string) (*File, error) {
 		return nil, err
 	}
 	sum := sha256.New()
-	if _, err := io.CopyBuffer(sum, &cancellable{ctx, io.NewSectionReader(f, 0, checked)}, make([]byte, 1<<20)); err != nil {
+	if err := fsutil.Copy(ctx, sum, io.NewSectionReader(f, 0, checked)); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(sum.Sum(nil), want) {
@@ -92,19 +92,6 @@ func open(ctx context.Context, path, key string) (*File, error) {
 		return nil, err
 	}
 	return &File{m, h}, nil
-}
-
-// cancellable ends a copy when its context ends. It hides other methods of the reader, which would pass it by.
-type cancellable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *cancellable) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // Info is what was said of the data when the file was made.
@@ -139,9 +126,6 @@ type Part struct {
 
 // Len is the number of examples.
 func (p *Part) Len() int { return int(p.part.Count) }
-
-// Tokens is the number of tokens of all examples.
-func (p *Part) Tokens() int64 { return p.part.Tokens }
 
 // Lengths gives how many tokens each example has.
 func (p *Part) Lengths() ([]int, error) {

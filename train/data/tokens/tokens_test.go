@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -12,10 +13,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gopeft/model/fsutil"
 )
 
 func ExampleCache_Open() {
@@ -115,7 +119,6 @@ func TestExamplesComeBack(t *testing.T) {
 			if f.Hash() != "hash0hash1" || f.Info().Notes[0] != "a note" || f.Part("test") != nil {
 				t.Errorf("%q, %+v", f.Hash(), f.Info())
 			}
-			var tokens int64
 			for i, want := range all {
 				p, k := f.Part("train"), i
 				if half := len(all) / 2; i >= half {
@@ -136,12 +139,6 @@ func TestExamplesComeBack(t *testing.T) {
 				if diff := cmp.Diff(want, got); diff != "" || err != nil {
 					t.Fatalf("example %d: %v (-want +got)\n%s", i, err, diff)
 				}
-				if p.part.Name == "train" {
-					tokens += int64(len(want.IDs))
-				}
-			}
-			if got := f.Part("train").Tokens(); got != tokens {
-				t.Errorf("%d tokens, want %d", got, tokens)
 			}
 			for _, i := range []int{-1, f.Part("train").Len()} {
 				if _, err := f.Part("train").Example(i); err == nil {
@@ -289,7 +286,20 @@ func TestWaitingCanBeCancelled(t *testing.T) {
 	if _, err := c.Open(ctx, "k", nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	lock.Close()
+	if err := lock.Release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever runs full in the folder, the file or what its builder keeps there: the advice is given, and once.
+func TestFullDisk(t *testing.T) {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		c := Cache{Dir: t.TempDir()}
+		_, err := c.Open(context.Background(), "k", func(context.Context, *Writer) error { return &fs.PathError{Op: "write", Path: "rows", Err: full} })
+		if err == nil || !errors.Is(err, full) || strings.Count(err.Error(), "--cache-dir") != 1 {
+			t.Errorf("got %v", err)
+		}
+	}
 }
 
 func TestFailedBuildLeavesNothing(t *testing.T) {
@@ -380,12 +390,17 @@ func TestPruneRemovesTheLeastRecentlyUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Release() }()
 	for _, name := range []string{".killed.tokens.tmp-1", ".held.tokens.tmp-1", "notes.txt"} {
 		if err := os.WriteFile(filepath.Join(c.Dir, name), make([]byte, 100), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	making, err := fsutil.LockFile(filepath.Join(c.Dir, ".held.tokens.tmp-1")) // as who makes it does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = making.Release() }()
 	c.Limit = 3*size + size/2
 	use("newest", 0)
 	var left []string
@@ -396,7 +411,7 @@ func TestPruneRemovesTheLeastRecentlyUsed(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	want := []string{".held.tokens.tmp-1", "held.lock", "held.tokens", "new.lock", "new.tokens", "newest.lock", "newest.tokens", "notes.txt"}
+	want := []string{".held.tokens.tmp-1", "held.lock", "held.tokens", "new.tokens", "newest.tokens", "notes.txt"}
 	if diff := cmp.Diff(want, left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}

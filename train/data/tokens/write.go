@@ -10,6 +10,8 @@ import (
 	"hash"
 	"io"
 	"os"
+
+	"gopeft/model/fsutil"
 )
 
 // Options says what a file is to hold.
@@ -76,12 +78,9 @@ func (x *Writer) Begin(name string) error {
 	kinds := []func(*part) *section{func(p *part) *section { return &p.Lengths }, func(p *part) *section { return &p.Ends }}
 	kinds = append(kinds, func(p *part) *section { return &p.Labels }, func(p *part) *section { return &p.Sources })
 	for _, to := range kinds {
-		f, err := os.CreateTemp(x.dir, ".list-*")
+		f, err := fsutil.Nameless(x.dir)
 		if err != nil {
 			return err
-		}
-		if err := os.Remove(f.Name()); err != nil {
-			return errors.Join(err, f.Close())
 		}
 		x.lists = append(x.lists, &list{f, bufio.NewWriterSize(f, 1<<16), to})
 	}
@@ -108,7 +107,6 @@ func (x *Writer) Add(e Example) error {
 		return err
 	}
 	p.Count++
-	p.Tokens += int64(len(e.IDs))
 	var number [8]byte
 	put := func(list, size int, v uint64) {
 		if err == nil {

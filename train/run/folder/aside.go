@@ -97,7 +97,7 @@ func Visible(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name := e.Name(); name != lockName && name != asideName && name != movingName {
+		if name := e.Name(); name != fsutil.FolderLock && name != asideName && name != movingName {
 			names = append(names, name)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,11 +21,10 @@ func Hash(ctx context.Context, path string) (string, error) {
 	}
 	memory := remembered(id)
 	if raw, err := os.ReadFile(memory); err == nil && len(raw) == 2*sha256.Size {
-		now := time.Now()
-		_ = os.Chtimes(memory, now, now) // it is of use
+		fsutil.Touch(memory)
 		return string(raw), nil
 	}
-	sum, err := hashFile(ctx, path)
+	sum, err := fsutil.HashFile(ctx, path)
 	if err != nil {
 		return "", err
 	}
@@ -41,28 +39,6 @@ func Hash(ctx context.Context, path string) (string, error) {
 		remember(memory, sum)
 	}
 	return sum, nil
-}
-
-func hashFile(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h, buf := sha256.New(), make([]byte, 1<<20)
-	for {
-		if err := ctx.Err(); err != nil {
-			return "", err
-		}
-		n, err := f.Read(buf)
-		h.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
-			return hex.EncodeToString(h.Sum(nil)), nil
-		}
-		if err != nil {
-			return "", err
-		}
-	}
 }
 
 // remembered is where the hash of a file is kept.

@@ -1,6 +1,9 @@
 package inputs
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,6 +76,19 @@ func Find(model, adapter string) (Record, error) {
 		r.Files = append(r.Files, files...)
 	}
 	return r, nil
+}
+
+// Hash identifies what was read by the contents of all files.
+func (r Record) Hash(ctx context.Context) (string, error) {
+	h := sha256.New()
+	for _, f := range r.Files {
+		sum, err := Hash(ctx, f.path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(h, f.Name, sum)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func find(role, path string, parts []string) ([]File, error) {

@@ -3,6 +3,8 @@ package inputs
 import (
 	"context"
 	"fmt"
+
+	"gopeft/bindings/fault"
 )
 
 // small is what is hashed before a run begins: it takes no time that anyone notices.
@@ -41,9 +43,12 @@ func Begin(ctx context.Context, dir string, now Record, was *Record) (*Watch, er
 	w.cancel = cancel
 	go func() {
 		defer close(w.done)
-		if w.err = w.hash(inner, func(File) bool { return true }); w.err == nil {
-			w.err = w.now.write(dir)
-		}
+		w.err = fault.Guard(func() error {
+			if err := w.hash(inner, func(File) bool { return true }); err != nil {
+				return err
+			}
+			return w.now.write(dir)
+		})
 	}()
 	return w, nil
 }
@@ -80,7 +85,8 @@ func (w *Watch) Settle() error {
 		}
 	case <-w.ctx.Done():
 	}
-	for _, f := range w.now.Files {
+	for i := range w.now.Files { // not copied: after an interrupt their hashes may still be written
+		f := &w.now.Files[i]
 		id, err := identify(f.path)
 		if err == nil && id.Device == f.Device && id.Inode == f.Inode && (id.Bytes != f.Bytes || id.Modified != f.Modified) {
 			return fmt.Errorf("%s was overwritten while the run read it: its last checkpoint, from before, is kept", f.path)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -124,5 +125,68 @@ func TestHashesAreRemembered(t *testing.T) {
 	}
 	if _, err := os.Stat(stale); err == nil {
 		t.Error("what nobody asks for stays")
+	}
+}
+
+// An interrupted run does not wait for the hashes, which may be written while Settle looks at the files: for the race detector.
+func TestSettleWhileFilesAreHashed(t *testing.T) {
+	t.Setenv("GOPEFT_HOME", t.TempDir())
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	w := &Watch{ctx: ended, done: make(chan struct{})}
+	dir := t.TempDir()
+	for i := range 300 {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		sparse(t, path, 1)
+		id, err := identify(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.now.Files = append(w.now.Files, File{identity: id, path: path})
+	}
+	hashed := make(chan error)
+	go func() { hashed <- w.hash(context.Background(), func(File) bool { return true }) }()
+	for range 20 {
+		if err := w.Settle(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-hashed; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRecordHash(t *testing.T) {
+	t.Setenv("GOPEFT_HOME", t.TempDir())
+	dir := t.TempDir()
+	hash := func() string {
+		t.Helper()
+		r, err := Find(dir, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := r.Hash(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	seen := map[string]string{}
+	for _, name := range []string{"config.json", "model.safetensors", "vocab.json", "merges.txt", "chat_template.jinja", "model.safetensors.index.json"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sum := hash()
+		if was, ok := seen[sum]; ok {
+			t.Errorf("with %s the hash is that with %s", name, was)
+		}
+		seen[sum] = name
+	}
+	before := hash()
+	if err := os.WriteFile(filepath.Join(dir, "README.md"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if hash() != before {
+		t.Error("a file that is not read counts")
 	}
 }
