@@ -119,6 +119,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	if err == nil && out.failed != nil {
 		err = fmt.Errorf("write results: %w", out.failed)
 	}
+	if told := (*toldError)(nil); errors.As(err, &told) && !trace {
+		stderr = io.Discard
+	}
 	switch usage, ended := (*train.UsageError)(nil), (*launch.ExitError)(nil); {
 	case err == nil:
 		return exitDone
@@ -179,7 +182,7 @@ func (o *output) Write(p []byte) (int, error) {
 func commands() []*cli.Command {
 	return []*cli.Command{
 		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
-		mergeCommand(), convertCommand(), quantizeCommand(), pullCommand(),
+		verifyCommand(), mergeCommand(), convertCommand(), quantizeCommand(), pullCommand(),
 		prepareCommand(), tokenizeCommand(), benchCommand(), launchCommand(), doctorCommand(),
 	}
 }

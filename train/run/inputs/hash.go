@@ -26,7 +26,7 @@ func Hash(ctx context.Context, path string) (string, error) {
 		_ = os.Chtimes(memory, now, now) // it is of use
 		return string(raw), nil
 	}
-	sum, err := hashFile(ctx, path)
+	sum, err := HashAnew(ctx, path)
 	if err != nil {
 		return "", err
 	}
@@ -43,7 +43,8 @@ func Hash(ctx context.Context, path string) (string, error) {
 	return sum, nil
 }
 
-func hashFile(ctx context.Context, path string) (string, error) {
+// HashAnew is the SHA-256 of a file as it is read now, whatever is remembered of it.
+func HashAnew(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
