@@ -2,11 +2,13 @@ package rows
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -280,4 +282,29 @@ func TestFolderOfReviews(t *testing.T) {
 	wantError(t, err, "pos/", "name a data file")
 	_, err = Open(root, Options{Format: CSV})
 	wantError(t, err, "is a folder")
+}
+
+// A line without end is told as soon as it is too long, not at its end.
+func TestEndlessLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.jsonl")
+	if err := os.Symlink("/dev/zero", path); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		r, err := Open(path, Options{MaxRowBytes: 1 << 20})
+		if err == nil {
+			_, err = r.Next()
+			err = errors.Join(err, r.Close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "line 1: longer than") {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it is read away")
+	}
 }
