@@ -10,7 +10,7 @@ COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 # Packages at a time: each test process already computes on every core.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup build test test-fast check demo demo-llama bench goldens fuzz clean
+.PHONY: help setup build test test-fast check demo demo-llama bench goldens fuzz attack sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,13 @@ goldens: ## make the test fixtures anew with the Python implementations (pinned 
 
 fuzz: setup ## run every fuzz target for FUZZTIME (30s)
 	@$(WITH) scripts/fuzz.sh
+
+attack: build ## attack bin/gopeft for SECONDS (3600) with damaged files, kills, faults and wrong uses, from SEED (1)
+	go run ./scripts/attack --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),1)
+
+sbom: setup ## write what a release is made of, with licences, as CycloneDX has it: bin/gopeft.cdx.json
+	@mkdir -p bin
+	@scripts/sbom.sh bin/gopeft.cdx.json
 
 clean: ## remove what was built and what the demos ran (the fetched things in GOPEFT_HOME stay)
 	rm -rf bin runs/demo runs/demo-data runs/demo-llama runs/demo-llama-data

@@ -89,6 +89,21 @@ func (f *fingerprint) sameWeights(o *fingerprint) bool {
 	return true
 }
 
+// SameBase compares m with what the adapter at path has noted of the base it was trained over: known is false where it
+// has noted nothing.
+func (c Catalog) SameBase(s *bindings.Scope, path string, m model.Model) (same, known bool, err error) {
+	f, err := c.open(path)
+	if err != nil {
+		return false, false, err
+	}
+	defer f.Close()
+	if f.sidecar == nil || f.sidecar.Fingerprint == nil {
+		return false, false, nil
+	}
+	was, now := f.sidecar.Fingerprint, fingerprintOf(s, m)
+	return was.shape(now) == nil && was.sameWeights(now), true, nil
+}
+
 // otherBase compares the base model's name that others' files record with what m is called, by the folder it was
 // loaded from or by its config, and gives m's name if they differ. Where either has no name there is nothing to
 // say.

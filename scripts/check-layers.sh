@@ -17,6 +17,7 @@ layers=(
     'train'
     'train/run train/infer train/bench'
     'cmd'
+    'scripts'
 )
 # Imports within a line that are right all the same, as 'IMPORTER IMPORTED'.
 siblings=('train/run train/infer') # a run is used by its tests

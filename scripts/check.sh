@@ -83,11 +83,40 @@ staticcheck() {
     scripts/env.sh "$bin/staticcheck" ./...
 }
 
+# What is linked has no vulnerability that is known and reached. Without the database there is nothing to compare with: that
+# is said, and is no failure.
+vulnerabilities() {
+    local version=v1.9.0 bin said code=0
+    bin=$GOPEFT_HOME/tools/govulncheck-$version-$(go env GOVERSION)
+    [[ -x $bin/govulncheck ]] || GOBIN=$bin go install "golang.org/x/vuln/cmd/govulncheck@$version"
+    # The program as it is linked: of its sources, those in C++ would be compiled once more.
+    scripts/env.sh go build -o "$bin/gopeft.$$" ./cmd/gopeft
+    said=$(timeout 120 "$bin/govulncheck" -mode=binary "$bin/gopeft.$$" 2>&1) || code=$?
+    rm "$bin/gopeft.$$"
+    if [[ $code == 124 || $said == *"fetching vulnerabilities"* ]]; then
+        echo "check: vulnerabilities: NOT CHECKED, the database cannot be reached: $(tail -n 1 <<<"$said")" >&2
+        return
+    fi
+    [[ $code == 0 ]] || die "govulncheck:"$'\n'"$said"
+}
+
+# LICENSES.csv names all that is linked, and all licences are known.
+licences() {
+    local list=$GOPEFT_HOME/tools/licences.$$
+    scripts/sbom.sh --licences >"$list" || { rm -f "$list"; die "the licences cannot be listed"; }
+    if ! diff -u LICENSES.csv "$list" >&2; then
+        rm "$list"
+        die "LICENSES.csv is not what is linked: scripts/sbom.sh --licences >LICENSES.csv"
+    fi
+    rm "$list"
+    ! grep ',unknown$' LICENSES.csv >&2 || die "licences that are not known: read them, and say so in scripts/sbom.py"
+}
+
 # The tests assert that no tensor outlives its scope; the race detector watches the Go side of the work.
 race() { scripts/env.sh go test -race -p "${TEST_PROCESSES:-2}" -timeout 30m ./...; }
 
 checks=("$@")
-[[ $# -gt 0 ]] || checks=(format words layers names sizes shell cpp-format python-format generated setup-scripts nvrtc vet staticcheck race)
+[[ $# -gt 0 ]] || checks=(format words layers names sizes shell cpp-format python-format generated setup-scripts nvrtc vet staticcheck vulnerabilities licences race)
 for check in "${checks[@]}"; do
     [[ $(type -t "$check") == function ]] || die "no check called $check"
     echo "check: $check" >&2

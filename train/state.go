@@ -214,23 +214,47 @@ func verify(path string, was fsutil.Checksum) error {
 // verifyBeside compares a file with what checksums.json in its folder says of it. Runs from before there were checksums
 // have none.
 func verifyBeside(path string) error {
-	list := filepath.Join(filepath.Dir(path), checksumsJSON)
-	raw, err := hf.ReadJSON(list)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return &DamagedError{list, err.Error()}
-	}
-	var sums map[string]fsutil.Checksum
-	if err := json.Unmarshal(raw, &sums); err != nil {
-		return &DamagedError{list, err.Error()}
+	sums, err := readSums(filepath.Dir(path))
+	if sums == nil || err != nil {
+		return err
 	}
 	sum, ok := sums[filepath.Base(path)]
 	if !ok {
-		return &DamagedError{list, "it says nothing of " + filepath.Base(path)}
+		return &DamagedError{filepath.Join(filepath.Dir(path), checksumsJSON), "it says nothing of " + filepath.Base(path)}
 	}
 	return verify(path, sum)
+}
+
+// readSums reads the checksums.json of a folder; nil: there is none.
+func readSums(dir string) (sums map[string]fsutil.Checksum, err error) {
+	list := filepath.Join(dir, checksumsJSON)
+	raw, err := hf.ReadJSON(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &sums)
+	}
+	if err == nil && sums == nil {
+		err = errors.New("it holds nothing")
+	}
+	if err != nil {
+		return nil, &DamagedError{list, err.Error()}
+	}
+	return sums, nil
+}
+
+// StateSums are the checksums that a checkpoint's state holds of its other files, by name; none where dir is no state, or
+// one of a version without checksums.
+func StateSums(dir string) (map[string]fsutil.Checksum, error) {
+	p, err := ReadProgress(dir)
+	if err == nil {
+		return p.Files, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return readSums(dir)
 }
 
 // The checksum of state.json stands in it, of the file with noSum in its place.

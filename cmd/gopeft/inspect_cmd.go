@@ -135,7 +135,7 @@ func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 	cfg := run.Defaults()
 	if src.Run != nil {
 		var err error
-		if cfg, err = run.ReadConfig(filepath.Join(src.Run.Folder, "config.yaml"), cfg); err != nil {
+		if cfg, err = run.ReadWritten(filepath.Join(src.Run.Folder, "config.yaml"), cfg); err != nil {
 			return nil, err
 		}
 	}

@@ -117,6 +117,9 @@ func program(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 
 // conclude says how the program has ended, with all details if trace is set, and gives its exit code.
 func conclude(err error, trace bool, stderr io.Writer) int {
+	if told := (*toldError)(nil); errors.As(err, &told) && !trace {
+		stderr = io.Discard
+	}
 	usage, ended, panicked := (*train.UsageError)(nil), (*launch.ExitError)(nil), (*fault.Panic)(nil)
 	switch {
 	case err == nil:
@@ -176,7 +179,7 @@ func fail(stderr io.Writer, reason string) {
 func commands() []*cli.Command {
 	return []*cli.Command{
 		compareCommand(), trainCommand(), evalCommand(), predictCommand(), generateCommand(), embedCommand(), inspectCommand(),
-		mergeCommand(), convertCommand(), quantizeCommand(), pullCommand(),
+		verifyCommand(), mergeCommand(), convertCommand(), quantizeCommand(), pullCommand(),
 		prepareCommand(), tokenizeCommand(), benchCommand(), launchCommand(), doctorCommand(),
 	}
 }

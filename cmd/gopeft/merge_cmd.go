@@ -28,7 +28,7 @@ func foldFlags() []cli.Flag {
 		&cli.StringFlag{Name: "data", Usage: "texts to compare outputs on before and after", DefaultText: "sentences of gopeft's own"},
 		&cli.StringFlag{Name: "text-column", Usage: "column with the text", DefaultText: "guessed"},
 		&cli.IntFlag{Name: "limit", Value: 16, Usage: "compare on the first N texts"},
-		&cli.IntFlag{Name: "max-length", Value: 64, Usage: "cut texts to this many tokens"},
+		&cli.IntFlag{Name: "max-length", Usage: "cut texts to this many tokens", DefaultText: "64, or what the model can read"},
 	), inGroup(groupMachine,
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 	))

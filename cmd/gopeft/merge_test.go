@@ -40,6 +40,21 @@ func TestMergedFolderComputesTheSame(t *testing.T) {
 	}
 }
 
+// Texts longer than the model reads are cut, as everywhere else.
+func TestMergeAndConvertCutTexts(t *testing.T) {
+	long := "{\"input_ids\": [1" + strings.Repeat(", 7", 80) + "]}\n" // the models have 40 and 64 positions
+	texts := []string{"--data", writeText(t, "texts.jsonl", long)}
+	args := append([]string{"--model", modeltest.Testdata(t, "distilbert/tiny")}, texts...)
+	lora := modeltest.Testdata(t, "peft/distilbert-seqcls-lora")
+	must(t, "", slices.Concat([]string{"merge", "--adapter", lora, "--out", filepath.Join(t.TempDir(), "out")}, args)...)
+	must(t, "", slices.Concat([]string{"convert", "--model", modeltest.Testdata(t, "llama/base"), "--to", "peft", "--adapter", modeltest.Testdata(t, "peft/llama-causal-prompt"),
+		"--out", filepath.Join(t.TempDir(), "out")}, texts)...)
+	code, _, stderr := gopeft(t, "", slices.Concat([]string{"merge", "--adapter", lora, "--max-length", "41", "--out", filepath.Join(t.TempDir(), "out")}, args)...)
+	if code != exitUsage || !strings.Contains(stderr, "reads at most 40 tokens") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
 func TestMergeRefuses(t *testing.T) {
 	texts := writeText(t, "texts.jsonl", idRows)
 	llama := modeltest.Testdata(t, "llama/base")

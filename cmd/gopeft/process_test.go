@@ -174,7 +174,7 @@ func TestCompareTellsWhatWentWrong(t *testing.T) {
 		}
 		code, _, stderr := gopeft(t, "", args...)
 		lines := strings.Split(strings.TrimSpace(stderr), "\n")
-		if last := lines[len(lines)-1]; code != c.code || !strings.HasPrefix(last, "gopeft: full: ") || !strings.Contains(last, c.want) {
+		if last := lines[len(lines)-1]; code != c.code || len(lines) != 1 || !strings.HasPrefix(last, "gopeft: full: ") || !strings.Contains(last, c.want) {
 			t.Errorf("%v: exit %d, %s", c.args, code, stderr)
 		}
 	}

@@ -65,10 +65,10 @@ func pull(c *cli.Context) error {
 	return err
 }
 
-// nameLast moves the name in `gopeft pull NAME --flag` behind the flags, because the flag parser stops at the first
+// nameLast moves the name in `gopeft pull NAME --flag` (or verify) behind the flags, because the flag parser stops at the first
 // argument that is no flag.
 func nameLast(args []string) []string {
-	if len(args) > 3 && args[1] == "pull" && !strings.HasPrefix(args[2], "-") {
+	if len(args) > 3 && (args[1] == "pull" || args[1] == "verify") && !strings.HasPrefix(args[2], "-") {
 		return slices.Concat(args[:2], args[3:], args[2:3])
 	}
 	return args

@@ -24,13 +24,22 @@ func trainCommand() *cli.Command {
 			[]cli.Flag{&cli.StringFlag{Name: "error-file", Hidden: true, Usage: "of a comparison: where to write the reason of a failure"}}),
 		Action: func(c *cli.Context) error {
 			err := trainOne(c)
-			if path := c.String("error-file"); path != "" && err != nil {
-				err = errors.Join(err, os.WriteFile(path, []byte(oneLine(err)), 0o600))
+			path := c.String("error-file")
+			if path == "" || err == nil {
+				return err
 			}
-			return err
+			if failed := os.WriteFile(path, []byte(oneLine(err)), 0o600); failed != nil {
+				return errors.Join(err, failed)
+			}
+			return &toldError{err}
 		},
 	}
 }
+
+// toldError is of a failure whose reason the comparison has, which says it.
+type toldError struct{ error }
+
+func (e *toldError) Unwrap() error { return e.error }
 
 func trainOne(c *cli.Context) error {
 	if launched, err := trainInProcesses(c); launched || err != nil {
@@ -65,7 +74,7 @@ func trainAs(ctx context.Context, c *cli.Context, world launch.World, group *dis
 	if err != nil {
 		return err
 	}
-	cfg.Machine.Group = group
+	cfg.Machine.Group, cfg.Version, cfg.Build = group, version(), buildID()
 	sum, err := run.Run(ctx, cfg, mode, newUI(c))
 	if err != nil || !group.First() {
 		return err
@@ -101,7 +110,7 @@ func trainInProcesses(c *cli.Context) (launched bool, err error) {
 
 // resumedConfig returns the settings that the run in --out was started with, changed by the flags given.
 func resumedConfig(c *cli.Context) (run.Config, error) {
-	cfg, err := run.ReadConfig(filepath.Join(c.String("out"), "config.yaml"), run.Defaults())
+	cfg, err := run.ReadWritten(filepath.Join(c.String("out"), "config.yaml"), run.Defaults())
 	if errors.Is(err, fs.ErrNotExist) {
 		return readConfig(c) // run.Run then says that there is nothing to resume
 	}

@@ -84,7 +84,7 @@ func Load(dir string) (*Tokenizer, error) {
 		t.source = abs
 		return t, nil
 	}
-	return nil, fmt.Errorf("load tokenizer: %s has no tokenizer.json, vocab.txt or tokenizer.model", dir)
+	return nil, &NoneError{dir}
 }
 
 // VocabSize is one more than the largest token id: the rows an embedding needs at least.
@@ -132,3 +132,10 @@ func (t *Tokenizer) EOSID() (int64, bool) { return t.named.eos, t.named.eos >= 0
 
 // ChatTemplate is the Jinja template of a chat model, "" if there is none.
 func (t *Tokenizer) ChatTemplate() string { return t.chat }
+
+// NoneError is of a folder without a tokenizer.
+type NoneError struct{ Folder string }
+
+func (e *NoneError) Error() string {
+	return fmt.Sprintf("load tokenizer: %s has no tokenizer.json, vocab.txt or tokenizer.model", e.Folder)
+}

@@ -28,7 +28,7 @@ type FoldOptions struct {
 	Quantize  string // bits that the base is held in, as PredictorOptions has it: what is folded into is what that makes of it
 	Threads   int
 	Data      *data.ExampleReader // texts to compare on; nil: sentences of our own
-	MaxLength int                 // tokens of a text compared
+	MaxLength int                 // tokens of a text compared; 0: 64, or what the model can read
 	Load      peft.LoadOptions    // how Convert reads the adapter
 	Tolerance float64             // largest difference of a logit that passes; 0: for Merge by dtype
 }
@@ -84,7 +84,11 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 	s.SetThreads(train.Threads(o.Threads))
 	r = Folded{Method: info.Method, Out: o.Out, Tolerance: o.Tolerance}
 	tok, noTok := train.OpenTokenizer(src.Model)
-	texts, err := foldTexts(o, tok, noTok)
+	facts, err := model.ReadFacts(src.Model)
+	if err != nil {
+		return r, err
+	}
+	texts, err := foldTexts(o, facts.Room, tok, noTok)
 	if err != nil {
 		return r, err
 	}
@@ -228,16 +232,17 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		o.Tolerance = 1e-5
 	}
 	r = Folded{Method: info.Method, Out: o.Out, Tolerance: o.Tolerance}
-	tok, noTok := train.OpenTokenizer(src.Model)
-	texts, err := foldTexts(o, tok, noTok)
-	if err != nil {
-		return r, err
-	}
 	m, method, err := loadWithAdapter(s, src, info, o, bindings.Float)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	tok, noTok := train.OpenTokenizer(src.Model)
+	texts, err := foldTexts(o, m.Info().MaxPositions-m.Hooks().PromptLen(), tok, noTok)
+	if err != nil {
+		method.Close()
+		return r, err
+	}
 	r.Notes = method.Notes()
 	before, err := outputs(ctx, s, m, texts)
 	method.Close()
@@ -301,17 +306,24 @@ func writeThrough(path string, write func(path string) error) (err error) {
 	return os.Rename(made, path)
 }
 
-// foldTexts are the token sequences to compare on.
-func foldTexts(o FoldOptions, tok *tokenizer.Tokenizer, noTok error) ([][]int64, error) {
+// foldTexts are the token sequences to compare on, which fit into room.
+func foldTexts(o FoldOptions, room int, tok *tokenizer.Tokenizer, noTok error) ([][]int64, error) {
 	enc := train.Encoder{Tokenizer: tok, Missing: noTok}
+	asked := o.MaxLength
+	if asked == 0 {
+		asked = min(64, room)
+	}
+	length, err := train.ClampLength(asked, room)
+	if err != nil {
+		return nil, err
+	}
 	if o.Data == nil {
 		if tok == nil {
 			return nil, errors.Join(errors.New("the model has no tokenizer: give rows of input_ids to compare on with --data"), noTok)
 		}
 		ids := make([][]int64, len(sentences))
 		for i, text := range sentences {
-			var err error
-			if ids[i], err = enc.EncodeIDs(nil, text, o.MaxLength); err != nil {
+			if ids[i], err = enc.EncodeIDs(nil, text, length); err != nil {
 				return nil, err
 			}
 		}
@@ -331,13 +343,11 @@ func foldTexts(o FoldOptions, tok *tokenizer.Tokenizer, noTok error) ([][]int64,
 		}
 		ids := x.IDs
 		if ids == nil {
-			if ids, err = enc.EncodeIDs(nil, x.Text, o.MaxLength); err != nil {
+			if ids, err = enc.EncodeIDs(nil, x.Text, length); err != nil {
 				return nil, err
 			}
 		}
-		if o.MaxLength > 0 && len(ids) > o.MaxLength {
-			ids = ids[:o.MaxLength]
-		}
+		ids = ids[:min(len(ids), length)]
 		out = append(out, ids)
 	}
 }

@@ -198,7 +198,7 @@ func finished(ctx context.Context, cfg Config, hash string, mode OutMode) (sum r
 	if mode != Resume {
 		return sum, false
 	}
-	was, err := ReadConfig(filepath.Join(cfg.Output.Out, "config.yaml"), Defaults())
+	was, err := ReadWritten(filepath.Join(cfg.Output.Out, "config.yaml"), Defaults())
 	if err != nil || len(cfg.differences(was)) > 0 {
 		return sum, false
 	}

@@ -25,6 +25,9 @@ type Config struct {
 	// Methods are what Model.Method is looked for in; nil: gopeft's own.
 	Methods peft.Catalog `yaml:"-"`
 
+	// Version and Build are of the program, for the record of the run.
+	Version, Build string `yaml:"-"`
+
 	// Automatic lists, in the settings that a run has written, which were not asked for but are what the run chose.
 	Automatic []string `yaml:"automatic,omitempty"`
 }

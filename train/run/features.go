@@ -17,11 +17,12 @@ import (
 	"gopeft/train/metrics"
 	"gopeft/train/report"
 	"gopeft/train/run/inputs"
+	"gopeft/train/run/provenance"
 )
 
 // runFeatures fits a classic classifier on frozen features.
-func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Watch) (report.Summary, error) {
-	f := &featureRun{cfg: cfg, ui: ui, peakCUDA: report.Missing()}
+func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Watch, rec *provenance.Recorder) (report.Summary, error) {
+	f := &featureRun{cfg: cfg, ui: ui, recorder: rec, peakCUDA: report.Missing()}
 	sum := report.Summary{Method: cfg.Model.Method + "+" + cfg.Model.Classifier, Model: cfg.Model.Path, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
 		PeakCUDAMB: report.Missing()}
 	splits, err := cfg.loadSplits(ctx, nil, nil)
@@ -92,11 +93,12 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 }
 
 type featureRun struct {
-	cfg    Config
-	ui     train.UI
-	frozen int64
-	print  string // fingerprint of settings and data
-	pool   string // how tokens became features
+	cfg      Config
+	ui       train.UI
+	recorder *provenance.Recorder
+	frozen   int64
+	print    string // fingerprint of settings and data
+	pool     string // how tokens became features
 
 	peakCUDA report.Number // MB of the GPU's memory
 
@@ -163,6 +165,9 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		chosen := cfg.choose(choices{amp: precision.DType, base: train.BaseDTypeName(held.DType), quantize: quantize, pool: train.DefaultPool(m.Info().Decoder), device: dev, threads: s.Threads()})
 		f.pool, cfg.Model.Pool = chosen.Model.Pool, chosen.Model.Pool
 		if cfg.Machine.Group.First() {
+			if err := f.recorder.Begun(); err != nil {
+				return err
+			}
 			if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
 				return err
 			}

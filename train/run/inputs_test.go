@@ -123,7 +123,12 @@ func TestResumeRefusesAChangedAdapterInit(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	restore()
-	mustRun(t, cfg, run.Resume)
+	// As the program does it, with the settings that the run has written.
+	resumed, err := run.ReadConfig(filepath.Join(cfg.Output.Out, "config.yaml"), run.Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, resumed, run.Resume)
 }
 
 // Weights are read where they lie: what changes them while a run reads them is no checkpoint to keep.

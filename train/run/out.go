@@ -16,6 +16,7 @@ import (
 	"gopeft/train/data"
 	"gopeft/train/run/folder"
 	"gopeft/train/run/inputs"
+	"gopeft/train/run/provenance"
 )
 
 // OutMode says what becomes of a run folder that is not empty.
@@ -29,7 +30,7 @@ const (
 )
 
 // runFiles is what a run leaves in its folder.
-var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events", inputs.FileName}
+var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events", inputs.FileName, provenance.FileName}
 
 // asideOf is what a run in dir replaces.
 func asideOf(dir string) folder.Aside { return folder.Aside{Dir: dir, Names: runFiles[:]} }
@@ -61,7 +62,7 @@ func prepareOut(cfg Config, mode OutMode, ui train.UI) (Config, error) {
 		return cfg, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return fsutil.Unfinished(settings, name) })
-	begun := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == inputs.FileName })
+	begun := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == inputs.FileName || name == provenance.FileName })
 	switch unused := slices.Equal(begun, []string{"config.yaml"}); {
 	case len(names) == 0:
 	case unused && wroteConfig(settings): // by a run that failed before its first step
@@ -163,30 +164,37 @@ func (c Config) sameEverywhere(ctx context.Context, mode OutMode) error {
 
 // keepInputs is an error where --overwrite would remove, with the old files, what the run reads.
 func (c Config) keepInputs(old folder.Aside) error {
-	type input struct{ flag, path string }
-	all := []input{{"model", c.Model.Path}, {"adapter-init", c.Model.AdapterInit}}
-	for _, n := range c.Data.Named() {
-		files, err := data.Files(n.Files)
-		if err != nil {
-			return &train.UsageError{Err: err}
-		}
-		for _, f := range files {
-			all = append(all, input{n.Key, f.Path})
-		}
+	all, err := c.dataFiles()
+	if err != nil {
+		return err
 	}
-	for _, in := range all {
-		holds := func(name string) bool { return fsutil.Holds(old.At(name), in.path) }
-		if in.path != "" && slices.ContainsFunc(old.Names, holds) {
-			return train.Usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.flag, in.path)
+	for _, in := range append([]provenance.Source{{Setting: "model", Path: c.Model.Path}, {Setting: "adapter-init", Path: c.Model.AdapterInit}}, all...) {
+		holds := func(name string) bool { return fsutil.Holds(old.At(name), in.Path) }
+		if in.Path != "" && slices.ContainsFunc(old.Names, holds) {
+			return train.Usage("--%s %s is part of the run that --overwrite would remove: give another --out", in.Setting, in.Path)
 		}
 	}
 	return nil
 }
 
+// dataFiles are the files and folders of data that the settings name.
+func (c Config) dataFiles() (all []provenance.Source, err error) {
+	for _, n := range c.Data.Named() {
+		files, err := data.Files(n.Files)
+		if err != nil {
+			return nil, &train.UsageError{Err: err}
+		}
+		for _, f := range files {
+			all = append(all, provenance.Source{Setting: n.Key, Path: f.Path})
+		}
+	}
+	return all, nil
+}
+
 // resumeOut readies the folder of a run to go on with cfg.
 func resumeOut(cfg Config, ui train.UI) (Config, error) {
 	settings := filepath.Join(cfg.Output.Out, "config.yaml")
-	was, err := ReadConfig(settings, Defaults())
+	was, err := ReadWritten(settings, Defaults())
 	if errors.Is(err, fs.ErrNotExist) {
 		return cfg, fmt.Errorf("nothing to resume from: %s is not the folder of a run", cfg.Output.Out)
 	}
@@ -226,6 +234,19 @@ func (c Config) watchInputs(ctx context.Context, mode OutMode) (*inputs.Watch, e
 		}
 	}
 	return inputs.Begin(ctx, c.Output.Out, now, was)
+}
+
+// record begins the record of what the run is made of, before it reads its data.
+func (c Config) record(ctx context.Context, watch *inputs.Watch) (*provenance.Recorder, error) {
+	if !c.Machine.Group.First() {
+		return nil, nil
+	}
+	r := provenance.Record{Program: provenance.ThisProgram(c.Version, c.Build), Model: c.Model.folder(), AdapterInit: c.Model.AdapterInit}
+	sources, err := c.dataFiles()
+	if err != nil {
+		return nil, err
+	}
+	return provenance.Begin(ctx, c.Output.Out, r, sources, watch)
 }
 
 // sameInputs reports whether the model and the adapter are those that the run was begun with, as far as it has noted them.

@@ -16,6 +16,7 @@ import (
 	"gopeft/train/dist"
 	"gopeft/train/report"
 	"gopeft/train/run/inputs"
+	"gopeft/train/run/provenance"
 )
 
 // ErrInterrupted is the error of a run that its context ended: it left a checkpoint to resume from.
@@ -54,15 +55,29 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.S
 		return report.Summary{}, err
 	}
 	defer watch.Close()
-	if cfg.Model.Method == train.Features {
-		return runFeatures(ctx, cfg, ui, watch)
+	rec, err := cfg.record(ctx, watch)
+	if err != nil {
+		return report.Summary{}, err
 	}
-	r := &run{cfg: cfg, mode: mode, ui: ui, inputs: watch}
+	defer rec.Close()
+	sum, err := runTask(ctx, cfg, mode, ui, watch, rec)
+	if err == nil {
+		err = cancelled(ctx, rec.Finish(ctx))
+	}
+	return sum, err
+}
+
+// runTask trains, and leaves everything in the run's folder but the record of it.
+func runTask(ctx context.Context, cfg Config, mode OutMode, ui train.UI, watch *inputs.Watch, rec *provenance.Recorder) (report.Summary, error) {
+	if cfg.Model.Method == train.Features {
+		return runFeatures(ctx, cfg, ui, watch, rec)
+	}
+	r := &run{cfg: cfg, mode: mode, ui: ui, inputs: watch, recorder: rec}
 	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
 	if err := r.loadData(ctx); err != nil {
 		return report.Summary{}, errors.Join(err, r.data.close())
 	}
-	err = bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
+	err := bindings.Do(ctx, func(s *bindings.Scope) error { return r.train(ctx, s) })
 	return r.summary, errors.Join(err, r.data.close())
 }
 
@@ -71,27 +86,28 @@ func (r *run) first() bool { return r.on.Group.First() }
 
 // run is a transformer run in progress.
 type run struct {
-	cfg     Config
-	mode    OutMode
-	ui      train.UI
-	tok     *tokenizer.Tokenizer // nil when noTok says why there is none
-	noTok   error
-	data    *runData
-	model   model.Model
-	method  peft.Method
-	trainer *train.Trainer
-	monitor train.Monitor
-	prog    train.Progress
-	saved   *train.Position // of last/, once this session wrote it
-	savedAt time.Time       // when it last did
-	inputs  *inputs.Watch
-	metrics *report.Metrics
-	events  *report.Events
-	summary report.Summary
-	on      train.Machine
-	base    train.Base
-	resumed float64
-	begun   time.Time
+	cfg      Config
+	mode     OutMode
+	ui       train.UI
+	tok      *tokenizer.Tokenizer // nil when noTok says why there is none
+	noTok    error
+	data     *runData
+	model    model.Model
+	method   peft.Method
+	trainer  *train.Trainer
+	monitor  train.Monitor
+	prog     train.Progress
+	saved    *train.Position // of last/, once this session wrote it
+	savedAt  time.Time       // when it last did
+	inputs   *inputs.Watch
+	recorder *provenance.Recorder
+	metrics  *report.Metrics
+	events   *report.Events
+	summary  report.Summary
+	on       train.Machine
+	base     train.Base
+	resumed  float64
+	begun    time.Time
 }
 
 // train is the part of a run on libtorch's thread, in the order it happens: set up, train, evaluate, save.

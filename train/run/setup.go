@@ -161,7 +161,8 @@ func sameOptions(dir string, asked, has peft.Options) error {
 	Fields(reflect.ValueOf(&has).Elem(), func(_, key, _ string, v reflect.Value) { values[key] = v })
 	var failed error
 	Fields(reflect.ValueOf(&asked).Elem(), func(_, key, _ string, v reflect.Value) {
-		if failed == nil && !v.IsZero() && fmt.Sprint(v) != fmt.Sprint(values[key]) {
+		open := v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0 // as a settings file has it
+		if failed == nil && !open && fmt.Sprint(v) != fmt.Sprint(values[key]) {
 			failed = train.Usage("--%s is %v, the adapter of --adapter-init %s has %v: leave it out to go on from that", key, v, dir, values[key])
 		}
 	})
@@ -188,6 +189,9 @@ func (r *run) open(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.prog.Config = r.cfg.fingerprint(r.data.hash)
+	if err := r.recorder.Begun(); err != nil {
+		return err
+	}
 	if r.metrics, err = report.OpenMetrics(filepath.Join(r.cfg.Output.Out, "metrics.csv"), from); err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func asRank(cfg run.Config) error {
 		if plan.Blind && !g.First() {
 			cfg = run.Defaults()
 		}
-		cfg.Machine.Group = g
+		cfg.Machine.Group, cfg.Version = g, fmt.Sprint("rank ", g.Rank())
 		_, err := run.Run(ctx, cfg, plan.Mode, ui)
 		return err
 	})

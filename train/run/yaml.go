@@ -19,6 +19,16 @@ import (
 // are errors naming the line.
 func ReadConfig(path string, base Config) (Config, error) {
 	raw, err := fsutil.ReadSettings(path, fsutil.MaxSettings)
+	return configFrom(path, raw, err, base)
+}
+
+// ReadWritten is ReadConfig of the settings that a run has written, which are a file: it waits for no pipe.
+func ReadWritten(path string, base Config) (Config, error) {
+	raw, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
+	return configFrom(path, raw, err, base)
+}
+
+func configFrom(path string, raw []byte, err error, base Config) (Config, error) {
 	if err != nil {
 		return base, err
 	}

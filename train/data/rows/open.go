@@ -209,8 +209,9 @@ type source struct {
 	br     *bufio.Reader
 	meter  *meter
 	closer io.Closer
-	line   int // lines read so far
-	row    int // rows read so far
+	line   int  // lines read so far
+	row    int  // rows read so far
+	away   bool // what comes belongs to a line that was too long
 }
 
 func (s *source) Close() error { return s.closer.Close() }
@@ -288,36 +289,38 @@ func (s *source) decode(text string) (string, error) {
 var errNotUTF8 = errors.New("not UTF-8: convert the file, as in `iconv -f windows-1252 -t utf-8`")
 
 // readLine returns the next line without its end (LF or CRLF). The slice is
-// valid until the next call. A line over the limit is read away and returned as
-// a *Error.
+// valid until the next call. A line over the limit is a *Error, returned as soon
+// as the limit is passed: what is left of it, which may be without end, is read
+// away by the next call.
 func (s *source) readLine(buf []byte) ([]byte, error) {
 	buf = buf[:0]
-	long, some := false, false
+	some := false
 	for {
 		part, err := s.br.ReadSlice('\n')
+		unended := errors.Is(err, bufio.ErrBufferFull)
+		if s.away {
+			if err != nil && !unended {
+				return buf, s.readError(err)
+			}
+			s.away = unended
+			continue
+		}
 		some = some || len(part) > 0
 		if len(buf)+len(part) > s.opts.maxRow()+2 {
-			long = true
-			buf = buf[:0]
+			s.away = unended
+			s.line++
+			s.row++
+			return buf[:0], s.bad(s.line, errTooLong(s.opts.maxRow()))
 		}
-		if !long {
-			buf = append(buf, part...)
-		}
+		buf = append(buf, part...)
 		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
+		case unended:
 			continue
-		case errors.Is(err, io.EOF):
-			if !some {
-				return buf, io.EOF
-			}
+		case errors.Is(err, io.EOF) && some:
 		case err != nil:
-			return buf, fmt.Errorf("%s: after line %d: %w", s.name, s.line, err)
+			return buf, s.readError(err)
 		}
 		s.line++
-		if long {
-			s.row++
-			return buf, s.bad(s.line, errTooLong(s.opts.maxRow()))
-		}
 		buf = bytes.TrimSuffix(buf, []byte("\n"))
 		return bytes.TrimSuffix(buf, []byte("\r")), nil
 	}
@@ -329,6 +332,14 @@ func forNext(buf []byte) []byte {
 		return nil
 	}
 	return buf[:0]
+}
+
+// readError is an error of reading, or the end.
+func (s *source) readError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	return fmt.Errorf("%s: after line %d: %w", s.name, s.line, err)
 }
 
 func (s *source) bad(line int, err error) error {

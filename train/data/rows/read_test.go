@@ -2,12 +2,14 @@ package rows
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -316,5 +318,30 @@ func TestValuesOfJSON(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", text, diff)
 		}
+	}
+}
+
+// A line without end is told as soon as it is too long, not at its end.
+func TestEndlessLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.jsonl")
+	if err := os.Symlink("/dev/zero", path); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		r, err := Open(path, Options{MaxRowBytes: 1 << 20})
+		if err == nil {
+			_, err = r.Next()
+			err = errors.Join(err, r.Close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "line 1: longer than") {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it is read away")
 	}
 }

@@ -37,6 +37,18 @@ type File struct {
 	path string
 }
 
+// Path is where the file is, of files that were found.
+func (f File) Path() string { return f.path }
+
+// Same reports whether f is, by its identity, the file that it was.
+func (f File) Same(was File) bool { return f.identity == was.identity }
+
+// Stat finds one file, or folder.
+func Stat(name, path string) (File, error) {
+	id, err := identify(path)
+	return File{Name: name, identity: id, path: path}, err
+}
+
 // identity is what changes when a file is written or replaced. The last of the times cannot be set back.
 type identity struct {
 	Bytes    int64  `json:"bytes"`
@@ -62,14 +74,11 @@ var adapterParts = [...]string{"adapter*", "gopeft.yaml", "head_config.json", "m
 // Find lists what is read of a model and of an adapter, if there is one. Nothing is hashed.
 func Find(model, adapter string) (Record, error) {
 	r := Record{At: time.Now().UnixNano()}
-	for _, of := range []struct {
-		role, path string
-		parts      []string
-	}{{"model", model, modelParts[:]}, {"adapter-init", adapter, adapterParts[:]}} {
+	for _, of := range []struct{ role, path string }{{modelRole, model}, {adapterRole, adapter}} {
 		if of.path == "" {
 			continue
 		}
-		files, err := find(of.role, of.path, of.parts)
+		files, err := find(of.role, of.path)
 		if err != nil {
 			return r, err
 		}
@@ -91,7 +100,17 @@ func (r Record) Hash(ctx context.Context) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func find(role, path string, parts []string) ([]File, error) {
+// What files are read for, the first part of their names.
+const (
+	modelRole   = "model"
+	adapterRole = "adapter-init"
+)
+
+func find(role, path string) ([]File, error) {
+	parts := modelParts[:]
+	if role == adapterRole {
+		parts = adapterParts[:]
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err

@@ -95,6 +95,16 @@ func (w *Watch) Settle() error {
 	return nil
 }
 
+// Files are the inputs with their hashes, for which it waits.
+func (w *Watch) Files(ctx context.Context) ([]File, error) {
+	select {
+	case <-w.done:
+		return w.now.Files, w.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // Close ends the work in the background. A nil Watch has none.
 func (w *Watch) Close() {
 	if w != nil {
