@@ -56,9 +56,11 @@ func TestARunIsNoBaseModel(t *testing.T) {
 	data, _ := tokenRows(t, 60)
 	run := filepath.Join(t.TempDir(), "run")
 	must(t, "", "train", "--method", "lora", "--model", tiny, "--data", data, "--epochs", "1", "--out", run, "--quiet")
-	code, _, stderr := gopeft(t, "", "predict", "--model", run, "--adapter", filepath.Join(run, "best"), "--data", data)
-	if code != exitUsage || !strings.Contains(stderr, "is a run: with --adapter give its base model, "+tiny) {
-		t.Errorf("exit %d, %s", code, stderr)
+	for _, adapter := range []string{filepath.Join(run, "best"), run} {
+		code, _, stderr := gopeft(t, "", "predict", "--model", run, "--adapter", adapter, "--data", data)
+		if code != exitUsage || !strings.Contains(stderr, "is a run: with --adapter give its base model, "+tiny) {
+			t.Errorf("--adapter %s: exit %d, %s", adapter, code, stderr)
+		}
 	}
 	features := filepath.Join(t.TempDir(), "features")
 	must(t, "", "train", "--method", "features", "--model", tiny, "--data", data, "--out", features, "--quiet")

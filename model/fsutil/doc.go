@@ -11,6 +11,9 @@
 //		return checkpoint.Save(dir)
 //	})
 //
+// The rest of what gopeft asks of files is here too: locks, bounded reads, waiting
+// that ends with a context, checksums, mappings, caches of bounded size.
+//
 // # Terms
 //
 //   - temporary name: ".NAME.tmp-RANDOM" beside the target, where its new content is built

@@ -46,5 +46,7 @@
 //   - byte fallback: tokens <0x00> to <0xFF>, for characters that the vocabulary has not
 //   - template: the special tokens around one or two texts
 //   - span: the range of the original text that a character or token comes from
+//   - piece: of a word so long that it is encoded a part at a time (bpepieces.go)
+//   - stretch: of a text without pre-tokenizer, which is normalized a part at a time where that is the same (stretch.go)
 //   - margin: the white space at the ends of a token, which some tokenizers leave out of its offsets
 package tokenizer

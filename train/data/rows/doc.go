@@ -20,6 +20,12 @@
 // Blank lines of CSV, TSV and JSONL are no rows; those of plain text are empty
 // texts.
 //
+// # Bounds
+//
+// A row is of at most 64 MiB ([Options].MaxRowBytes), a line of column names of 1 MiB and 4,096 names. A row of CSV may
+// have 2 million separators, and one of JSON 2 million values, of which an object counts for nine: small ones take many
+// times their bytes. So memory is bounded by the size of a row, whatever is in it.
+//
 // # Terms
 //
 //   - row: one record of a file: named values in the file's order
