@@ -23,7 +23,8 @@ type base struct {
 	loadedFrom string
 	scope      *bindings.Scope
 	source     *hf.Checkpoint // kept open while weights share its mapping
-	frozen     weightSource   // where the blocks' frozen weights are
+	frozen     *turning       // what has the blocks' frozen weights at hand; nil: they always are
+	moved      int            // changes of where the weights lie
 	head       *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
 	fresh      []string
 	stored     []*files.Entry // by parameter, of a model that is only described
@@ -40,7 +41,7 @@ const (
 )
 
 func (b *base) declare(name string, kind initKind, shape ...int64) *Param {
-	p := &Param{Name: name}
+	p := &Param{Name: name, moved: &b.moved}
 	b.params.Add(p)
 	b.shapes = append(b.shapes, shape)
 	b.inits = append(b.inits, kind)
@@ -137,10 +138,8 @@ func (b *base) Scope() *bindings.Scope { return b.scope }
 
 // Close implements Model.
 func (b *base) Close() error {
-	if b.frozen != nil {
-		b.frozen.close()
-		b.frozen = resident{}
-	}
+	b.frozen.close()
+	b.frozen = nil
 	if b.scope != nil {
 		b.scope.Close()
 	}
@@ -157,7 +156,6 @@ func (b *base) Close() error {
 // where it has no weights.
 func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bool, initRange float64, more ...hf.Want) ([]bindings.Tensor, error) {
 	r := names
-	b.frozen = resident{}
 	b.dtype = dtypeOr(c.DType)
 	wants, err := b.wants(freshHead, c.Options)
 	if err != nil {

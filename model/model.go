@@ -17,6 +17,8 @@ type Input struct {
 	FullLength int
 	// Pooled says that only Classify follows: a model may leave out of the last block what it does not read.
 	Pooled bool
+	// HiddenOnly says that no logits over the vocabulary follow: the language-model head is left where it is.
+	HiddenOnly bool
 	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.
 	CheckpointActivations bool
 	// States, when not nil, receives the embeddings' output and every block's, owned by the scope of the call.
@@ -54,6 +56,8 @@ type Model interface {
 	HeadNames() []string
 	// Fresh lists the parameters that no checkpoint had and that were initialised anew.
 	Fresh() []string
+	// Units are the weights that passes need together, in their order: each block's matrices, and the language-model head.
+	Units() [][]*Param
 	// Stream leaves the blocks' frozen matrices, and the language-model head, in their mapped files: from then on each
 	// block's are in memory only while it computes, in passes forward and backward. It comes after a method is attached.
 	Stream() (Streaming, error)

@@ -24,7 +24,8 @@ type Param struct {
 	quant  *bindings.Quantised // what is computed with in T's place, or nil
 	low    bindings.Tensor     // frozen copy of T in the dtype that is computed in, or none
 	file   *files.Entry        // where T lies in its checkpoint's file; nil: it does not, or was written to
-	stays  bool                // is streamed from there: computed with as it lies, without a copy
+	stays  bool                // lies elsewhere until it is needed: computed with as it lies, without a copy
+	moved  *int                // counts the changes of where the model's weights lie, and of which are trained
 	held   int64               // bytes of memory that the tensor takes which Replace put aside
 }
 
@@ -43,6 +44,7 @@ func (p *Param) Value() bindings.Tensor {
 func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
 	p.release()
+	p.moves()
 	p.T, p.low, p.file, p.quant, p.stays = t, bindings.Tensor{}, nil, nil, false
 	if former.file == nil && !t.Same(former.T) {
 		p.held = former.Bytes()
@@ -50,6 +52,14 @@ func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	return func() {
 		p.T, p.low, p.file, p.quant, p.held, p.Trainable = former.T, former.low, former.file, former.quant, former.held, false
 		p.stays = former.stays
+		p.moves()
+	}
+}
+
+// moves notes that the weight lies elsewhere than it did, or is trained or no longer.
+func (p *Param) moves() {
+	if p.moved != nil { // it is a model's
+		*p.moved++
 	}
 }
 
@@ -145,6 +155,7 @@ func (ps *Params) Freeze(s *bindings.Scope) {
 // SetTrainable makes autograd track p, or stop.
 func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 	p.Trainable = on
+	p.moves()
 	if on {
 		p.file, p.stays = nil, false // training writes to it
 	}
@@ -216,6 +227,7 @@ func (p *Param) DropStored(s *bindings.Scope) {
 	if p.low.Defined() {
 		s.Free(p.T)
 		p.T, p.low, p.file = p.low, bindings.Tensor{}, nil
+		p.moves()
 	}
 }
 

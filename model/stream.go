@@ -2,88 +2,75 @@ package model
 
 import (
 	"fmt"
-	"slices"
-	"unsafe"
 
 	"gopeft/bindings"
 )
 
-// weightSource is where the frozen weights of a model's units lie while nothing computes with them. Units are its blocks,
-// and the language-model head after them, which have the numbers 0 to n.
-type weightSource interface {
-	// begin comes before each pass over the blocks.
-	begin()
-	// reach has unit i at hand, into which h goes next. Where h has a gradient it does the same in the backward pass, for
-	// the unit that h comes from.
-	reach(s *bindings.Scope, i int, h bindings.Tensor)
-	// close comes before the weights are freed and their files closed.
-	close()
+// Frozen weights may lie elsewhere while nothing computes with them, in units: each block's matrices are one, and the
+// language-model head is the last. Two units are at hand: the one that is computed, and the one that comes next.
+
+// store is where units lie. What its methods do when a unit is at hand already costs nothing.
+type store interface {
+	// Turn has unit at in memory, begins to bring the next, and lets go of all others.
+	Turn(s *bindings.Scope, at, next int)
+	// TurnAtGradient does so in the backward pass, once the whole gradient of t is there.
+	TurnAtGradient(s *bindings.Scope, t bindings.Tensor, at, next int)
+	// Close comes before the weights are freed and their files closed.
+	Close()
 }
 
-// resident weights are always at hand.
-type resident struct{}
-
-func (resident) begin()                                      {}
-func (resident) reach(*bindings.Scope, int, bindings.Tensor) {}
-func (resident) close()                                      {}
-
-// streamed weights lie in their mapped files. The pages of two units are in memory: of the one that is computed and of
-// the one that comes next, which is read meanwhile.
-type streamed struct {
-	pager *bindings.Pager
-	units func() [][]*Param // which weights those are changes with what is trained
-	laid  [][][]byte        // the units as the pager knows them
+// turning takes the units of a model in turn. A nil one is of weights that are always at hand.
+type turning struct {
+	store store
+	ready func(s *bindings.Scope) // for a pass, where weights have moved
+	units int
+	head  bool // the last unit is a language-model head
+	last  int  // unit of the pass
 }
 
-func (w *streamed) begin() {
-	units := w.units()
-	laid := make([][][]byte, len(units))
-	for i, unit := range units {
-		for _, p := range unit {
-			if p.file != nil && !p.Trainable {
-				laid[i] = append(laid[i], p.file.Pages()...)
-			}
-		}
-	}
-	if slices.EqualFunc(laid, w.laid, sameRanges) {
+// begin comes before each pass over the blocks; logits follow it, or none.
+func (w *turning) begin(s *bindings.Scope, hiddenOnly bool) {
+	if w == nil {
 		return
 	}
-	if err := w.pager.Lay(laid); err != nil { // no memory even for this list
-		panic(&bindings.OpError{Op: "stream weights", Message: err.Error()})
+	w.ready(s)
+	if w.last = w.units - 1; w.head && hiddenOnly {
+		w.last--
 	}
-	w.laid = laid
 }
 
-func sameRanges(a, b [][]byte) bool {
-	return slices.EqualFunc(a, b, func(x, y []byte) bool {
-		return len(x) == len(y) && unsafe.SliceData(x) == unsafe.SliceData(y)
-	})
-}
-
-func (w *streamed) reach(s *bindings.Scope, i int, h bindings.Tensor) {
-	last := len(w.laid) - 1
+// reach has unit i at hand, into which h goes next. Where h has a gradient it does the same in the backward pass, for
+// the unit that h comes from.
+func (w *turning) reach(s *bindings.Scope, i int, h bindings.Tensor) {
+	if w == nil {
+		return
+	}
 	back := s.GradEnabled() && h.RequiresGrad()
-	if i <= last {
+	if i <= w.last {
 		next := i + 1
 		switch {
-		case i < last:
+		case i < w.last:
 		case back:
 			next = max(0, i-1) // the backward pass turns round here
 		default:
 			next = 0
 		}
-		w.pager.Turn(i, next)
+		w.store.Turn(s, i, next)
 	}
 	if back && i > 0 {
 		next := i - 2
 		if next < 0 {
-			next = min(1, last) // the next pass begins with unit 0, which is at hand then
+			next = min(1, w.last) // the next pass begins with unit 0, which is at hand then
 		}
-		w.pager.TurnAtGradient(s, h, i-1, next)
+		w.store.TurnAtGradient(s, h, i-1, next)
 	}
 }
 
-func (w *streamed) close() { w.pager.Close() }
+func (w *turning) close() {
+	if w != nil {
+		w.store.Close()
+	}
+}
 
 // Streaming is how much of the blocks' frozen matrices is streamed, in bytes.
 type Streaming struct {
@@ -94,7 +81,27 @@ type Streaming struct {
 
 // Stream implements Model.
 func (b *base) Stream() (Streaming, error) {
-	var r Streaming
+	r := b.elsewhere()
+	if b.frozen != nil || r.Streamed == 0 {
+		return r, nil
+	}
+	pager, err := bindings.NewPager()
+	if err != nil {
+		return r, fmt.Errorf("stream weights: %w", err)
+	}
+	laid := -1
+	b.turn(pager, func(s *bindings.Scope) {
+		if laid == b.moved {
+			return
+		}
+		pager.Lay(s, b.pages())
+		laid = b.moved
+	})
+	return r, nil
+}
+
+// elsewhere marks the blocks' frozen matrices that can lie in their files, and tells how much that is.
+func (b *base) elsewhere() (r Streaming) {
 	for _, block := range b.hooks.Blocks {
 		for _, m := range block.Modules {
 			switch w := m.Dense.W; {
@@ -110,19 +117,30 @@ func (b *base) Stream() (Streaming, error) {
 			}
 		}
 	}
-	if _, already := b.frozen.(*streamed); already || r.Streamed == 0 {
-		return r, nil
-	}
-	pager, err := bindings.NewPager()
-	if err != nil {
-		return r, fmt.Errorf("stream weights: %w", err)
-	}
-	b.frozen = &streamed{pager: pager, units: b.streamable}
-	return r, nil
+	return r
 }
 
-// streamable is the blocks' matrices, by block, and the language-model head.
-func (b *base) streamable() [][]*Param {
+// turn takes the units in turn from now on.
+func (b *base) turn(from store, ready func(s *bindings.Scope)) {
+	b.frozen = &turning{store: from, ready: ready, units: len(b.Units()), head: b.head != nil}
+}
+
+// pages are the units as their files are mapped, of what is not trained.
+func (b *base) pages() [][][]byte {
+	units := b.Units()
+	laid := make([][][]byte, len(units))
+	for i, unit := range units {
+		for _, p := range unit {
+			if p.file != nil && !p.Trainable {
+				laid[i] = append(laid[i], p.file.Pages()...)
+			}
+		}
+	}
+	return laid
+}
+
+// Units implements Model.
+func (b *base) Units() [][]*Param {
 	var units [][]*Param
 	for _, block := range b.hooks.Blocks {
 		var unit []*Param

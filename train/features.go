@@ -86,6 +86,7 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, i int, b data.Batch) {
 		s.Inference(func() {
 			in := Input(s, b, o.On.Device)
+			in.HiddenOnly = true
 			in.Pooled = o.Pool == PoolFirst && o.On.Without.Use(LeverPooling) && m.Hooks().Pool == model.RealToken // which would pool another position
 			var out model.Output
 			s.Autocast(o.On.Device, o.On.Precision.DType, func() { out = m.Forward(s, in) })

@@ -179,24 +179,17 @@ func (e *estimator) weights() float64 {
 	return sum
 }
 
-// streamed are the weights that lie in their files until they are computed with, and the number of the block that does:
-// the language-model head is one more.
+// streamed are the weights that lie in their files until they are computed with, and the number of their unit.
 func (e *estimator) streamed() map[*model.Param]int {
 	units := map[*model.Param]int{}
 	if !e.cfg.Machine.Stream {
 		return units
 	}
-	blocks := e.model.Hooks().Blocks
-	for i, b := range blocks {
-		for _, module := range b.Modules {
-			if w := module.Dense.W; w.Mapped() && !w.Trainable {
+	for i, unit := range e.model.Units() {
+		for _, w := range unit {
+			if w.Mapped() && !w.Trainable {
 				units[w] = i
 			}
-		}
-	}
-	if lm, ok := e.model.(model.CausalLM); ok && len(e.model.Labels()) == 0 {
-		if head := lm.LMHead(); head != nil && head.Mapped() && !head.Trainable {
-			units[head] = len(blocks)
 		}
 	}
 	return units
