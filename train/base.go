@@ -1,6 +1,8 @@
 package train
 
 import (
+	"fmt"
+
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/hf"
@@ -10,6 +12,18 @@ import (
 type Base struct {
 	DType    bindings.DType
 	Quantise hf.Quantisation // in fewer bits than DType
+	File     bindings.DType  // of most weights in its files that are not quantised
+}
+
+// HeldAs is what a model that is loaded as o says has its frozen matrices in, from files whose weights are of dtype file.
+func HeldAs(o model.Options, file bindings.DType) Base {
+	b := Base{o.Base, o.Quantise, file}
+	for _, d := range []bindings.DType{o.DType, bindings.Float} {
+		if b.DType == 0 {
+			b.DType = d
+		}
+	}
+	return b
 }
 
 // CheckBase reports a --base-dtype or a --quantize that is not known.
@@ -56,7 +70,7 @@ func ChooseBase(dtype, quantize string, file bindings.DType, p Precision) (b Bas
 	if err := CheckBase(dtype, quantize); err != nil {
 		return b, err
 	}
-	b.Quantise = hf.Keep
+	b.Quantise, b.File = hf.Keep, file
 	if q, known := quantisation(quantize); known {
 		b.Quantise = q
 	}
@@ -98,4 +112,58 @@ func QuantizeName(q hf.Quantisation, m model.Model) string {
 		return "keep"
 	}
 	return "none"
+}
+
+// CheckStream says before a model is loaded why its weights, which are to be held as b, cannot be streamed: loading might
+// take more memory than there is.
+func (c Machine) CheckStream(b Base) error {
+	if !c.Stream {
+		return nil
+	}
+	if _, made := b.Quantise.Kind(); made {
+		return Usage("--stream-weights uses weights as their files have them, --quantize %s makes others in memory: quantise the files with `gopeft quantize`, or leave one of the two out", b.Quantise)
+	}
+	if b.DType != b.File {
+		return Usage("--stream-weights uses weights as their files have them, in %s, and they are to be held in %s: --base-dtype %s streams them",
+			BaseDTypeName(b.File), BaseDTypeName(b.DType), BaseDTypeName(b.File))
+	}
+	return nil
+}
+
+// HoldWeights says where the frozen weights of m are from now on, with its method attached: left in their files, or cast
+// once; note tells people. recompute tells whether activations are not kept for a backward pass, or there is none. Without
+// keep, stored weights go as soon as their casts are there.
+func (c Machine) HoldWeights(m model.Model, recompute, keep bool, note func(format string, args ...any)) error {
+	if c.Stream {
+		if err := c.streamWeights(m, recompute, note); err != nil {
+			return err
+		}
+	}
+	c.Without.castFrozen(m, c.Precision.DType, keep)
+	return nil
+}
+
+func (c Machine) streamWeights(m model.Model, recompute bool, note func(format string, args ...any)) error {
+	r, err := m.Stream()
+	if err != nil {
+		return err
+	}
+	const mib = 1 << 20
+	kernels := bindings.CPUPath() != "none" && c.Without.Use(LeverKernels)
+	read := r.DType == bindings.Float || r.DType == bindings.BFloat16
+	switch {
+	case r.Streamed+r.Held == 0:
+		return Usage("--stream-weights streams the frozen weights of the blocks, and all of them are trained")
+	case r.Streamed < r.Held:
+		return Usage("--stream-weights: %s has its weights in files that cannot be used in place: save it as safetensors", m.Path())
+	case r.DType != 0 && r.DType != c.Precision.DType && !recompute && !(read && kernels):
+		return Usage("--stream-weights: a product casts each weight from %s, and the backward pass keeps the casts of all blocks: --checkpoint-activations makes them anew",
+			BaseDTypeName(r.DType))
+	}
+	text := fmt.Sprintf("streaming %d MiB of the blocks' weights from their files", r.Streamed/mib)
+	if r.Held > 0 {
+		text += fmt.Sprintf("; %d MiB, which are not in the files as they are used, stay in memory", (r.Held+mib-1)/mib)
+	}
+	note("%s", text)
+	return nil
 }

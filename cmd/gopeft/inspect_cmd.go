@@ -239,11 +239,11 @@ func (x *inspection) chooseBase() (err error) {
 	if x.precision, err = train.ChoosePrecision(x.cfg.Machine.AMP, dev); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	if err := x.cfg.HoldBase(x.src.Model, x.precision, &x.load); err != nil {
+	base, err := x.cfg.HoldBase(x.src.Model, x.precision, &x.load)
+	if err != nil {
 		return err
 	}
-	on := train.Machine{Stream: x.cfg.Machine.Stream}
-	return on.CheckStream(train.Base{DType: x.load.Base, Quantise: x.load.Quantise}, x.src.Model)
+	return train.Machine{Stream: x.cfg.Machine.Stream}.CheckStream(base)
 }
 
 // loaded looks at the model and at the method on it.

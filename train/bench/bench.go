@@ -141,8 +141,14 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 	} else if err := b.holdBase(&o); err != nil {
 		return err
 	}
-	if err := b.checkStream(o); err != nil {
-		return err
+	if cfg.Stream { // files are there then
+		file, err := model.FileDType(cfg.Model)
+		if err != nil {
+			return err
+		}
+		if err := b.on.CheckStream(train.HeldAs(o, file)); err != nil {
+			return err
+		}
 	}
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
@@ -162,11 +168,11 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 			return err
 		}
 	}
-	if _, err := b.on.StreamWeights(b.model, cfg.Recompute || cfg.Mode != Train); err != nil {
+	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
+	err = b.on.HoldWeights(b.model, cfg.Recompute || cfg.Mode != Train, cfg.Model != "", func(string, ...any) {}) // figures are all that is printed
+	if err != nil {
 		return err
 	}
-	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
-	b.on.Without.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
 	if err := b.room(); err != nil {
 		return err
 	}
@@ -194,18 +200,6 @@ func (b *bench) holdBase(o *model.Options) error {
 		return err
 	}
 	return train.FullBase(b.cfg.Method, b.cfg.Quantize)
-}
-
-// checkStream refuses to stream weights that would be made anew.
-func (b *bench) checkStream(o model.Options) error {
-	base := train.Base{DType: o.Base, Quantise: o.Quantise}
-	if base.DType == 0 {
-		base.DType = bindings.Float
-		if o.DType != 0 {
-			base.DType = o.DType
-		}
-	}
-	return b.on.CheckStream(base, b.cfg.Model)
 }
 
 // build makes the model with random weights, or opens its folder: what is no language model gets a classification

@@ -52,7 +52,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.DType, err = parseDType(o.DType); err != nil {
 		return g, err
 	}
-	if err := g.begin(s, o.Device, o.AMP, o.Threads, o.Stream, o.Group); err != nil {
+	if err := g.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Group: o.Group}); err != nil {
 		return g, err
 	}
 	mo.Device = g.on.Device
@@ -64,10 +64,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if open := o.BaseDType == "" || o.BaseDType == "auto"; !open || mo.DType == bindings.Float {
 		mo.Base = base.DType
 	}
-	if base.DType = mo.Base; base.DType == 0 {
-		base.DType = mo.DType
-	}
-	if err := g.on.CheckStream(base, src.Model); err != nil {
+	if err := g.on.CheckStream(train.HeldAs(mo, base.File)); err != nil {
 		return g, err
 	}
 	m, err := model.Load(s, src.Model, mo)

@@ -147,7 +147,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
-		if err := machine.CheckStream(held, cfg.Model.folder()); err != nil {
+		if err := machine.CheckStream(held); err != nil {
 			return err
 		}
 		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
@@ -171,14 +171,9 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		}
 		f.print = chosen.fingerprint(hash)
 		_, f.frozen = m.Params().Count()
-		note, err := machine.StreamWeights(m, true)
-		if err != nil {
+		if err := machine.HoldWeights(m, true, true, f.ui.Note); err != nil {
 			return err
 		}
-		if note != "" {
-			f.ui.Note("%s", note)
-		}
-		cfg.Machine.Without.CastFrozen(m, precision.DType, true)
 		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
 		if err != nil {
 			return err

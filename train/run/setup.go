@@ -33,11 +33,10 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
-	if err := cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
+	if r.base, err = cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
 		return err
 	}
-	r.base = train.Base{DType: o.Base, Quantise: o.Quantise}
-	if err := machine.CheckStream(r.base, cfg.Model.folder()); err != nil {
+	if err := machine.CheckStream(r.base); err != nil {
 		return err
 	}
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
@@ -53,14 +52,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	r.describe(machine.Precision)
-	note, err := machine.StreamWeights(r.model, cfg.Loop.Recompute)
-	if err != nil {
+	if err := machine.HoldWeights(r.model, cfg.Loop.Recompute, r.keepsStored(), r.ui.Note); err != nil {
 		return err
 	}
-	if note != "" {
-		r.ui.Note("%s", note)
-	}
-	cfg.Machine.Without.CastFrozen(r.model, r.on.Precision.DType, r.keepsStored())
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
@@ -222,38 +216,37 @@ func (r *run) keepsStored() bool {
 	return !r.on.Device.IsCUDA() || r.method.Needs().StoredWeights
 }
 
-// HoldBase sets in o what a run holds the frozen base in folder in, and patterns of the weights that its method trains in
+// HoldBase is what a run holds the frozen base in folder in. It sets that in o, and patterns of the weights that its method trains in
 // place, which are fp32 in any case. Products are computed in precision p.
-func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) error {
+func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) (base train.Base, err error) {
 	file, err := model.FileDType(folder)
 	if err != nil {
-		return err
+		return base, err
 	}
 	method, err := c.Methods.New(c.Model.Method, c.Peft)
 	if err != nil {
-		return &train.UsageError{Err: err}
+		return base, &train.UsageError{Err: err}
 	}
 	asked, bits := c.Model.BaseDType, c.Model.Quantize
 	inPlace := c.Methods.InPlace(c.Model.Method)
 	if inPlace {
 		if err := train.FullBase(c.Model.Method, bits); err != nil {
-			return err
+			return base, err
 		}
 		bits = "none"
 	}
 	if method.Needs().WholeModel && (asked == "" || asked == "auto") {
 		asked = "fp32" // what it saves is a whole model, as exact as it was read
 	}
-	base, err := train.ChooseBase(asked, bits, file, p)
-	if err != nil {
-		return err
+	if base, err = train.ChooseBase(asked, bits, file, p); err != nil {
+		return base, err
 	}
 	o.Base, o.Quantise = base.DType, base.Quantise
 	if base.DType == bindings.Float || !inPlace {
-		return nil
+		return base, nil
 	}
 	if o.Trained = c.Peft.Unfreeze; len(o.Trained) == 0 {
-		return train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
+		return base, train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
 	}
-	return nil
+	return base, nil
 }
