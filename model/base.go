@@ -25,6 +25,7 @@ type base struct {
 	source     *hf.Checkpoint // kept open while weights share its mapping
 	frozen     *turning       // what has the blocks' frozen weights at hand; nil: they always are
 	moved      int            // changes of where the weights lie
+	shared     int64          // bytes kept of weights that processes hold together
 	head       *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
 	fresh      []string
 	stored     []*files.Entry // by parameter, of a model that is only described
@@ -223,7 +224,7 @@ func dtypeOr(d bindings.DType) bindings.DType {
 func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 	ws := make([]hf.Want, len(b.params.list))
 	for i, p := range b.params.list {
-		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i]}
+		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i], Host: o.Shard && b.shareable(p)}
 		if p.matrix {
 			ws[i].DType, ws[i].Quantise = o.Base, p.quantised(o)
 		}
@@ -238,7 +239,7 @@ func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 				return nil, err
 			}
 			if ok {
-				ws[i].DType, ws[i].Quantise = 0, hf.Plain
+				ws[i].DType, ws[i].Quantise, ws[i].Host = 0, hf.Plain, false
 			}
 		}
 	}

@@ -60,7 +60,13 @@ type Model interface {
 	Units() [][]*Param
 	// Stream leaves the blocks' frozen matrices, and the language-model head, in their mapped files: from then on each
 	// block's are in memory only while it computes, in passes forward and backward. It comes after a method is attached.
-	Stream() (Streaming, error)
+	Stream() (Elsewhere, error)
+	// Shard leaves this process its part of the blocks' frozen matrices, and of the language-model head, of which it reads no
+	// more: from then on passes are made together with the other processes, which gather each block's while it computes.
+	// It comes after a method is attached.
+	Shard(o Sharing) (Elsewhere, error)
+	// Shared is how many bytes this process keeps of the weights that it shares; 0: it shares none.
+	Shared() int64
 	// Scope owns the weights; what is to live as long as the model may be made in it.
 	Scope() *bindings.Scope
 	// Close frees the weights.

@@ -25,6 +25,7 @@ type Param struct {
 	low    bindings.Tensor     // frozen copy of T in the dtype that is computed in, or none
 	file   *files.Entry        // where T lies in its checkpoint's file; nil: it does not, or was written to
 	stays  bool                // lies elsewhere until it is needed: computed with as it lies, without a copy
+	shared bool                // is whole only while it is computed with: processes hold it together
 	moved  *int                // counts the changes of where the model's weights lie, and of which are trained
 	held   int64               // bytes of memory that the tensor takes which Replace put aside
 }
@@ -45,13 +46,13 @@ func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
 	p.release()
 	p.moves()
-	p.T, p.low, p.file, p.quant, p.stays = t, bindings.Tensor{}, nil, nil, false
+	p.T, p.low, p.file, p.quant, p.stays, p.shared = t, bindings.Tensor{}, nil, nil, false, false
 	if former.file == nil && !t.Same(former.T) {
 		p.held = former.Bytes()
 	}
 	return func() {
 		p.T, p.low, p.file, p.quant, p.held, p.Trainable = former.T, former.low, former.file, former.quant, former.held, false
-		p.stays = former.stays
+		p.stays, p.shared = former.stays, former.shared
 		p.moves()
 	}
 }
@@ -157,6 +158,9 @@ func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 	p.Trainable = on
 	p.moves()
 	if on {
+		if p.shared {
+			panic(&bindings.OpError{Op: "train", Message: p.Name + " is shared between processes, none of which holds it whole"})
+		}
 		p.file, p.stays = nil, false // training writes to it
 	}
 	s.SetRequiresGrad(p.T, on)
@@ -232,12 +236,12 @@ func (p *Param) DropStored(s *bindings.Scope) {
 }
 
 // FirstNonFinite is the first parameter with an infinite value or one that is not a number, nil if there is none. Of
-// quantised weights loading has looked at the scales.
+// quantised weights loading has looked at the scales; shared ones are whole nowhere.
 func FirstNonFinite(s *bindings.Scope, params []*Param) *Param {
 	var ts []bindings.Tensor
 	var of []*Param
 	for _, p := range params {
-		if !p.Quantised() {
+		if !p.Quantised() && !p.shared {
 			ts, of = append(ts, p.T), append(of, p)
 		}
 	}

@@ -72,17 +72,34 @@ func (w *turning) close() {
 	}
 }
 
-// Streaming is how much of the blocks' frozen matrices is streamed, in bytes.
-type Streaming struct {
-	Streamed int64
-	Held     int64          // in memory all the same: not as their file has them
-	DType    bindings.DType // of those streamed that are not quantised; 0: all are
+// Elsewhere is how much of the blocks' frozen matrices lies elsewhere, in bytes.
+type Elsewhere struct {
+	Moved int64
+	Held  int64          // in memory all the same: not as their file has them
+	DType bindings.DType // of those moved that are not quantised; 0: all are
+}
+
+// leave notes that a weight lies elsewhere.
+func (r *Elsewhere) leave(w *Param) {
+	w.stays = true
+	r.Moved += w.Bytes()
+	if w.quant == nil {
+		r.DType = w.T.DType()
+	}
 }
 
 // Stream implements Model.
-func (b *base) Stream() (Streaming, error) {
-	r := b.elsewhere()
-	if b.frozen != nil || r.Streamed == 0 {
+func (b *base) Stream() (r Elsewhere, err error) {
+	for _, w := range b.matrices() {
+		switch {
+		case w.Trainable:
+		case w.Mapped():
+			r.leave(w)
+		default:
+			r.Held += w.Bytes()
+		}
+	}
+	if b.frozen != nil || r.Moved == 0 {
 		return r, nil
 	}
 	pager, err := bindings.NewPager()
@@ -90,39 +107,23 @@ func (b *base) Stream() (Streaming, error) {
 		return r, fmt.Errorf("stream weights: %w", err)
 	}
 	laid := -1
-	b.turn(pager, func(s *bindings.Scope) {
-		if laid == b.moved {
-			return
+	b.frozen = &turning{store: pager, units: len(b.Units()), head: b.head != nil, ready: func(s *bindings.Scope) {
+		if laid != b.moved {
+			pager.Lay(s, b.pages())
+			laid = b.moved
 		}
-		pager.Lay(s, b.pages())
-		laid = b.moved
-	})
+	}}
 	return r, nil
 }
 
-// elsewhere marks the blocks' frozen matrices that can lie in their files, and tells how much that is.
-func (b *base) elsewhere() (r Streaming) {
+// matrices are the blocks'.
+func (b *base) matrices() (ws []*Param) {
 	for _, block := range b.hooks.Blocks {
 		for _, m := range block.Modules {
-			switch w := m.Dense.W; {
-			case w.Trainable:
-			case w.Mapped():
-				w.stays = true
-				r.Streamed += w.Bytes()
-				if w.quant == nil {
-					r.DType = w.T.DType()
-				}
-			default:
-				r.Held += w.Bytes()
-			}
+			ws = append(ws, m.Dense.W)
 		}
 	}
-	return r
-}
-
-// turn takes the units in turn from now on.
-func (b *base) turn(from store, ready func(s *bindings.Scope)) {
-	b.frozen = &turning{store: from, ready: ready, units: len(b.Units()), head: b.head != nil}
+	return ws
 }
 
 // pages are the units as their files are mapped, of what is not trained.

@@ -56,7 +56,7 @@ func passes(t *testing.T, s *bindings.Scope, dir string, stream, recompute bool)
 	trained := m.Params().Get("model.layers.0.input_layernorm.weight")
 	trained.SetTrainable(s, true)
 	if stream {
-		if r, err := m.Stream(); err != nil || r.Streamed != blocks || r.Held != 0 || r.DType != bindings.Float {
+		if r, err := m.Stream(); err != nil || r.Moved != blocks || r.Held != 0 || r.DType != bindings.Float {
 			t.Errorf("%+v of %d bytes (%v)", r, blocks, err)
 		}
 	}

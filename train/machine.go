@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"gopeft/bindings"
+	"gopeft/model"
 	"gopeft/model/fsutil"
 	"gopeft/train/dist"
 )
@@ -16,9 +18,10 @@ import (
 type Machine struct {
 	Device    bindings.Device
 	Precision Precision
-	Note      string // why a GPU is not used, "" if nothing is to be said
+	Note      string // why a GPU is not used, or what else is not as it was asked for; "" if nothing is to be said
 	Without   Levers
 	Stream    bool        // frozen weights are left in their files: see HoldWeights
+	Shard     bool        // processes hold them together: every pass is made by all of them
 	Group     *dist.Group // the processes that share the work; nil: this one alone
 }
 
@@ -64,7 +67,10 @@ func (c MachineSettings) open(s *bindings.Scope, choose func(amp string, dev bin
 		return Machine{}, err
 	}
 	s.SetThreads(c.Cores())
-	return Machine{dev, precision, note, c.Without, c.Stream, c.Group}, nil
+	if c.Shard && c.Group == nil {
+		note = joined(note, "--shard-frozen: there are no other processes to hold a part of the frozen weights")
+	}
+	return Machine{dev, precision, note, c.Without, c.Stream, c.Shard && c.Group != nil, c.Group}, nil
 }
 
 // OpenDevice reads --device, loading CUDA's libraries when a GPU is asked for. Of several processes on this machine each
@@ -147,4 +153,31 @@ func (c MachineSettings) Cores() int {
 		return max(1, Threads(0)/c.Group.Local())
 	}
 	return c.Threads
+}
+
+// joined are two remarks of which each may be "".
+func joined(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
+// Join makes the group of the processes, each of which has m with its weights where they are to be.
+func (c Machine) Join(ctx context.Context, s *bindings.Scope, m model.Model) error {
+	kind := "CPU"
+	if c.Device.IsCUDA() {
+		kind = "GPU"
+	}
+	if err := c.Group.Agree(ctx, "kind of device", kind+", "+c.Precision.DType.String()); err != nil {
+		return err
+	}
+	share := "all of them"
+	if n := m.Shared(); n > 0 {
+		share = fmt.Sprintf("%d bytes", n)
+	}
+	if err := c.Group.Agree(ctx, "share of the frozen weights", share); err != nil {
+		return err
+	}
+	return c.Group.Join(ctx, s, c.Device)
 }

@@ -107,7 +107,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		if err := b.setUp(s); err != nil {
 			return err
 		}
-		if err := b.on.Group.Join(ctx, s, b.on.Device); err != nil {
+		if err := b.on.Join(ctx, s, b.model); err != nil {
 			return err
 		}
 		switch {
@@ -135,18 +135,18 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		return err
 	}
 	usual := cfg.usual()
-	o := model.Options{Device: b.on.Device, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
+	o := model.Options{Device: b.on.Device, Shard: b.on.Shard, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
 	} else if err := b.holdBase(&o); err != nil {
 		return err
 	}
-	if cfg.Stream { // files are there then
+	if cfg.Stream || cfg.Shard { // files are there then
 		file, err := model.FileDType(cfg.Model)
 		if err != nil {
 			return err
 		}
-		if err := b.on.CheckStream(train.HeldAs(o, file)); err != nil {
+		if err := b.on.CheckHold(train.HeldAs(o, file)); err != nil {
 			return err
 		}
 	}

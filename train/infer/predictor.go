@@ -27,6 +27,7 @@ type PredictorOptions struct {
 	Batch     int
 	MaxTokens int
 	Stream    bool        // leaves frozen weights in their files: train.MachineSettings.Stream
+	Shard     bool        // has the processes hold the frozen weights together: train.MachineSettings.Shard
 	Group     *dist.Group // the processes that share each call's batches: all make the same calls; nil: this one alone
 }
 
@@ -39,7 +40,6 @@ type Predictor struct {
 	source Source
 	noTok  error // why there is no Tokenizer
 	pad    int64
-	model  model.Model
 	clf    classic.Classifier
 	opts   PredictorOptions
 	adapters
@@ -57,15 +57,15 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := p.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Group: o.Group}); err != nil {
+	if err := p.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Shard: o.Shard, Group: o.Group}); err != nil {
 		return p, err
 	}
-	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
+	mo := model.Options{Device: p.on.Device, Shard: p.on.Shard, Classify: classify && src.Classifier == ""}
 	base, err := src.base(o.BaseDType, o.Quantize, p.on.Precision)
 	if err != nil {
 		return p, err
 	}
-	if err := p.on.CheckStream(base); err != nil {
+	if err := p.on.CheckHold(base); err != nil {
 		return p, err
 	}
 	mo.Base, mo.Quantise = base.DType, base.Quantise
@@ -265,7 +265,7 @@ func (p *Predictor) Close() error {
 
 // Join meets the other processes of the group, once all have loaded what they need.
 func (a *adapters) Join(ctx context.Context, s *bindings.Scope) error {
-	return a.on.Group.Join(ctx, s, a.on.Device)
+	return a.on.Join(ctx, s, a.model)
 }
 
 // Run is the run whose result is used, nil for what is no run's.

@@ -29,14 +29,17 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		r.ui.Note("%s", machine.Note)
 	}
 	r.on = machine
-	o := model.Options{Device: r.on.Device, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	if cfg.Loop.ShardState && machine.Group == nil {
+		r.ui.Note("--shard-optimizer: there are no other processes to hold a part of the optimizer's state")
+	}
+	o := model.Options{Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
 	if r.base, err = cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
 		return err
 	}
-	if err := machine.CheckStream(r.base); err != nil {
+	if err := machine.CheckHold(r.base); err != nil {
 		return err
 	}
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
@@ -46,6 +49,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return train.Usage("--task causal: model %s has no language-model head, it classifies: give a model that writes text", cfg.Model.Path)
 	}
 	if err := r.attach(s); err != nil {
+		return err
+	}
+	if err := r.checkShared(); err != nil {
 		return err
 	}
 	if err := r.writeChoices(s); err != nil {
@@ -83,23 +89,35 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	return r.open(ctx, s)
 }
 
+// checkShared refuses methods that want frozen weights which no process holds whole.
+func (r *run) checkShared() error {
+	switch needs := r.method.Needs(); {
+	case !r.on.Shard:
+	case needs.WholeModel:
+		return train.Usage("--shard-frozen: method %s saves the whole model, which no process would hold", r.method.Name())
+	case needs.StoredWeights && r.on.Device.IsCUDA():
+		return train.Usage("--shard-frozen: this method reads whole weights before there are any on a GPU: leave it out, or --dora with it")
+	}
+	return nil
+}
+
 // join makes the group of the processes that train together, once each has what it takes.
 func (r *run) join(ctx context.Context, s *bindings.Scope) error {
 	shapes := sha256.New()
 	for _, p := range r.trainer.Params {
 		fmt.Fprintln(shapes, p.Name, p.T.DType(), p.T.Shape())
 	}
+	state := "whole"
+	if r.trainer.Scattered() {
+		state = "shared"
+	}
+	if err := r.on.Group.Agree(ctx, "state of the optimizer", state); err != nil {
+		return err
+	}
 	if err := r.on.Group.Agree(ctx, "trained parameters", fmt.Sprintf("%d, %x", len(r.trainer.Params), shapes.Sum(nil)[:8])); err != nil {
 		return err
 	}
-	kind := "CPU"
-	if r.on.Device.IsCUDA() {
-		kind = "GPU"
-	}
-	if err := r.on.Group.Agree(ctx, "kind of device", kind+", "+r.on.Precision.DType.String()); err != nil {
-		return err
-	}
-	return r.on.Group.Join(ctx, s, r.on.Device)
+	return r.on.Join(ctx, s, r.model)
 }
 
 // writeChoices writes what the run has chosen into its settings, so that they repeat it anywhere. A run that goes on has
