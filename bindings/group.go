@@ -2,6 +2,7 @@ package bindings
 
 import (
 	"context"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -21,6 +22,9 @@ type GroupOptions struct {
 type Group struct {
 	p      unsafe.Pointer
 	failed bool
+
+	mu   sync.Mutex // of what is called from any goroutine
+	left bool
 }
 
 // JoinGroup meets the other ranks, whose processes must all call it within the timeout. It is called from any goroutine.
@@ -50,9 +54,12 @@ func (s *Scope) JoinNCCL(g *Group, store *Store, o GroupOptions) error {
 // Leave ends this process's part. A group that has failed is left to the end of the process: leaving it would wait for
 // the operation that does not end.
 func (g *Group) Leave() error {
-	if g.failed {
+	if g.Broken() {
 		return nil
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = true
 	return c10dError(c10d.Leave(g.p))
 }
 

@@ -19,7 +19,7 @@ type groupCase struct {
 
 var groupCases = []groupCase{
 	{"sums", sums}, {"broadcast", broadcast}, {"gather", gather}, {"hash", hash}, {"gradients", gradients}, {"gradients of two kinds", mixedGradients},
-	{"own gradients again", ownGradients}, {"what a group refuses", refused},
+	{"own gradients again", ownGradients}, {"shards", shards}, {"what a group refuses", refused},
 }
 
 // of is a list of numbers that each rank has of its own, small enough to be exact in any type.
@@ -147,4 +147,62 @@ func refused(s *Scope, r *rank) error {
 		}
 	}
 	return sums(s, r)
+}
+
+// shards holds units of several types with the others, and takes them in turn forward and backward.
+func shards(s *Scope, r *rank) error {
+	h, err := bindings.NewShards(r.Rank, r.Size, func() *bindings.Group { return r.group })
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	sizes := []int{1, 30000, 77}
+	types := []bindings.DType{bindings.BFloat16, Float, bindings.Int8}
+	units := make([][]Tensor, 4)
+	for u := range units {
+		for k, n := range sizes {
+			units[u] = append(units[u], holding(s, of(u, n), types[k]))
+		}
+		h.Add(s, bindings.CPU, units[u])
+	}
+	whole := func(u int) error {
+		for k, n := range sizes {
+			if err := holds(s, units[u][k], of(u, n)); err != nil {
+				return fmt.Errorf("unit %d: %w", u, err)
+			}
+		}
+		return nil
+	}
+	for _, turn := range [][2]int{{0, 1}, {1, 2}, {2, 3}, {3, 2}, {2, 1}, {0, 3}, {3, 0}, {3, 3}} {
+		if h.Turn(s, turn[0], turn[1]); turn[0] == 0 { // again costs nothing
+			h.Turn(s, turn[0], turn[1])
+		}
+		if err := whole(turn[0]); err != nil {
+			return fmt.Errorf("turned to %v: %w", turn, err)
+		}
+	}
+	if r.Size > 1 && whole(1) == nil {
+		return errors.New("a unit that was left is still whole")
+	}
+	const page, bytes = 4096, 4 * (4*30000 + 2*64 + 77)
+	if held := h.Held(); held < bytes/int64(r.Size) || held > bytes/int64(r.Size)+5*page {
+		return fmt.Errorf("%d bytes are held", held)
+	}
+	// Products by unit 0 and then unit 2, of which the backward pass needs unit 2 again, and then unit 0.
+	weight := func(u int) Tensor { return s.Reshape(units[u][1], 1, -1) }
+	x := s.Reshape(holding(s, of(0, 30000), Float), 1, -1)
+	s.SetRequiresGrad(x, true)
+	h.Turn(s, 0, 2)
+	y := s.Mul(x, weight(0))
+	h.TurnAtGradient(s, y, 0, 1)
+	h.Turn(s, 2, 1)
+	z := s.Mul(y, weight(2))
+	h.TurnAtGradient(s, z, 2, 3)
+	h.Turn(s, 1, 3)
+	s.Backward(s.Sum(z))
+	want := of(0, 30000)
+	for i, w := range of(2, 30000) {
+		want[i] *= w
+	}
+	return holds(s, s.Reshape(s.Grad(x), -1), want)
 }

@@ -22,16 +22,11 @@ func NewPager() (*Pager, error) {
 }
 
 // Lay says what the units are from now on: ranges of whole pages of mappings. Pages asked for before are let be.
-func (g *Pager) Lay(units [][][]byte) error {
-	if msg := paging.Lay(g.p, units); msg != "" {
-		return errors.New(msg)
-	}
-	return nil
-}
+func (g *Pager) Lay(s *Scope, units [][][]byte) { s.check("lay units", paging.Lay(g.p, units)) }
 
 // Turn asks for the pages of two units, which the system then reads beside what is computed, and gives back those of all
 // others.
-func (g *Pager) Turn(at, next int) { paging.Turn(g.p, at, next) }
+func (g *Pager) Turn(s *Scope, at, next int) { s.check("turn", paging.Turn(g.p, at, next)) }
 
 // TurnAtGradient turns in the backward pass, once the whole gradient of t is there.
 func (g *Pager) TurnAtGradient(s *Scope, t Tensor, at, next int) {

@@ -46,13 +46,14 @@ type Quantised struct {
 
 // Bytes is the memory that the matrix takes.
 func (q *Quantised) Bytes() (n int64) {
-	for _, t := range q.tensors() {
+	for _, t := range q.Tensors() {
 		n += t.Bytes()
 	}
 	return n
 }
 
-func (q *Quantised) tensors() (ts []Tensor) {
+// Tensors are those that the matrix lies in.
+func (q *Quantised) Tensors() (ts []Tensor) {
 	for _, t := range []Tensor{q.Codes, q.Scales, q.Zeros, q.NestedScales, q.NestedMap} {
 		if t.Defined() {
 			ts = append(ts, t)
@@ -190,7 +191,7 @@ func (s *Scope) QuantisedTo(q *Quantised, d Device) *Quantised {
 
 // MoveQuantised hands q's tensors to dst, as MoveTo does.
 func (s *Scope) MoveQuantised(dst *Scope, q *Quantised) *Quantised {
-	for _, t := range q.tensors() {
+	for _, t := range q.Tensors() {
 		s.MoveTo(dst, t)
 	}
 	return q
@@ -198,7 +199,7 @@ func (s *Scope) MoveQuantised(dst *Scope, q *Quantised) *Quantised {
 
 // FreeQuantised frees q's tensors that s owns.
 func (s *Scope) FreeQuantised(q *Quantised) {
-	for _, t := range q.tensors() {
+	for _, t := range q.Tensors() {
 		s.Free(t)
 	}
 }

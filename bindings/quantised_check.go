@@ -16,7 +16,7 @@ func (s *Scope) CheckQuantised(q *Quantised) error {
 	var row int64
 	err := s.Run(func(s *Scope) error {
 		parts, facts, offset := s.quantArgs(s.QuantisedTo(q, CPU))
-		s.check("check quantised", csrc.QuantNonfiniteRow(parts, facts, offset, &row), q.tensors()...)
+		s.check("check quantised", csrc.QuantNonfiniteRow(parts, facts, offset, &row), q.Tensors()...)
 		return nil
 	})
 	if err == nil && row >= 0 {

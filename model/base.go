@@ -23,7 +23,9 @@ type base struct {
 	loadedFrom string
 	scope      *bindings.Scope
 	source     *hf.Checkpoint // kept open while weights share its mapping
-	frozen     weightSource   // where the blocks' frozen weights are
+	frozen     *turning       // what has the blocks' frozen weights at hand; nil: they always are
+	moved      int            // changes of where the weights lie
+	shared     int64          // bytes kept of weights that processes hold together
 	head       *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
 	fresh      []string
 	stored     []*files.Entry // by parameter, of a model that is only described
@@ -40,7 +42,7 @@ const (
 )
 
 func (b *base) declare(name string, kind initKind, shape ...int64) *Param {
-	p := &Param{Name: name}
+	p := &Param{Name: name, moved: &b.moved}
 	b.params.Add(p)
 	b.shapes = append(b.shapes, shape)
 	b.inits = append(b.inits, kind)
@@ -145,10 +147,8 @@ func (b *base) Unchanged() error {
 
 // Close implements Model.
 func (b *base) Close() error {
-	if b.frozen != nil {
-		b.frozen.close()
-		b.frozen = resident{}
-	}
+	b.frozen.close()
+	b.frozen = nil
 	if b.scope != nil {
 		b.scope.Close()
 	}
@@ -165,7 +165,6 @@ func (b *base) Close() error {
 // where it has no weights.
 func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bool, initRange float64, more ...hf.Want) ([]bindings.Tensor, error) {
 	r := names
-	b.frozen = resident{}
 	b.dtype = dtypeOr(c.DType)
 	wants, err := b.wants(freshHead, c.Options)
 	if err != nil {
@@ -233,7 +232,7 @@ func dtypeOr(d bindings.DType) bindings.DType {
 func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 	ws := make([]hf.Want, len(b.params.list))
 	for i, p := range b.params.list {
-		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i]}
+		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i], Host: o.Shard && b.shareable(p)}
 		if p.matrix {
 			ws[i].DType, ws[i].Quantise = o.Base, p.quantised(o)
 		}
@@ -248,7 +247,7 @@ func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 				return nil, err
 			}
 			if ok {
-				ws[i].DType, ws[i].Quantise = 0, hf.Plain
+				ws[i].DType, ws[i].Quantise, ws[i].Host = 0, hf.Plain, false
 			}
 		}
 	}

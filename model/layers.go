@@ -156,7 +156,7 @@ func extendMask(s *bindings.Scope, mask bindings.Tensor, n int) bindings.Tensor 
 // through runs h through n blocks, whose weights are at hand then. What goes into each is kept where in asks for states,
 // and freed where not.
 func (b *base) through(s *bindings.Scope, in Input, h bindings.Tensor, n int, block func(i int, h bindings.Tensor) bindings.Tensor) bindings.Tensor {
-	b.frozen.begin()
+	b.frozen.begin(s, in.HiddenOnly)
 	for i := range n {
 		keepState(in, h)
 		b.frozen.reach(s, i, h)

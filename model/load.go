@@ -31,6 +31,8 @@ type Options struct {
 	Trained []string
 	// Dropout overrides the checkpoint's own rates (hidden, attention and classifier) when not nil.
 	Dropout *float64
+	// Shard is for a model whose Shard method is called: what it takes stays on the CPU until then.
+	Shard bool
 	// Copy puts the weights into memory of their own, in place of using them where their file is mapped.
 	Copy bool
 }

@@ -18,6 +18,8 @@ type Input struct {
 	FullLength int
 	// Pooled says that only Classify follows: a model may leave out of the last block what it does not read.
 	Pooled bool
+	// HiddenOnly says that no logits over the vocabulary follow: the language-model head is left where it is.
+	HiddenOnly bool
 	// CheckpointActivations recomputes each block in the backward pass instead of keeping its activations.
 	CheckpointActivations bool
 	// States, when not nil, receives the embeddings' output and every block's, owned by the scope of the call.
@@ -69,9 +71,17 @@ type Model interface {
 	HeadNames() []string
 	// Fresh lists the parameters that no checkpoint had and that were initialised anew.
 	Fresh() []string
+	// Units are the weights that passes need together, in their order: each block's matrices, and the language-model head.
+	Units() [][]*Param
 	// Stream leaves the blocks' frozen matrices, and the language-model head, in their mapped files: from then on each
 	// block's are in memory only while it computes, in passes forward and backward. It comes after a method is attached.
-	Stream() (Streaming, error)
+	Stream() (Elsewhere, error)
+	// Shard leaves this process its part of the blocks' frozen matrices, and of the language-model head, of which it reads no
+	// more: from then on passes are made together with the other processes, which gather each block's while it computes.
+	// It comes after a method is attached.
+	Shard(o Sharing) (Elsewhere, error)
+	// Shared is how many bytes this process keeps of the weights that it shares; 0: it shares none.
+	Shared() int64
 	// Scope owns the weights; what is to live as long as the model may be made in it.
 	Scope() *bindings.Scope
 	// Unchanged is an error where a file in which weights lie was written to since the model was loaded.

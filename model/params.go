@@ -24,7 +24,9 @@ type Param struct {
 	quant  *bindings.Quantised // what is computed with in T's place, or nil
 	low    bindings.Tensor     // frozen copy of T in the dtype that is computed in, or none
 	file   *files.Entry        // where T lies in its checkpoint's file; nil: it does not, or was written to
-	stays  bool                // is streamed from there: computed with as it lies, without a copy
+	stays  bool                // lies elsewhere until it is needed: computed with as it lies, without a copy
+	shared bool                // is whole only while it is computed with: processes hold it together
+	moved  *int                // counts the changes of where the model's weights lie, and of which are trained
 	held   int64               // bytes of memory that the tensor takes which Replace put aside
 }
 
@@ -43,13 +45,22 @@ func (p *Param) Value() bindings.Tensor {
 func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
 	p.release()
-	p.T, p.low, p.file, p.quant, p.stays = t, bindings.Tensor{}, nil, nil, false
+	p.moves()
+	p.T, p.low, p.file, p.quant, p.stays, p.shared = t, bindings.Tensor{}, nil, nil, false, false
 	if former.file == nil && !t.Same(former.T) {
 		p.held = former.Bytes()
 	}
 	return func() {
 		p.T, p.low, p.file, p.quant, p.held, p.Trainable = former.T, former.low, former.file, former.quant, former.held, false
-		p.stays = former.stays
+		p.stays, p.shared = former.stays, former.shared
+		p.moves()
+	}
+}
+
+// moves notes that the weight lies elsewhere than it did, or is trained or no longer.
+func (p *Param) moves() {
+	if p.moved != nil { // it is a model's
+		*p.moved++
 	}
 }
 
@@ -145,7 +156,11 @@ func (ps *Params) Freeze(s *bindings.Scope) {
 // SetTrainable makes autograd track p, or stop.
 func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 	p.Trainable = on
+	p.moves()
 	if on {
+		if p.shared {
+			panic(&bindings.OpError{Op: "train", Message: p.Name + " is shared between processes, none of which holds it whole"})
+		}
 		p.file, p.stays = nil, false // training writes to it
 	}
 	s.SetRequiresGrad(p.T, on)
@@ -216,16 +231,17 @@ func (p *Param) DropStored(s *bindings.Scope) {
 	if p.low.Defined() {
 		s.Free(p.T)
 		p.T, p.low, p.file = p.low, bindings.Tensor{}, nil
+		p.moves()
 	}
 }
 
 // FirstNonFinite is the first parameter with an infinite value or one that is not a number, nil if there is none. Of
-// quantised weights loading has looked at the scales.
+// quantised weights loading has looked at the scales; shared ones are whole nowhere.
 func FirstNonFinite(s *bindings.Scope, params []*Param) *Param {
 	var ts []bindings.Tensor
 	var of []*Param
 	for _, p := range params {
-		if !p.Quantised() {
+		if !p.Quantised() && !p.shared {
 			ts, of = append(ts, p.T), append(of, p)
 		}
 	}

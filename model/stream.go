@@ -2,41 +2,133 @@ package model
 
 import (
 	"fmt"
-	"slices"
-	"unsafe"
 
 	"gopeft/bindings"
 )
 
-// weightSource is where the frozen weights of a model's units lie while nothing computes with them. Units are its blocks,
-// and the language-model head after them, which have the numbers 0 to n.
-type weightSource interface {
-	// begin comes before each pass over the blocks.
-	begin()
-	// reach has unit i at hand, into which h goes next. Where h has a gradient it does the same in the backward pass, for
-	// the unit that h comes from.
-	reach(s *bindings.Scope, i int, h bindings.Tensor)
-	// close comes before the weights are freed and their files closed.
-	close()
+// Frozen weights may lie elsewhere while nothing computes with them, in units: each block's matrices are one, and the
+// language-model head is the last. Two units are at hand: the one that is computed, and the one that comes next.
+
+// store is where units lie. What its methods do when a unit is at hand already costs nothing.
+type store interface {
+	// Turn has unit at in memory, begins to bring the next, and lets go of all others.
+	Turn(s *bindings.Scope, at, next int)
+	// TurnAtGradient does so in the backward pass, once the whole gradient of t is there.
+	TurnAtGradient(s *bindings.Scope, t bindings.Tensor, at, next int)
+	// Close comes before the weights are freed and their files closed.
+	Close()
 }
 
-// resident weights are always at hand.
-type resident struct{}
-
-func (resident) begin()                                      {}
-func (resident) reach(*bindings.Scope, int, bindings.Tensor) {}
-func (resident) close()                                      {}
-
-// streamed weights lie in their mapped files. The pages of two units are in memory: of the one that is computed and of
-// the one that comes next, which is read meanwhile.
-type streamed struct {
-	pager *bindings.Pager
-	units func() [][]*Param // which weights those are changes with what is trained
-	laid  [][][]byte        // the units as the pager knows them
+// turning takes the units of a model in turn. A nil one is of weights that are always at hand.
+type turning struct {
+	store store
+	ready func(s *bindings.Scope) // for a pass, where weights have moved
+	units int
+	head  bool // the last unit is a language-model head
+	last  int  // unit of the pass
 }
 
-func (w *streamed) begin() {
-	units := w.units()
+// begin comes before each pass over the blocks; logits follow it, or none.
+func (w *turning) begin(s *bindings.Scope, hiddenOnly bool) {
+	if w == nil {
+		return
+	}
+	w.ready(s)
+	if w.last = w.units - 1; w.head && hiddenOnly {
+		w.last--
+	}
+}
+
+// reach has unit i at hand, into which h goes next. Where h has a gradient it does the same in the backward pass, for
+// the unit that h comes from.
+func (w *turning) reach(s *bindings.Scope, i int, h bindings.Tensor) {
+	if w == nil {
+		return
+	}
+	back := s.GradEnabled() && h.RequiresGrad()
+	if i <= w.last {
+		next := i + 1
+		switch {
+		case i < w.last:
+		case back:
+			next = max(0, i-1) // the backward pass turns round here
+		default:
+			next = 0
+		}
+		w.store.Turn(s, i, next)
+	}
+	if back && i > 0 {
+		next := i - 2
+		if next < 0 {
+			next = min(1, w.last) // the next pass begins with unit 0, which is at hand then
+		}
+		w.store.TurnAtGradient(s, h, i-1, next)
+	}
+}
+
+func (w *turning) close() {
+	if w != nil {
+		w.store.Close()
+	}
+}
+
+// Elsewhere is how much of the blocks' frozen matrices lies elsewhere, in bytes.
+type Elsewhere struct {
+	Moved int64
+	Held  int64          // in memory all the same: not as their file has them
+	DType bindings.DType // of those moved that are not quantised; 0: all are
+}
+
+// leave notes that a weight lies elsewhere.
+func (r *Elsewhere) leave(w *Param) {
+	w.stays = true
+	r.Moved += w.Bytes()
+	if w.quant == nil {
+		r.DType = w.T.DType()
+	}
+}
+
+// Stream implements Model.
+func (b *base) Stream() (r Elsewhere, err error) {
+	for _, w := range b.matrices() {
+		switch {
+		case w.Trainable:
+		case w.Mapped():
+			r.leave(w)
+		default:
+			r.Held += w.Bytes()
+		}
+	}
+	if b.frozen != nil || r.Moved == 0 {
+		return r, nil
+	}
+	pager, err := bindings.NewPager()
+	if err != nil {
+		return r, fmt.Errorf("stream weights: %w", err)
+	}
+	laid := -1
+	b.frozen = &turning{store: pager, units: len(b.Units()), head: b.head != nil, ready: func(s *bindings.Scope) {
+		if laid != b.moved {
+			pager.Lay(s, b.pages())
+			laid = b.moved
+		}
+	}}
+	return r, nil
+}
+
+// matrices are the blocks'.
+func (b *base) matrices() (ws []*Param) {
+	for _, block := range b.hooks.Blocks {
+		for _, m := range block.Modules {
+			ws = append(ws, m.Dense.W)
+		}
+	}
+	return ws
+}
+
+// pages are the units as their files are mapped, of what is not trained.
+func (b *base) pages() [][][]byte {
+	units := b.Units()
 	laid := make([][][]byte, len(units))
 	for i, unit := range units {
 		for _, p := range unit {
@@ -45,84 +137,11 @@ func (w *streamed) begin() {
 			}
 		}
 	}
-	if slices.EqualFunc(laid, w.laid, sameRanges) {
-		return
-	}
-	if err := w.pager.Lay(laid); err != nil { // no memory even for this list
-		panic(&bindings.OpError{Op: "stream weights", Message: err.Error()})
-	}
-	w.laid = laid
+	return laid
 }
 
-func sameRanges(a, b [][]byte) bool {
-	return slices.EqualFunc(a, b, func(x, y []byte) bool {
-		return len(x) == len(y) && unsafe.SliceData(x) == unsafe.SliceData(y)
-	})
-}
-
-func (w *streamed) reach(s *bindings.Scope, i int, h bindings.Tensor) {
-	last := len(w.laid) - 1
-	back := s.GradEnabled() && h.RequiresGrad()
-	if i <= last {
-		next := i + 1
-		switch {
-		case i < last:
-		case back:
-			next = max(0, i-1) // the backward pass turns round here
-		default:
-			next = 0
-		}
-		w.pager.Turn(i, next)
-	}
-	if back && i > 0 {
-		next := i - 2
-		if next < 0 {
-			next = min(1, last) // the next pass begins with unit 0, which is at hand then
-		}
-		w.pager.TurnAtGradient(s, h, i-1, next)
-	}
-}
-
-func (w *streamed) close() { w.pager.Close() }
-
-// Streaming is how much of the blocks' frozen matrices is streamed, in bytes.
-type Streaming struct {
-	Streamed int64
-	Held     int64          // in memory all the same: not as their file has them
-	DType    bindings.DType // of those streamed that are not quantised; 0: all are
-}
-
-// Stream implements Model.
-func (b *base) Stream() (Streaming, error) {
-	var r Streaming
-	for _, block := range b.hooks.Blocks {
-		for _, m := range block.Modules {
-			switch w := m.Dense.W; {
-			case w.Trainable:
-			case w.Mapped():
-				w.stays = true
-				r.Streamed += w.Bytes()
-				if w.quant == nil {
-					r.DType = w.T.DType()
-				}
-			default:
-				r.Held += w.Bytes()
-			}
-		}
-	}
-	if _, already := b.frozen.(*streamed); already || r.Streamed == 0 {
-		return r, nil
-	}
-	pager, err := bindings.NewPager()
-	if err != nil {
-		return r, fmt.Errorf("stream weights: %w", err)
-	}
-	b.frozen = &streamed{pager: pager, units: b.streamable}
-	return r, nil
-}
-
-// streamable is the blocks' matrices, by block, and the language-model head.
-func (b *base) streamable() [][]*Param {
+// Units implements Model.
+func (b *base) Units() [][]*Param {
 	var units [][]*Param
 	for _, block := range b.hooks.Blocks {
 		var unit []*Param

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"gopeft/bindings"
 	"gopeft/bindings/bindingstest"
@@ -55,7 +56,7 @@ func passes(t *testing.T, s *bindings.Scope, dir string, stream, recompute bool)
 	trained := m.Params().Get("model.layers.0.input_layernorm.weight")
 	trained.SetTrainable(s, true)
 	if stream {
-		if r, err := m.Stream(); err != nil || r.Streamed != blocks || r.Held != 0 || r.DType != bindings.Float {
+		if r, err := m.Stream(); err != nil || r.Moved != blocks || r.Held != 0 || r.DType != bindings.Float {
 			t.Errorf("%+v of %d bytes (%v)", r, blocks, err)
 		}
 	}
@@ -77,9 +78,42 @@ func passes(t *testing.T, s *bindings.Scope, dir string, stream, recompute bool)
 		check("after the pass backward")
 		s.NoGrad(func() { lm.Logits(s, m.Forward(s, in).Hidden) })
 		check("after a pass without gradients")
+		if stream {
+			before := pagesInMemory(t, lm.LMHead())
+			in.HiddenOnly = true
+			s.NoGrad(func() { m.Forward(s, in) })
+			if after := pagesInMemory(t, lm.LMHead()); before < int(head)/os.Getpagesize()/2 || after > before/8 {
+				t.Errorf("a pass without logits leaves %d pages of the head in memory, of %d before", after, before)
+			}
+		}
 		return nil
 	})
 	return errors.Join(err, m.Close())
+}
+
+// pagesInMemory is how many pages of a weight this process has in memory.
+func pagesInMemory(t *testing.T, p *model.Param) (n int) {
+	t.Helper()
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = p.T.View(func(raw []byte) error {
+		page, first := uintptr(os.Getpagesize()), uintptr(unsafe.Pointer(unsafe.SliceData(raw)))
+		entries := make([]byte, 8*(uintptr(len(raw))/page))
+		if _, err := f.ReadAt(entries, int64(first/page*8)); err != nil {
+			return err
+		}
+		for i := 7; i < len(entries); i += 8 { // the highest bit of each entry says so
+			n += int(entries[i] >> 7)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // residentBytes is how much of a mapped file is in this process's memory.

@@ -26,12 +26,16 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 		return nil, &UsageError{err}
 	}
 	trainable := method.Trainable(m)
-	opt, err := NewOptimizer(s, OptimizerConfig{Name: c.Optimizer, WeightDecay: c.WeightDecay, Momentum: c.Momentum, NoDecay: BiasOrNorm,
-		Composed: !on.Without.Use(LeverOptimizer)}, trainable)
+	settings := OptimizerConfig{Name: c.Optimizer, WeightDecay: c.WeightDecay, Momentum: c.Momentum, NoDecay: BiasOrNorm,
+		Composed: !on.Without.Use(LeverOptimizer)}
+	if c.ShardState {
+		settings.Group = on.Group
+	}
+	opt, err := NewOptimizer(s, settings, trainable)
 	if err != nil {
 		return nil, &UsageError{err}
 	}
-	t := &Trainer{Config: loop, Model: m, Params: trainable, Task: task, Data: p, Opt: opt, Schedule: schedule, Silent: method.Silent, Group: on.Group}
+	t := &Trainer{Config: loop, Model: m, Params: trainable, Task: task, Data: p, Opt: opt, Schedule: schedule, Silent: method.Silent, Group: on.Group, Shard: on.Shard}
 	if loop.Precision == bindings.Half {
 		t.Scaler = NewScaler(s, on.Device)
 	}

@@ -1,6 +1,8 @@
 package train
 
 import (
+	"fmt"
+
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/hf"
@@ -10,6 +12,18 @@ import (
 type Base struct {
 	DType    bindings.DType
 	Quantise hf.Quantisation // in fewer bits than DType
+	File     bindings.DType  // of most weights in its files that are not quantised
+}
+
+// HeldAs is what a model that is loaded as o says has its frozen matrices in, from files whose weights are of dtype file.
+func HeldAs(o model.Options, file bindings.DType) Base {
+	b := Base{o.Base, o.Quantise, file}
+	for _, d := range []bindings.DType{o.DType, bindings.Float} {
+		if b.DType == 0 {
+			b.DType = d
+		}
+	}
+	return b
 }
 
 // CheckBase reports a --base-dtype or a --quantize that is not known.
@@ -56,7 +70,7 @@ func ChooseBase(dtype, quantize string, file bindings.DType, p Precision) (b Bas
 	if err := CheckBase(dtype, quantize); err != nil {
 		return b, err
 	}
-	b.Quantise = hf.Keep
+	b.Quantise, b.File = hf.Keep, file
 	if q, known := quantisation(quantize); known {
 		b.Quantise = q
 	}
@@ -98,4 +112,84 @@ func QuantizeName(q hf.Quantisation, m model.Model) string {
 		return "keep"
 	}
 	return "none"
+}
+
+// CheckHold says before a model is loaded why its weights, which are to be held as b, can neither be streamed nor shared:
+// loading might take more memory than there is.
+func (c Machine) CheckHold(b Base) error {
+	flag := c.elsewhere()
+	if flag == "" {
+		return nil
+	}
+	if _, made := b.Quantise.Kind(); made {
+		return Usage("%s uses weights as their files have them, --quantize %s makes others in memory: quantise the files with `gopeft quantize`, or leave one of the two out", flag, b.Quantise)
+	}
+	if b.DType != b.File {
+		return Usage("%s uses weights as their files have them, in %s, and they are to be held in %s: give --base-dtype %s",
+			flag, BaseDTypeName(b.File), BaseDTypeName(b.DType), BaseDTypeName(b.File))
+	}
+	return nil
+}
+
+// elsewhere is the setting that has frozen weights elsewhere than in this process's memory, "" if none does.
+func (c Machine) elsewhere() string {
+	switch {
+	case c.Stream:
+		return "--stream-weights"
+	case c.Shard:
+		return "--shard-frozen"
+	}
+	return ""
+}
+
+// HoldWeights says where the frozen weights of m are from now on, with its method attached: left in their files, held by
+// the processes together, or cast once; note tells people. recompute tells whether activations are not kept for a backward
+// pass, or there is none. Without keep, stored weights go as soon as their casts are there.
+func (c Machine) HoldWeights(m model.Model, recompute, keep bool, note func(format string, args ...any)) error {
+	var r model.Elsewhere
+	var err error
+	const mib = 1 << 20
+	switch {
+	case c.Stream:
+		if r, err = m.Stream(); err == nil {
+			err = c.checkMoved(r, m, recompute)
+		}
+		text := fmt.Sprintf("streaming %d MiB of the blocks' weights from their files", r.Moved/mib)
+		if r.Held > 0 {
+			text += fmt.Sprintf("; %d MiB, which are not in the files as they are used, stay in memory", (r.Held+mib-1)/mib)
+		}
+		if err == nil {
+			note("%s", text)
+		}
+	case c.Shard:
+		r, err = m.Shard(model.Sharing{Rank: c.Group.Rank(), Size: c.Group.Size(), Device: c.Device, Group: c.Group.Engine})
+		if err == nil {
+			err = c.checkMoved(r, m, recompute)
+		}
+		if err == nil {
+			note("each process holds %d MiB of the %d MiB of frozen weights that they share", m.Shared()/mib, m.Shared()*int64(c.Group.Size())/mib)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.Without.castFrozen(m, c.Precision.DType, keep)
+	return nil
+}
+
+// checkMoved refuses to have no weights elsewhere, or in vain.
+func (c Machine) checkMoved(r model.Elsewhere, m model.Model, recompute bool) error {
+	flag := c.elsewhere()
+	kernels := bindings.CPUPath() != "none" && c.Without.Use(LeverKernels)
+	read := r.DType == bindings.Float || r.DType == bindings.BFloat16
+	switch {
+	case r.Moved+r.Held == 0:
+		return Usage("%s is for the frozen weights of the blocks, and all of them are trained", flag)
+	case r.Moved < r.Held:
+		return Usage("%s: %s has its weights in files that cannot be used in place: save it as safetensors", flag, m.Path())
+	case r.DType != 0 && r.DType != c.Precision.DType && !recompute && !(read && kernels):
+		return Usage("%s: a product casts each weight from %s, and the backward pass keeps the casts of all blocks: --checkpoint-activations makes them anew",
+			flag, BaseDTypeName(r.DType))
+	}
+	return nil
 }

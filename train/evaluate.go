@@ -43,10 +43,12 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 	}
 	losses := make([]float64, len(batches))
 	correct, counted := 0, 0
-	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, i int, b data.Batch) {
+	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, b data.Batch) func(i int) {
 		var ms Measure
 		s.Inference(func() {
 			s.Autocast(o.On.Device, o.On.Precision.DType, func() { ms = task.Measure(s, m, b, Input(s, b, o.On.Device)) })
+		})
+		return func(i int) {
 			losses[i] = ms.Loss.Item()
 			if ms.Correct.Defined() {
 				correct += int(ms.Correct.Item())
@@ -58,10 +60,10 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 					e.Logits[example] = values[k*n : (k+1)*n]
 				}
 			}
-		})
-		e.Weight += weightOf(b)
-		e.Rows += b.Rows
-		e.Tokens += b.Tokens
+			e.Weight += weightOf(b)
+			e.Rows += b.Rows
+			e.Tokens += b.Tokens
+		}
 	})
 	if err != nil {
 		return e, err
@@ -91,25 +93,30 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 }
 
 // EachBatch calls fn with the batches that this process computes, each in a scope of its own, and progress with how many
-// examples are done on all processes. It ends with ctx, of whichever process.
-func (on Machine) EachBatch(ctx context.Context, s *bindings.Scope, p *Part, batches [][]int, progress func(done, total int), fn func(s *bindings.Scope, i int, b data.Batch)) error {
-	rank, size := on.Group.Rank(), on.Group.Size()
-	mine := batches
-	if size > 1 { // as many turns on every process
-		mine = make([][]int, (len(batches)+size-1)/size)
-		for turn := range mine {
-			if i := turn*size + rank; i < len(batches) {
-				mine[turn] = batches[i]
+// examples are done on all processes. What fn gives is called with the batch's number to keep what it computed. Where
+// processes hold the weights together all make as many passes: what comes of one too many is not kept. It ends with ctx, of
+// whichever process.
+func (on Machine) EachBatch(ctx context.Context, s *bindings.Scope, p *Part, batches [][]int, progress func(done, total int), fn func(s *bindings.Scope, b data.Batch) (keep func(i int))) (err error) {
+	if on.Shard {
+		defer func() {
+			if p := recover(); p != nil {
+				err = on.Group.Rescue(p)
 			}
-		}
+		}()
 	}
-	turn, done := 0, 0
-	for b, err := range p.Batches(on.Group.Patient(ctx), mine) {
+	turn, done, size := 0, 0, on.Group.Size()
+	for b, err := range p.Batches(on.Group.Patient(ctx), on.turns(batches)) {
 		if err != nil {
 			return err
 		}
+		i := turn*size + on.Group.Rank()
 		if b.Rows > 0 {
-			_ = s.Run(func(s *bindings.Scope) error { fn(s, turn*size+rank, b); return nil })
+			_ = s.Run(func(s *bindings.Scope) error {
+				if keep := fn(s, b); i < len(batches) {
+					keep(i)
+				}
+				return nil
+			})
 		}
 		for _, examples := range batches[turn*size : min((turn+1)*size, len(batches))] {
 			done += len(examples)
@@ -125,4 +132,23 @@ func (on Machine) EachBatch(ctx context.Context, s *bindings.Scope, p *Part, bat
 		}
 	}
 	return nil
+}
+
+// turns are this process's batches, as many as every process has: where there are no more, one that is empty or, where
+// passes are made together, an example that another process has too.
+func (on Machine) turns(batches [][]int) [][]int {
+	rank, size := on.Group.Rank(), on.Group.Size()
+	if size == 1 {
+		return batches
+	}
+	mine := make([][]int, (len(batches)+size-1)/size)
+	for turn := range mine {
+		switch i := turn*size + rank; {
+		case i < len(batches):
+			mine[turn] = batches[i]
+		case on.Shard:
+			mine[turn] = batches[turn*size][:1]
+		}
+	}
+	return mine
 }

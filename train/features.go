@@ -83,17 +83,21 @@ func ComputeFeatures(ctx context.Context, s *bindings.Scope, m model.Model, ids 
 	if o.Pool == "" {
 		o.Pool = DefaultPool(m.Info().Decoder)
 	}
-	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, i int, b data.Batch) {
+	err = o.On.EachBatch(ctx, s, p, batches, o.Progress, func(s *bindings.Scope, b data.Batch) (keep func(i int)) {
 		s.Inference(func() {
 			in := Input(s, b, o.On.Device)
+			in.HiddenOnly = true
 			in.Pooled = o.Pool == PoolFirst && o.On.Without.Use(LeverPooling) && m.Hooks().Pool == model.RealToken // which would pool another position
 			var out model.Output
 			s.Autocast(o.On.Device, o.On.Precision.DType, func() { out = m.Forward(s, in) })
 			rows := Pool(s, o.Pool, in, out).Float32s()
-			for k, example := range batches[i] {
-				copy(x.Data[example*dim:], rows[k*dim:(k+1)*dim])
+			keep = func(i int) {
+				for k, example := range batches[i] {
+					copy(x.Data[example*dim:], rows[k*dim:(k+1)*dim])
+				}
 			}
 		})
+		return keep
 	})
 	if err != nil {
 		return x, err

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -17,9 +18,10 @@ import (
 type Machine struct {
 	Device    bindings.Device
 	Precision Precision
-	Note      string // why a GPU is not used, "" if nothing is to be said
+	Note      string // why a GPU is not used, or what else is not as it was asked for; "" if nothing is to be said
 	Without   Levers
-	Stream    bool        // frozen weights are left in their files: see StreamWeights
+	Stream    bool        // frozen weights are left in their files: see HoldWeights
+	Shard     bool        // processes hold them together: every pass is made by all of them
 	Group     *dist.Group // the processes that share the work; nil: this one alone
 }
 
@@ -34,24 +36,41 @@ func (c MachineSettings) BeginInference(s *bindings.Scope) (Machine, error) {
 }
 
 func (c MachineSettings) begin(s *bindings.Scope, choose func(amp string, dev bindings.Device) (Precision, error)) (Machine, error) {
+	m, err := c.open(s, choose)
+	if err != nil {
+		return m, err
+	}
+	c.Without.apply(s)
+	s.SetDeterministic(c.Deterministic)
+	s.AllowTF32(c.TF32)
+	s.FlushDenormals(true)
+	s.Seed(c.Seed)
+	return m, nil
+}
+
+// OpenInference is BeginInference that readies nothing but the device and its threads: what is random, and what else is set
+// for the whole process, stay as they are.
+func (c MachineSettings) OpenInference(s *bindings.Scope) (Machine, error) {
+	return c.open(s, InferencePrecision)
+}
+
+func (c MachineSettings) open(s *bindings.Scope, choose func(amp string, dev bindings.Device) (Precision, error)) (Machine, error) {
 	dev, note, err := OpenDevice(s, c.Device, c.Group.LocalRank())
 	if err != nil {
 		return Machine{}, err
 	}
-	if err := CheckStreamDevice(c.Stream, dev); err != nil {
-		return Machine{}, err
+	if c.Stream && dev.IsCUDA() {
+		return Machine{}, Usage("--stream-weights streams on the CPU: give --device cpu, or leave it out")
 	}
 	precision, err := choose(c.AMP, dev)
 	if err != nil {
 		return Machine{}, err
 	}
-	c.Without.apply(s)
 	s.SetThreads(c.Cores())
-	s.SetDeterministic(c.Deterministic)
-	s.AllowTF32(c.TF32)
-	s.FlushDenormals(true)
-	s.Seed(c.Seed)
-	return Machine{dev, precision, note, c.Without, c.Stream, c.Group}, nil
+	if c.Shard && c.Group == nil {
+		note = joined(note, "--shard-frozen: there are no other processes to hold a part of the frozen weights")
+	}
+	return Machine{dev, precision, note, c.Without, c.Stream, c.Shard && c.Group != nil, c.Group}, nil
 }
 
 // OpenDevice reads --device, loading CUDA's libraries when a GPU is asked for. Of several processes on this machine each
@@ -136,59 +155,29 @@ func (c MachineSettings) Cores() int {
 	return c.Threads
 }
 
-// CheckStreamDevice refuses to stream where weights are copied to a GPU.
-func CheckStreamDevice(stream bool, dev bindings.Device) error {
-	if stream && dev.IsCUDA() {
-		return Usage("--stream-weights streams on the CPU: give --device cpu, or leave it out")
+// joined are two remarks of which each may be "".
+func joined(a, b string) string {
+	if a == "" {
+		return b
 	}
-	return nil
+	return a + "; " + b
 }
 
-// CheckStream says before the model in folder is loaded why its weights, which are to be held as b, cannot be streamed:
-// loading might take more memory than there is.
-func (c Machine) CheckStream(b Base, folder string) error {
-	if !c.Stream {
-		return nil
+// Join makes the group of the processes, each of which has m with its weights where they are to be.
+func (c Machine) Join(ctx context.Context, s *bindings.Scope, m model.Model) error {
+	kind := "CPU"
+	if c.Device.IsCUDA() {
+		kind = "GPU"
 	}
-	file, err := model.FileDType(folder)
-	if err != nil {
+	if err := c.Group.Agree(ctx, "kind of device", kind+", "+c.Precision.DType.String()); err != nil {
 		return err
 	}
-	if _, made := b.Quantise.Kind(); made {
-		return Usage("--stream-weights uses weights as their files have them, --quantize %s makes others in memory: quantise the files with `gopeft quantize`, or leave one of the two out", b.Quantise)
+	share := "all of them"
+	if n := m.Shared(); n > 0 {
+		share = fmt.Sprintf("%d bytes", n)
 	}
-	if b.DType != file {
-		return Usage("--stream-weights uses weights as their files have them, in %s, and they are to be held in %s: --base-dtype %s streams them",
-			BaseDTypeName(file), BaseDTypeName(b.DType), BaseDTypeName(file))
+	if err := c.Group.Agree(ctx, "share of the frozen weights", share); err != nil {
+		return err
 	}
-	return nil
-}
-
-// StreamWeights streams the frozen weights of m, to which its method is attached, if that is asked for; what it says is
-// for people. recompute tells whether activations are not kept for a backward pass, or there is none.
-func (c Machine) StreamWeights(m model.Model, recompute bool) (note string, err error) {
-	if !c.Stream {
-		return "", nil
-	}
-	r, err := m.Stream()
-	if err != nil {
-		return "", err
-	}
-	const mib = 1 << 20
-	kernels := bindings.CPUPath() != "none" && c.Without.Use(LeverKernels)
-	read := r.DType == bindings.Float || r.DType == bindings.BFloat16
-	switch {
-	case r.Streamed+r.Held == 0:
-		return "", Usage("--stream-weights streams the frozen weights of the blocks, and all of them are trained")
-	case r.Streamed < r.Held:
-		return "", Usage("--stream-weights: %s has its weights in files that cannot be used in place: save it as safetensors", m.Path())
-	case r.DType != 0 && r.DType != c.Precision.DType && !recompute && !(read && kernels):
-		return "", Usage("--stream-weights: a product casts each weight from %s, and the backward pass keeps the casts of all blocks: --checkpoint-activations makes them anew",
-			BaseDTypeName(r.DType))
-	}
-	note = fmt.Sprintf("streaming %d MiB of the blocks' weights from their files", r.Streamed/mib)
-	if r.Held > 0 {
-		note += fmt.Sprintf("; %d MiB, which are not in the files as they are used, stay in memory", (r.Held+mib-1)/mib)
-	}
-	return note, nil
+	return c.Group.Join(ctx, s, c.Device)
 }

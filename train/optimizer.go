@@ -7,6 +7,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/hf"
+	"gopeft/train/dist"
 )
 
 // OptimizerConfig names an optimizer and its constants; the zero constants are PyTorch's defaults.
@@ -19,6 +20,9 @@ type OptimizerConfig struct {
 	Momentum    float64 // of sgd
 	// NoDecay names the parameters that weight decay leaves alone; nil: none.
 	NoDecay func(name string) bool
+	// Group are the processes of which each holds the state of its part of every parameter, and updates that; nil: this one
+	// alone holds and updates all.
+	Group *dist.Group
 	// Composed computes Adam's steps of plain operations, not in one fused pass.
 	Composed bool
 }
@@ -55,19 +59,23 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 		cfg.Eps = 1e-8
 	}
 	o := &Optimizer{cfg: cfg, params: params, scope: s.NewScope(), fresh: true, count: make([]int, len(params))}
-	zeros := func(p *model.Param) bindings.Tensor {
-		return o.scope.Zeros(p.T.Shape(), p.T.DType(), p.T.Device())
+	zeros := func(i int) bindings.Tensor {
+		p, shape := params[i], params[i].T.Shape()
+		if cfg.Group != nil {
+			shape = []int64{o.span(i, cfg.Group.Rank()).n}
+		}
+		return o.scope.Zeros(shape, p.T.DType(), p.T.Device())
 	}
 	switch cfg.Name {
 	case "adam", "adamw":
-		for _, p := range params {
-			o.m, o.v = append(o.m, zeros(p)), append(o.v, zeros(p))
+		for i, p := range params {
+			o.m, o.v = append(o.m, zeros(i)), append(o.v, zeros(i))
 			o.steps = append(o.steps, o.scope.Scalar(0, bindings.Float, p.T.Device()))
 		}
 	case "sgd":
 		if cfg.Momentum != 0 {
-			for _, p := range params {
-				o.m = append(o.m, zeros(p))
+			for i := range params {
+				o.m = append(o.m, zeros(i))
 			}
 		}
 	default:
@@ -78,8 +86,8 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 }
 
 // Step applies the gradients the parameters hold and removes them. A parameter without a gradient, such as
-// one a batch did not use, keeps its value and state.
-func (o *Optimizer) Step(s *bindings.Scope, lr float64) {
+// one a batch did not use, keeps its value and state. Processes that share the state then have each other's parts.
+func (o *Optimizer) Step(s *bindings.Scope, lr float64) error {
 	s = s.Child()
 	defer s.Close()
 	if o.cfg.WeightDecay == 0 || o.cfg.NoDecay == nil {
@@ -89,7 +97,9 @@ func (o *Optimizer) Step(s *bindings.Scope, lr float64) {
 		o.step(s, lr, o.cfg.WeightDecay, func(name string) bool { return !o.cfg.NoDecay(name) })
 	}
 	o.fresh = false
+	err := o.spread(s)
 	o.ZeroGrad(s)
+	return err
 }
 
 // step is Step for the parameters of some names.
@@ -103,12 +113,22 @@ func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(nam
 		if !g.Defined() {
 			continue
 		}
-		params, grads = append(params, p.T), append(grads, g)
+		if len(o.v) > 0 {
+			o.count[i]++
+		}
+		t := p.T
+		if o.cfg.Group != nil {
+			own := o.span(i, o.cfg.Group.Rank())
+			if own.n == 0 {
+				continue
+			}
+			t, g = own.of(s, t), own.of(s, g)
+		}
+		params, grads = append(params, t), append(grads, g)
 		if len(o.m) > 0 {
 			m = append(m, o.m[i])
 		}
 		if len(o.v) > 0 {
-			o.count[i]++
 			v, steps = append(v, o.v[i]), append(steps, o.steps[i])
 		}
 	}
@@ -156,14 +176,136 @@ func (o *Optimizer) Gradients(s *bindings.Scope) (grads []bindings.Tensor, names
 func (o *Optimizer) state() []hf.Named {
 	var out []hf.Named
 	for i, p := range o.params {
-		if len(o.m) > 0 {
-			out = append(out, hf.Named{Name: p.Name + "/m", Tensor: o.m[i]})
-		}
-		if len(o.v) > 0 {
-			out = append(out, hf.Named{Name: p.Name + "/v", Tensor: o.v[i]})
+		for k, moments := range [][]bindings.Tensor{o.m, o.v} {
+			if len(moments) > 0 {
+				out = append(out, hf.Named{Name: p.Name + [...]string{"/m", "/v"}[k], Tensor: moments[i]})
+			}
 		}
 	}
 	return out
+}
+
+// span is some elements of a parameter, laid flat.
+type span struct{ from, n int64 }
+
+// of are the span's elements of t, in t's memory. Nothing is recorded for autograd.
+func (x span) of(s *bindings.Scope, t bindings.Tensor) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		return s.Narrow(s.Reshape(s.Detach(t), -1), 0, x.from, x.n)
+	})
+}
+
+// spanUnit is what spans begin at multiples of, so that an element is computed in the same place of a vector as in whole.
+const spanUnit = 64
+
+// span is the part of a parameter that is a process's.
+func (o *Optimizer) span(i, rank int) span {
+	elements, unit := o.params[i].T.Numel(), int64(o.cfg.Group.Size())*spanUnit
+	most := (elements + unit - 1) / unit * spanUnit
+	from := min(elements, int64(rank)*most)
+	return span{from, min(elements, from+most) - from}
+}
+
+// spreadBytes is how much of the updated parameters travels at a time.
+const spreadBytes = 25 << 20
+
+// spread gives each process the parts of the parameters that others have updated.
+func (o *Optimizer) spread(s *bindings.Scope) error {
+	if o.cfg.Group == nil {
+		return nil
+	}
+	for owner := range o.cfg.Group.Size() {
+		var parts []bindings.Tensor
+		bytes := int64(0)
+		send := func() error {
+			err := o.send(s, owner, parts)
+			parts, bytes = nil, 0
+			return err
+		}
+		for i, p := range o.params {
+			x := o.span(i, owner)
+			if x.n == 0 || !s.Grad(p.T).Defined() {
+				continue
+			}
+			part := x.of(s, p.T)
+			if len(parts) > 0 && (part.DType() != parts[0].DType() || bytes+part.Bytes() > spreadBytes) {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+			parts, bytes = append(parts, part), bytes+part.Bytes()
+		}
+		if err := send(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send gives the others a process's parts, which are of one dtype.
+func (o *Optimizer) send(s *bindings.Scope, from int, parts []bindings.Tensor) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	return s.Run(func(s *bindings.Scope) error {
+		elements := int64(0)
+		for _, part := range parts {
+			elements += part.Numel()
+		}
+		flat := s.Empty([]int64{elements}, parts[0].DType(), parts[0].Device())
+		each := func(fn func(here, there bindings.Tensor)) {
+			at := int64(0)
+			for _, part := range parts {
+				fn(part, s.Narrow(flat, 0, at, part.Numel()))
+				at += part.Numel()
+			}
+		}
+		mine := o.cfg.Group.Rank() == from
+		if mine {
+			each(func(here, there bindings.Tensor) { s.Copy(there, here) })
+		}
+		err := o.cfg.Group.Broadcast(from, flat)
+		if err == nil && !mine {
+			each(func(here, there bindings.Tensor) { s.Copy(here, there) })
+		}
+		return err
+	})
+}
+
+// whole gathers tensor n of the state, laid out as its parameter. All processes call it.
+func (o *Optimizer) whole(s *bindings.Scope, n int) (bindings.Tensor, error) {
+	i, part := o.param(n), o.state()[n].Tensor
+	p := o.params[i].T
+	t := s.Empty(p.Shape(), p.DType(), p.Device())
+	for owner := range o.cfg.Group.Size() {
+		x := o.span(i, owner)
+		if x.n == 0 {
+			continue
+		}
+		view := x.of(s, t)
+		if owner == o.cfg.Group.Rank() {
+			s.Copy(view, part)
+		}
+		if err := o.cfg.Group.Broadcast(owner, view); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+// take makes this process's part of tensor n of the state what it is in whole.
+func (o *Optimizer) take(s *bindings.Scope, n int, whole bindings.Tensor) {
+	if x := o.span(o.param(n), o.cfg.Group.Rank()); x.n > 0 {
+		s.Copy(o.state()[n].Tensor, x.of(s, whole))
+	}
+}
+
+// param is the parameter that tensor n of the state is of.
+func (o *Optimizer) param(n int) int {
+	if len(o.v) > 0 {
+		return n / 2 // its m, its v
+	}
+	return n
 }
 
 // Close frees the state.

@@ -52,7 +52,9 @@ func TestStepsMatchPyTorch(t *testing.T) {
 					})
 					modeltest.Close(t, fmt.Sprintf("loss before step %d", step), loss, want.Tensor(s, fmt.Sprintf("loss.%d", step-1)), 1e-5)
 					s.Backward(loss)
-					opt.Step(s, 1e-3)
+					if err := opt.Step(s, 1e-3); err != nil {
+						return err
+					}
 					for _, p := range m.Params().Trainable() {
 						if strings.HasSuffix(p.Name, "k_lin.bias") {
 							continue // its gradient is rounding noise: softmax does not see a shift of all keys

@@ -18,6 +18,7 @@ type MachineSettings struct {
 	Deterministic bool   `yaml:"deterministic" usage:"use deterministic algorithms only"`
 	TF32          bool   `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
 	Stream        bool   `yaml:"stream-weights" usage:"on the CPU: leave frozen weights in their files, each block's in memory only while it computes; for models larger than memory"`
+	Shard         bool   `yaml:"shard-frozen" usage:"of several processes, each holds its part of the frozen weights, and gathers each block's while it computes; for models larger than one process's memory"`
 	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, nvrtc, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
 
 	// Group are the processes that share the work; nil: this one alone.
@@ -32,6 +33,7 @@ type LoopSettings struct {
 	MaxTokens   int     `yaml:"max-tokens" usage:"most tokens of a batch, padding included; --batch-size then bounds the rows"`
 	LR          float64 `yaml:"lr" usage:"learning rate (default: the method's)"`
 	Optimizer   string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
+	ShardState  bool    `yaml:"shard-optimizer" usage:"of several processes, each holds the optimizer's state of its part of what is trained, and updates that: for methods that train much"`
 	Momentum    float64 `yaml:"momentum" usage:"momentum of sgd"`
 	WeightDecay float64 `yaml:"weight-decay" usage:"weight decay, of all but biases and norms"`
 	Schedule    string  `yaml:"schedule" usage:"learning rate over the run: constant, linear or cosine"`
@@ -94,8 +96,16 @@ func (c MachineSettings) Check() error {
 	if err := CheckThreads(c.Threads); err != nil {
 		return err
 	}
-	if c.Stream && !c.Without.Use(LeverMapping) {
-		return Usage("--stream-weights needs weights where their file is mapped: leave out --without %s", LeverMapping)
+	if c.Stream && c.Shard {
+		return Usage("--stream-weights leaves weights in their files, --shard-frozen in the memory of all processes: give one of the two")
+	}
+	for _, f := range []struct {
+		flag  string
+		asked bool
+	}{{"--stream-weights", c.Stream}, {"--shard-frozen", c.Shard}} {
+		if f.asked && !c.Without.Use(LeverMapping) {
+			return Usage("%s needs weights where their file is mapped: leave out --without %s", f.flag, LeverMapping)
+		}
 	}
 	return c.Without.Check()
 }

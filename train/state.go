@@ -46,11 +46,11 @@ const (
 )
 
 // SaveState writes what exact resume needs into an existing folder: the trainable weights as they are, the
-// optimizer's and the scaler's state, the random generators', and p.
+// optimizer's and the scaler's state, the random generators', and p. The other processes Follow meanwhile.
 func (t *Trainer) SaveState(s *bindings.Scope, dir string, p Progress) error {
 	return s.Run(func(s *bindings.Scope) error {
 		p.Position, p.Counts, p.SGDBegun, p.Checked = t.At, t.Opt.count, !t.Opt.fresh, t.checked
-		ts := t.state()
+		ts := append(t.state(), t.scattered(s)...)
 		for _, param := range t.Params {
 			ts = append(ts, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
 		}
@@ -104,6 +104,7 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint
 		}
 	}
 	t.take(s, p)
+	t.resumed = path
 	return p, nil
 }
 

@@ -14,7 +14,8 @@ import (
 // What a Trainer does together with the other processes of a run. Alone, with a nil Group, each of these is what it has
 // to be for the run to be that of one process.
 
-// share is this process's part of each batch: every N-th row, so that all get rows of about the same lengths.
+// share is this process's part of each batch: every N-th row, so that all get rows of about the same lengths. Where passes
+// are made together a process that gets none has another's, of which nothing counts.
 func (t *Trainer) share(batches [][]int) [][]int {
 	rank, size := t.Group.Rank(), t.Group.Size()
 	if size == 1 {
@@ -25,9 +26,15 @@ func (t *Trainer) share(batches [][]int) [][]int {
 		for k := rank; k < len(b); k += size {
 			mine[i] = append(mine[i], b[k])
 		}
+		if t.Shard && t.idle(b) {
+			mine[i] = b[rank%len(b):][:1]
+		}
 	}
 	return mine
 }
+
+// idle reports whether this process has no rows of a batch.
+func (t *Trainer) idle(batch []int) bool { return t.Group.Rank() >= len(batch) }
 
 // agree is what the losses of a step are averaged over, on all processes, which also take over what the first one's clock
 // asks for. It is an error where the context of any has ended.
@@ -86,7 +93,7 @@ type stepSum struct {
 func (t *Trainer) total(s *bindings.Scope, group []data.Batch, measures []Measure) (sum stepSum, err error) {
 	var own error
 	for i, m := range measures {
-		if group[i].Rows == 0 {
+		if group[i].Rows == 0 || group[i].Idle {
 			continue
 		}
 		loss := m.Loss.Item()
@@ -133,14 +140,100 @@ func (t *Trainer) TakeFirst(ctx context.Context, s *bindings.Scope, p Progress) 
 	for _, n := range t.state() {
 		ts = append(ts, n.Tensor)
 	}
-	if err := t.Group.Broadcast(ts); err != nil {
+	if err := t.Group.Broadcast(0, ts...); err != nil {
 		return p, err
+	}
+	if p.Step > 0 {
+		if err := t.takeParts(s); err != nil {
+			return p, err
+		}
 	}
 	return p, t.TakeFirstWeights()
 }
 
+// Scattered reports whether the optimizer's state is saved by all processes together or not at all.
+func (t *Trainer) Scattered() bool { return t.Opt.cfg.Group != nil }
+
+// takeParts gives every process its part of the optimizer's state in the first one's file.
+func (t *Trainer) takeParts(s *bindings.Scope) error {
+	if !t.Scattered() {
+		return nil
+	}
+	for n, x := range t.Opt.state() {
+		err := s.Run(func(s *bindings.Scope) error {
+			p := t.Params[t.Opt.param(n)].T
+			whole := s.Empty(p.Shape(), p.DType(), p.Device())
+			if t.Group.First() {
+				if err := loadTensors(s, t.resumed, []hf.Named{{Name: x.Name, Tensor: whole}}); err != nil {
+					return err
+				}
+			}
+			err := t.Group.Broadcast(0, whole)
+			t.Opt.take(s, n, whole)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scattered lists the state of which each process holds a part, for the first one's SaveState. Each tensor is gathered when
+// it is written, so that no more than one is whole.
+func (t *Trainer) scattered(s *bindings.Scope) (out []hf.Named) {
+	if !t.Scattered() {
+		return nil
+	}
+	for n, x := range t.Opt.state() {
+		p := t.Params[t.Opt.param(n)].T
+		x.Tensor = s.Placeholder(p.Shape(), p.DType())
+		x.Make = func(s *bindings.Scope) (bindings.Tensor, error) {
+			if _, err := t.Group.SumInts(s, int64(n)); err != nil {
+				return bindings.Tensor{}, err
+			}
+			return t.Opt.whole(s, n)
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// written is what the first process tells those that Follow in the place of a tensor's number.
+const written = -1
+
+// Follow takes part in the first process's SaveState until that Releases those that follow.
+func (t *Trainer) Follow(s *bindings.Scope) error {
+	for t.Scattered() {
+		next, err := t.Group.SumInts(s, 0)
+		if err != nil {
+			return err
+		}
+		if next[0] == written {
+			break
+		}
+		err = s.Run(func(s *bindings.Scope) error {
+			_, err := t.Opt.whole(s, int(next[0]))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Release lets the others go on, that Follow the first process, whether it has written all or failed.
+func (t *Trainer) Release(s *bindings.Scope) error {
+	if !t.Scattered() {
+		return nil
+	}
+	_, err := t.Group.SumInts(s, written)
+	return err
+}
+
 // TakeFirstWeights gives every process the first one's trained weights.
-func (t *Trainer) TakeFirstWeights() error { return t.Group.Broadcast(tensorsOf(t)) }
+func (t *Trainer) TakeFirstWeights() error { return t.Group.Broadcast(0, tensorsOf(t)...) }
 
 // take makes p the place to go on from.
 func (t *Trainer) take(s *bindings.Scope, p Progress) {
@@ -149,9 +242,11 @@ func (t *Trainer) take(s *bindings.Scope, p Progress) {
 	t.Opt.fresh = !p.SGDBegun
 }
 
-// state lists the optimizer's and the scaler's tensors.
-func (t *Trainer) state() []hf.Named {
-	ts := t.Opt.state()
+// state lists the optimizer's and the scaler's tensors, as far as each process has them whole.
+func (t *Trainer) state() (ts []hf.Named) {
+	if !t.Scattered() {
+		ts = t.Opt.state()
+	}
 	if t.Scaler != nil {
 		ts = append(ts, hf.Named{Name: scalerScale, Tensor: t.Scaler.scale}, hf.Named{Name: scalerSteps, Tensor: t.Scaler.tracker})
 	}

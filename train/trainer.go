@@ -42,6 +42,7 @@ type Trainer struct {
 	Scaler   *Scaler // nil unless fp16
 	// Group are the processes that share each batch; nil: this one alone.
 	Group *dist.Group
+	Shard bool   // they hold the frozen weights together, and make each pass together
 	Seed  uint64 // of what is random in a step, where processes share it
 	// Due reports whether the clock asks for something at the end of the step, of the first process; nil: it never does.
 	Due func() bool
@@ -50,6 +51,7 @@ type Trainer struct {
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
+	resumed  string          // the file that state which processes share is still to be read from
 	sums     *dist.Gradients // the gradients of all processes, once a step was taken
 	checked  bool            // the gradients of the first step taken were
 	timed    bool            // Due said so
@@ -142,7 +144,7 @@ var ErrNoMemory = errors.New("no memory is left for the next step")
 func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = t.outOfMemory(p)
+			err = t.failed(p)
 		}
 	}()
 	start := time.Now()
@@ -161,12 +163,15 @@ func (t *Trainer) Run(ctx context.Context, s *bindings.Scope) (err error) {
 	return nil
 }
 
-// outOfMemory makes an error of a panic that says so. It panics again with any other, and where the optimizer was at
-// work: some weights are a step ahead of others then.
-func (t *Trainer) outOfMemory(panicked any) error {
+// failed makes an error of a panic that says that there is no memory, or that another process is lost. It panics again with
+// any other, and where the optimizer was at work: some weights are a step ahead of others then.
+func (t *Trainer) failed(panicked any) error {
 	e, ok := panicked.(*bindings.OpError)
-	if !ok || t.updating || !strings.Contains(e.Message, "out of memory") && !strings.Contains(e.Message, "allocate memory") {
+	switch {
+	case !ok || t.updating:
 		panic(panicked)
+	case !strings.Contains(e.Message, "out of memory") && !strings.Contains(e.Message, "allocate memory"):
+		return t.Group.Rescue(panicked)
 	}
 	return fmt.Errorf("step %d: %w: %w", t.At.Step+1, ErrNoMemory, e)
 }
@@ -190,6 +195,7 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 			return err
 		}
 		t.Laps.end(s, t.Config.Device, PhaseData)
+		b.Idle = t.idle(batches[t.At.Batch+len(group)])
 		group = append(group, b)
 		if len(group) < accum && t.At.Batch+len(group) < len(batches) {
 			continue
@@ -283,17 +289,22 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 		if b.Rows == 0 { // the other processes have all of them
 			continue
 		}
-		if !slices.ContainsFunc(group[i+1:], hasRows) {
+		// Gathers and sums must begin in one order on all processes: sums travel beside passes only where nothing else does.
+		if !t.Shard && !slices.ContainsFunc(group[i+1:], hasRows) {
 			if err := t.sums.Last(); err != nil {
 				return err
 			}
 		}
 		c := s.Child()
 		in := Input(c, b, t.Config.Device)
-		in.Train, in.CheckpointActivations = true, t.Config.Checkpoint
+		in.Train, in.CheckpointActivations = !b.Idle, t.Config.Checkpoint
 		c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
 		m := &measures[i]
-		loss := t.Scaler.Scale(c, c.MulScalar(m.Loss, 1/float64(total)))
+		share := 1 / float64(total)
+		if b.Idle {
+			share = 0
+		}
+		loss := t.Scaler.Scale(c, c.MulScalar(m.Loss, share))
 		t.Laps.end(s, t.Config.Device, PhaseForward)
 		c.Backward(loss)
 		t.Laps.end(s, t.Config.Device, PhaseBackward)
@@ -332,7 +343,10 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 
 // weightOf is what a batch's loss is averaged over: its targets, or its rows.
 func weightOf(b data.Batch) int {
-	if b.Targets != nil {
+	switch {
+	case b.Idle:
+		return 0
+	case b.Targets != nil:
 		return b.NumTargets
 	}
 	return b.Rows
@@ -371,7 +385,9 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 		}
 	}
 	t.updating = true
-	t.Opt.Step(s, t.Schedule.Rate(t.At.Step))
+	if err := t.Opt.Step(s, t.Schedule.Rate(t.At.Step)); err != nil {
+		return err
+	}
 	t.updating = false
 	t.Scaler.Update(s)
 	return nil
@@ -401,6 +417,9 @@ func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
 	}
 	if p := model.FirstNonFinite(s, t.Params); p != nil {
 		return p.Name
+	}
+	if t.Shard { // the others make no pass now
+		return "the loss"
 	}
 	var states []bindings.Tensor
 	s.NoGrad(func() {

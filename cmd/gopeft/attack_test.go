@@ -91,6 +91,17 @@ func TestARunSurvivesWhatHappensToItsProcesses(t *testing.T) {
 		})
 	}
 	wait.Wait()
+	// Weights, and the optimizer's state, that processes hold together change nothing of that.
+	signals := map[string]attack{
+		"killed":      {size: 3, victim: 1, again: 3, signal: syscall.SIGKILL, step: 5, after: 10 * time.Millisecond},
+		"stopped":     {size: 2, victim: 1, again: 2, signal: syscall.SIGSTOP, step: 3},
+		"interrupted": {size: 2, victim: 1, again: 2, signal: syscall.SIGTERM, step: 4},
+	}
+	for name, a := range signals {
+		t.Run("sharing, "+name, func(t *testing.T) {
+			a.run(t, append(args[:len(args):len(args)], "--shard-frozen", "--shard-optimizer"), wholes)
+		})
+	}
 }
 
 func (a attack) run(t *testing.T, args []string, wholes map[int]string) {

@@ -48,7 +48,7 @@ func embed(c *cli.Context, group *dist.Group) (err error) {
 	defer func() { err = errors.Join(err, kept.close()) }()
 	skipped := 0
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"),
+		e, err := infer.OpenEmbedder(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Shard: c.Bool("shard-frozen"),
 			Threads: c.Int("threads"), Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Group: group})
 		if err != nil {
 			return err

@@ -77,7 +77,7 @@ func evalCausal(c *cli.Context, group *dist.Group, src infer.Source, perRow io.W
 		e.matcher = &m
 	}
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Threads: c.Int("threads"), Group: group})
+		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Shard: c.Bool("shard-frozen"), Threads: c.Int("threads"), Group: group})
 		if err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ func inspectCommand() *cli.Command {
 				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
 				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
-			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "shard-frozen", "shard-optimizer", "checkpoint-activations", "no-train-eval")...),
 			inGroup(groupMachine, &cli.IntFlag{Name: "nproc", Value: 1, Usage: "what each of so many processes takes that train together"}),
 			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
 			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),
@@ -239,11 +239,11 @@ func (x *inspection) chooseBase() (err error) {
 	if x.precision, err = train.ChoosePrecision(x.cfg.Machine.AMP, dev); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	if err := x.cfg.HoldBase(x.src.Model, x.precision, &x.load); err != nil {
+	base, err := x.cfg.HoldBase(x.src.Model, x.precision, &x.load)
+	if err != nil {
 		return err
 	}
-	on := train.Machine{Stream: x.cfg.Machine.Stream}
-	return on.CheckStream(train.Base{DType: x.load.Base, Quantise: x.load.Quantise}, x.src.Model)
+	return train.Machine{Stream: x.cfg.Machine.Stream, Shard: x.cfg.Machine.Shard}.CheckHold(base)
 }
 
 // loaded looks at the model and at the method on it.

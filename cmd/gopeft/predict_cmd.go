@@ -31,6 +31,7 @@ func modelFlags() []cli.Flag {
 		&cli.StringFlag{Name: "device", Value: "auto", Usage: "auto, cpu, cuda or cuda:N"},
 		&cli.StringFlag{Name: "amp", Value: "auto", Usage: "mixed precision: auto (none), none, bf16 or fp16"},
 		baseFlag(), quantizeFlag(), streamFlag(),
+		&cli.BoolFlag{Name: "shard-frozen", Usage: "of several processes, each holds its part of the weights, and gathers each block's while it computes"},
 		&cli.IntFlag{Name: "threads", Usage: "CPU threads", DefaultText: "all cores"},
 		&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "rows of a batch"},
 		&cli.IntFlag{Name: "max-tokens", Usage: "most tokens of a batch, padding included"},
@@ -74,7 +75,7 @@ func openPredictor(c *cli.Context, s *bindings.Scope, group *dist.Group) (*infer
 	if err != nil {
 		return nil, err
 	}
-	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Threads: c.Int("threads"),
+	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Shard: c.Bool("shard-frozen"), Threads: c.Int("threads"),
 		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Group: group})
 	if err != nil {
 		return nil, err

@@ -66,6 +66,11 @@ func TestProcessesShareRows(t *testing.T) {
 			if read(file("alone")) != read(file("shared")) {
 				t.Errorf("three processes wrote another %s", file("shared"))
 			}
+			t.Setenv("GOPEFT_HOME", filepath.Join(dir, "home", name, "sharded"))
+			inProcess(t, append([]string{"launch", "--nproc", "3", "--"}, append(args, file("sharded"), "--batch-size", "4", "--shard-frozen")...)...)
+			if read(file("alone")) != read(file("sharded")) {
+				t.Errorf("three processes that hold the weights together wrote another %s", file("sharded"))
+			}
 		})
 	}
 }

@@ -19,6 +19,7 @@ type Want struct {
 	New   bool           // may be absent: the caller initialises it
 	Fresh bool           // is not even looked for: a head that is to be initialised anew
 	DType bindings.DType // of the result; the request's unless set
+	Host  bool           // is left on the CPU, whatever the request's device
 	// Quantise says how a matrix is held. One that is held quantised is a placeholder, and Request.Quantised is told of it.
 	Quantise Quantisation
 }
@@ -178,6 +179,9 @@ func inPlace(e files.Entry) bool { return e.Mapped() && e.Aligned() }
 func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entry) (bindings.Tensor, error) {
 	if d := r.Wants[want].DType; d != 0 {
 		r.DType = d
+	}
+	if r.Wants[want].Host {
+		r.Device = bindings.CPU
 	}
 	heads := int64(0)
 	if r.Interleaved != nil {

@@ -21,6 +21,8 @@ type Named struct {
 	// Quantised, unless nil, is written in the place of Tensor, which says the dtype that it stands for: as it is (see
 	// SaveQuantised), or with As dequantised.
 	Quantised *bindings.Quantised
+	// Make, unless nil, gives the tensor when its turn comes, of the shape and the dtype of Tensor.
+	Make func(s *bindings.Scope) (bindings.Tensor, error)
 }
 
 // Outgoing describes tensors for package files' writers, which read each, and cast it, when its turn comes.
@@ -46,6 +48,12 @@ func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
 		out = append(out, files.Tensor{Name: n.Name, DType: d, Shape: n.Tensor.Shape(), Write: func(w io.Writer) error {
 			return s.Run(func(s *bindings.Scope) error {
 				t := n.Tensor
+				if n.Make != nil {
+					var err error
+					if t, err = n.Make(s); err != nil {
+						return err
+					}
+				}
 				if n.Quantised != nil {
 					t = s.Dequantise(n.Quantised, as)
 				}

@@ -107,7 +107,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		if err := b.setUp(s); err != nil {
 			return err
 		}
-		if err := b.on.Group.Join(ctx, s, b.on.Device); err != nil {
+		if err := b.on.Join(ctx, s, b.model); err != nil {
 			return err
 		}
 		switch {
@@ -135,14 +135,20 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		return err
 	}
 	usual := cfg.usual()
-	o := model.Options{Device: b.on.Device, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
+	o := model.Options{Device: b.on.Device, Shard: b.on.Shard, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
 	} else if err := b.holdBase(&o); err != nil {
 		return err
 	}
-	if err := b.checkStream(o); err != nil {
-		return err
+	if cfg.Stream || cfg.Shard { // files are there then
+		file, err := model.FileDType(cfg.Model)
+		if err != nil {
+			return err
+		}
+		if err := b.on.CheckHold(train.HeldAs(o, file)); err != nil {
+			return err
+		}
 	}
 	if cfg.Dropout >= 0 {
 		o.Dropout = &cfg.Dropout
@@ -162,11 +168,11 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 			return err
 		}
 	}
-	if _, err := b.on.StreamWeights(b.model, cfg.Recompute || cfg.Mode != Train); err != nil {
+	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
+	err = b.on.HoldWeights(b.model, cfg.Recompute || cfg.Mode != Train, cfg.Model != "", func(string, ...any) {}) // figures are all that is printed
+	if err != nil {
 		return err
 	}
-	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
-	b.on.Without.CastFrozen(b.model, b.on.Precision.DType, cfg.Model != "")
 	if err := b.room(); err != nil {
 		return err
 	}
@@ -194,18 +200,6 @@ func (b *bench) holdBase(o *model.Options) error {
 		return err
 	}
 	return train.FullBase(b.cfg.Method, b.cfg.Quantize)
-}
-
-// checkStream refuses to stream weights that would be made anew.
-func (b *bench) checkStream(o model.Options) error {
-	base := train.Base{DType: o.Base, Quantise: o.Quantise}
-	if base.DType == 0 {
-		base.DType = bindings.Float
-		if o.DType != 0 {
-			base.DType = o.DType
-		}
-	}
-	return b.on.CheckStream(base, b.cfg.Model)
 }
 
 // build makes the model with random weights, or opens its folder: what is no language model gets a classification

@@ -70,6 +70,7 @@ type Config struct {
 	Threads   int          `yaml:"threads" usage:"CPU threads (default: all cores)"`
 	Seed      uint64       `yaml:"seed" usage:"seed of everything random"`
 	Stream    bool         `yaml:"stream-weights" usage:"leave frozen weights of --model in their files, as train has it"`
+	Shard     bool         `yaml:"shard-frozen" usage:"have the processes hold frozen weights of --model together, as train has it"`
 	Without   train.Levers `yaml:"without" usage:"means of speed to do without, as train has them"`
 	Profile   bool         `yaml:"profile" usage:"time the phases of a training step"`
 
@@ -143,8 +144,10 @@ func (c *Config) check() error {
 	switch {
 	case c.Model != "" && c.Arch != "":
 		return fail("--model and --arch exclude each other")
-	case c.Stream && c.Model == "":
-		return fail("--stream-weights needs the files of a --model")
+	case (c.Stream || c.Shard) && c.Model == "":
+		return fail("--stream-weights and --shard-frozen need the files of a --model")
+	case c.Shard && c.Mode == Generate:
+		return fail("--shard-frozen: each process generates for itself: leave it out")
 	case c.Model == "" && c.usual().Family == "":
 		return fail("give %s or --model", architectures(func(model.Info) bool { return true }))
 	case c.Dropout >= 1 || math.IsNaN(c.Dropout):
@@ -216,7 +219,7 @@ func (c Config) shape() ([]byte, error) {
 // machine is what to compute on.
 func (c Config) machine() train.MachineSettings {
 	m := train.DefaultMachine()
-	m.AMP, m.Device, m.Threads, m.Seed, m.TF32, m.Without, m.Stream = c.AMP, c.Device, c.Threads, c.Seed, c.TF32, c.Without, c.Stream
+	m.AMP, m.Device, m.Threads, m.Seed, m.TF32, m.Without, m.Stream, m.Shard = c.AMP, c.Device, c.Threads, c.Seed, c.TF32, c.Without, c.Stream, c.Shard
 	m.Group = c.Group
 	return m
 }

@@ -26,6 +26,9 @@ type Batch struct {
 	Segments  []int64 // Rows×Width: 1, 2, … for the row's sequences, 0 for padding
 	Positions []int64 // Rows×Width: from 0 within each sequence
 	Lengths   [][]int // the lengths of each row's sequences, in order
+
+	// Idle is a batch that is computed because others are, by processes that make each pass together, and counts nowhere.
+	Idle bool
 }
 
 // CollateOptions says how rows are padded.

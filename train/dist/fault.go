@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"gopeft/bindings"
 )
 
 const (
@@ -25,7 +27,7 @@ func (g *Group) beat(ctx context.Context) {
 	w := watch{group: g, seen: make([]sighting, g.Size())}
 	misses := 0
 	for n := int64(1); ; n++ {
-		err := g.beats.setJSON(rankKey("beat", g.Rank()), pulse{n, *g.at.Load(), g.seq.Load()})
+		err := g.beats.setJSON(rankKey("beat", g.Rank()), pulse{n, *g.at.Load(), g.begun()})
 		if err == nil {
 			err = w.look()
 		}
@@ -216,9 +218,32 @@ func (g *Group) lost(err error) error {
 	return fmt.Errorf("another process of the run does not answer: %w", err)
 }
 
+// begun is how many operations of the group this rank has begun.
+func (g *Group) begun() int64 {
+	n := g.seq.Load()
+	if group := g.group.Load(); group != nil {
+		gathers, _ := group.Gathered()
+		n += gathers
+	}
+	return n
+}
+
+// Rescue is the error of a panic with which the gathering of weights that ranks share has ended: whose fault that is. Any
+// other panic goes on.
+func (g *Group) Rescue(panicked any) error {
+	e, ok := panicked.(*bindings.OpError)
+	if g == nil || !ok {
+		panic(panicked)
+	}
+	if group := g.group.Load(); group == nil || !group.Broken() {
+		panic(panicked)
+	}
+	return g.lost(e)
+}
+
 // behind is the rank that has begun fewer operations than this one; -1: none.
 func (w *watch) behind() int {
-	least, mine := -1, w.group.seq.Load()
+	least, mine := -1, w.group.begun()
 	for rank, s := range w.seen {
 		if rank != w.group.Rank() && s.Seq < mine {
 			least, mine = rank, s.Seq

@@ -30,7 +30,7 @@ type Group struct {
 	beats   *words // for the goroutine of the beats, which never waits for the other
 	peers   []peer
 	address string
-	group   *bindings.Group // after Join
+	group   atomic.Pointer[bindings.Group] // after Join
 	backend string
 
 	ctx    context.Context // ends with the reason why the run cannot go on
@@ -374,12 +374,14 @@ func (g *Group) Join(ctx context.Context, s *bindings.Scope, device bindings.Dev
 		if r.err != nil {
 			return g.lost(r.err)
 		}
-		g.group, g.backend = r.group, "Gloo"
+		g.group.Store(r.group)
+		g.backend = "Gloo"
+		context.AfterFunc(g.ctx, r.group.GiveUp)
 	case <-g.ctx.Done():
 		return context.Cause(g.ctx)
 	}
 	if device.IsCUDA() {
-		if err := s.JoinNCCL(g.group, g.keys.store, bindings.GroupOptions{Rank: g.Rank(), Size: g.Size(), Timeout: g.timeout}); err != nil {
+		if err := s.JoinNCCL(g.group.Load(), g.keys.store, bindings.GroupOptions{Rank: g.Rank(), Size: g.Size(), Timeout: g.timeout}); err != nil {
 			return err
 		}
 		g.backend = "NCCL"

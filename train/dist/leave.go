@@ -16,8 +16,8 @@ func (g *Group) Leave(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if g.group != nil {
-		err = g.group.Leave()
+	if group := g.group.Load(); group != nil {
+		err = group.Leave()
 	}
 	g.parting(ctx)
 	g.keys.close()

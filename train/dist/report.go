@@ -83,7 +83,12 @@ func (g *Group) Waited() time.Duration {
 	if g == nil {
 		return 0
 	}
-	return g.waited
+	waited := g.waited
+	if group := g.group.Load(); group != nil {
+		_, gathered := group.Gathered()
+		waited += gathered
+	}
+	return waited
 }
 
 // listens is what a process tells of its address, and of the interface: that of GLOO_SOCKET_IFNAME has no address here.

@@ -72,7 +72,7 @@ func (g *Group) SumTensor(t bindings.Tensor) error {
 	if g == nil {
 		return nil
 	}
-	return g.do(func(ctx context.Context) error { return g.group.Sum(ctx, t) })
+	return g.do(func(ctx context.Context) error { return g.group.Load().Sum(ctx, t) })
 }
 
 // SumRows adds up the ranks' rows, which are of one width, or nil where another rank computed them.
@@ -192,18 +192,21 @@ func (g *Group) Same(s *bindings.Scope, what string, ts []bindings.Tensor) error
 	return nil
 }
 
-// Broadcast gives every rank the first one's tensors, in place.
-func (g *Group) Broadcast(ts []bindings.Tensor) error {
+// Broadcast gives every rank one's tensors, in place.
+func (g *Group) Broadcast(from int, ts ...bindings.Tensor) error {
 	if g == nil {
 		return nil
 	}
 	for _, t := range ts {
-		if err := g.do(func(ctx context.Context) error { return g.group.Broadcast(ctx, t, 0) }); err != nil {
+		if err := g.do(func(ctx context.Context) error { return g.group.Load().Broadcast(ctx, t, from) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// Engine is what the ranks compute together with; nil before Join.
+func (g *Group) Engine() *bindings.Group { return g.group.Load() }
 
 // do runs an operation of the group.
 func (g *Group) do(op func(ctx context.Context) error) error {
@@ -230,7 +233,7 @@ func (g *Group) Gradients(s *bindings.Scope, params []bindings.Tensor) (*Gradien
 	if g == nil {
 		return nil, nil
 	}
-	sums, err := s.SumGradients(g.group, params)
+	sums, err := s.SumGradients(g.group.Load(), params)
 	if err != nil {
 		return nil, err
 	}

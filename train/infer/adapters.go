@@ -21,6 +21,7 @@ func (a *adapters) Notes() []string { return a.notes }
 // adapters are the adapters of a source on its model.
 type adapters struct {
 	on    train.Machine
+	model model.Model // that they are on; nil: not loaded, or closed
 	set   *peft.Set
 	named bool // by who gave it: rows may choose, if only between the one and the bare model
 	first string
@@ -30,7 +31,7 @@ type adapters struct {
 
 // load reads the source's adapters onto m and attaches the first.
 func (a *adapters) load(s *bindings.Scope, src Source, m model.Model) error {
-	a.set, a.room = src.Methods.NewSet(m), m.Info().MaxPositions
+	a.model, a.set, a.room = m, src.Methods.NewSet(m), m.Info().MaxPositions
 	list := src.Adapters
 	if src.Adapter != "" {
 		list = []NamedAdapter{nameAdapter(src.Adapter)}

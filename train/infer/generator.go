@@ -24,6 +24,7 @@ type GeneratorOptions struct {
 	AMP       string // mixed precision of Score; "" and "auto" mean none
 	Threads   int
 	Stream    bool        // as PredictorOptions has it
+	Shard     bool        // as PredictorOptions has it
 	Group     *dist.Group // the processes that share what Score computes: all make the same calls; nil: this one alone
 }
 
@@ -52,10 +53,10 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if mo.DType, err = parseDType(o.DType); err != nil {
 		return g, err
 	}
-	if err := g.begin(s, o.Device, o.AMP, o.Threads, o.Stream, o.Group); err != nil {
+	if err := g.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Shard: o.Shard, Group: o.Group}); err != nil {
 		return g, err
 	}
-	mo.Device = g.on.Device
+	mo.Device, mo.Shard = g.on.Device, g.on.Shard
 	base, err := src.base(o.BaseDType, o.Quantize, g.on.Precision)
 	if err != nil {
 		return g, err
@@ -64,10 +65,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if open := o.BaseDType == "" || o.BaseDType == "auto"; !open || mo.DType == bindings.Float {
 		mo.Base = base.DType
 	}
-	if base.DType = mo.Base; base.DType == 0 {
-		base.DType = mo.DType
-	}
-	if err := g.on.CheckStream(base, src.Model); err != nil {
+	if err := g.on.CheckHold(train.HeldAs(mo, base.File)); err != nil {
 		return g, err
 	}
 	m, err := model.Load(s, src.Model, mo)

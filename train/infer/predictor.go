@@ -27,6 +27,7 @@ type PredictorOptions struct {
 	Batch     int
 	MaxTokens int
 	Stream    bool        // leaves frozen weights in their files: train.MachineSettings.Stream
+	Shard     bool        // has the processes hold the frozen weights together: train.MachineSettings.Shard
 	Group     *dist.Group // the processes that share each call's batches: all make the same calls; nil: this one alone
 }
 
@@ -39,7 +40,6 @@ type Predictor struct {
 	source Source
 	noTok  error // why there is no Tokenizer
 	pad    int64
-	model  model.Model
 	clf    classic.Classifier
 	opts   PredictorOptions
 	adapters
@@ -57,15 +57,15 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := p.begin(s, o.Device, o.AMP, o.Threads, o.Stream, o.Group); err != nil {
+	if err := p.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Shard: o.Shard, Group: o.Group}); err != nil {
 		return p, err
 	}
-	mo := model.Options{Device: p.on.Device, Classify: classify && src.Classifier == ""}
+	mo := model.Options{Device: p.on.Device, Shard: p.on.Shard, Classify: classify && src.Classifier == ""}
 	base, err := src.base(o.BaseDType, o.Quantize, p.on.Precision)
 	if err != nil {
 		return p, err
 	}
-	if err := p.on.CheckStream(base, src.Model); err != nil {
+	if err := p.on.CheckHold(base); err != nil {
 		return p, err
 	}
 	mo.Base, mo.Quantise = base.DType, base.Quantise
@@ -116,37 +116,18 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 
 // begin readies libtorch, and keeps what is to be said about it. The random generators are left alone: drawing tokens
 // has a seed of its own.
-func (a *adapters) begin(s *bindings.Scope, device, amp string, threads int, stream bool, group *dist.Group) error {
-	dev, note, err := train.OpenDevice(s, device, group.LocalRank())
-	if note != "" {
-		a.notes = append(a.notes, note)
+func (a *adapters) begin(s *bindings.Scope, c train.MachineSettings) (err error) {
+	if a.on, err = c.OpenInference(s); err == nil && a.on.Note != "" {
+		a.note("%s", a.on.Note)
 	}
-	if err != nil {
-		return err
-	}
-	if err := train.CheckStreamDevice(stream, dev); err != nil {
-		return err
-	}
-	precision, err := train.InferencePrecision(amp, dev)
-	if err != nil {
-		return err
-	}
-	s.SetThreads(train.MachineSettings{Threads: threads, Group: group}.Cores())
-	a.on = train.Machine{Device: dev, Precision: precision, Stream: stream, Group: group}
-	return nil
+	return err
 }
 
-// hold says where the weights of m, with its adapters attached, are: left in their files, or cast once.
-func (a *adapters) hold(m model.Model) error {
-	note, err := a.on.StreamWeights(m, true)
-	if err != nil {
-		return err
-	}
-	if note != "" {
-		a.notes = append(a.notes, note)
-	}
-	train.CastFrozen(m, a.on.Precision.DType, true)
-	return nil
+// hold says where the weights of m, with its adapters attached, are.
+func (a *adapters) hold(m model.Model) error { return a.on.HoldWeights(m, true, true, a.note) }
+
+func (a *adapters) note(format string, args ...any) {
+	a.notes = append(a.notes, fmt.Sprintf(format, args...))
 }
 
 func (s Source) firstAdapter() string {
@@ -290,7 +271,7 @@ func (p *Predictor) Close() error {
 
 // Join meets the other processes of the group, once all have loaded what they need.
 func (a *adapters) Join(ctx context.Context, s *bindings.Scope) error {
-	return a.on.Group.Join(ctx, s, a.on.Device)
+	return a.on.Join(ctx, s, a.model)
 }
 
 // Run is the run whose result is used, nil for what is no run's.

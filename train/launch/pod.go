@@ -23,10 +23,8 @@ func (v *vars) environment() World {
 	if v.has("WORLD_SIZE") {
 		v.plain(&w)
 	} else {
-		w.Size = v.pods()
-		if w.Size > 1 {
-			w.Rank = v.below("PET_NODE_RANK", "PET_NNODES", w.Size)
-			w.Host, w.Port = v.text("PET_MASTER_ADDR"), v.port("PET_MASTER_PORT")
+		n := v.podGroup()
+		if w.Size, w.Rank, w.Host, w.Port = n.Count, n.Rank, n.Host, n.Port; w.Size > 1 {
 			w.Note = fmt.Sprintf("store at %s (PET_MASTER_ADDR, PET_MASTER_PORT)", address(w.Host, w.Port))
 		}
 	}
@@ -57,6 +55,15 @@ func (v *vars) plain(w *World) {
 	}
 }
 
+// podGroup is which of several pods this is, as torchrun's flags have it, and where they meet.
+func (v *vars) podGroup() (n Nodes) {
+	if n.Count = v.pods(); n.Count > 1 {
+		n.Rank = v.below("PET_NODE_RANK", "PET_NNODES", n.Count)
+		n.Host, n.Port = v.text("PET_MASTER_ADDR"), v.port("PET_MASTER_PORT")
+	}
+	return n
+}
+
 // pods is how many pods there are. A range of them is for a launcher that can do with fewer.
 func (v *vars) pods() int {
 	if _, err := strconv.Atoi(v.get("PET_NNODES")); err != nil {
@@ -78,10 +85,5 @@ func NodesFromEnv(getenv func(string) string) (Nodes, error) {
 	if !v.has("PET_NNODES") {
 		return Nodes{}, nil
 	}
-	n := Nodes{Count: v.pods()}
-	if n.Count > 1 {
-		n.Rank = v.below("PET_NODE_RANK", "PET_NNODES", n.Count)
-		n.Host, n.Port = v.text("PET_MASTER_ADDR"), v.port("PET_MASTER_PORT")
-	}
-	return n, v.err
+	return v.podGroup(), v.err
 }

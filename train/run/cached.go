@@ -61,16 +61,19 @@ func (r *run) fillStates(ctx context.Context, s *bindings.Scope, p *train.Part, 
 		return err
 	}
 	progress := func(done, _ int) { r.ui.Progress("features", from+done, total, "") }
-	return r.on.EachBatch(ctx, s, p, batches, progress, func(s *bindings.Scope, i int, b data.Batch) {
+	return r.on.EachBatch(ctx, s, p, batches, progress, func(s *bindings.Scope, b data.Batch) (keep func(i int)) {
 		s.Inference(func() {
 			var out model.Output
 			s.Autocast(r.on.Device, r.on.Precision.DType, func() { out = r.model.Forward(s, train.Input(s, b, r.on.Device)) })
 			at := s.Int64sOn(r.on.Device, headRows(r.model, b), int64(b.Rows))
 			read := s.To(s.IndexSelect(s.Reshape(out.Hidden, -1, out.Hidden.Size(-1)), 0, at), bindings.Float)
-			for k, example := range batches[i] {
-				s.Copy(s.Narrow(states, 0, int64(from+example), 1), s.Narrow(read, 0, int64(k), 1))
+			keep = func(i int) {
+				for k, example := range batches[i] {
+					s.Copy(s.Narrow(states, 0, int64(from+example), 1), s.Narrow(read, 0, int64(k), 1))
+				}
 			}
 		})
+		return keep
 	})
 }
 

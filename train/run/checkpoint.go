@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model/fsutil"
 	"gopeft/train"
+	"gopeft/train/dist"
 )
 
 // saveBest writes best/: what the method saves, the tokenizer, and the trainable tensors as they are.
@@ -55,10 +57,23 @@ func (r *run) saveLast(s *bindings.Scope) error {
 	if err := r.trainer.Same(s); err != nil {
 		return err
 	}
-	return r.writeLast(s)
+	if !r.first() {
+		if err := r.trainer.Follow(s); err != nil {
+			return err
+		}
+		return r.writeLast(s)
+	}
+	err := r.writeLast(s)
+	if failed := r.trainer.Release(s); err == nil {
+		err = failed
+	}
+	if lost := (*dist.PeerError)(nil); errors.As(err, &lost) {
+		return lost // which says all, whatever was being written
+	}
+	return err
 }
 
-// writeLast is saveLast without the others.
+// writeLast is saveLast without the others, unless they follow.
 func (r *run) writeLast(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
 		return err

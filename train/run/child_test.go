@@ -86,7 +86,7 @@ func estimate(cfg run.Config, processes int) (m run.Memory, err error) {
 			return err
 		}
 		o := model.Options{Classify: cfg.Model.Task == "classify"}
-		if err := cfg.HoldBase(cfg.Model.Path, precision, &o); err != nil {
+		if _, err := cfg.HoldBase(cfg.Model.Path, precision, &o); err != nil {
 			return err
 		}
 		base, err := model.Load(s, cfg.Model.Path, o)

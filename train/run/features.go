@@ -153,10 +153,10 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err != nil {
 			return err
 		}
-		if err := machine.CheckStream(held, cfg.Model.folder()); err != nil {
+		if err := machine.CheckHold(held); err != nil {
 			return err
 		}
-		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
+		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Shard: machine.Shard, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
 		if err != nil {
 			return err
 		}
@@ -175,19 +175,14 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err := cfg.Machine.Group.Agree(ctx, "data", hash); err != nil {
 			return err
 		}
-		if err := cfg.Machine.Group.Join(ctx, s, dev); err != nil {
+		if err := machine.HoldWeights(m, true, true, f.ui.Note); err != nil {
+			return err
+		}
+		if err := machine.Join(ctx, s, m); err != nil {
 			return err
 		}
 		f.print = chosen.fingerprint(hash)
 		_, f.frozen = m.Params().Count()
-		note, err := machine.StreamWeights(m, true)
-		if err != nil {
-			return err
-		}
-		if note != "" {
-			f.ui.Note("%s", note)
-		}
-		cfg.Machine.Without.CastFrozen(m, precision.DType, true)
 		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
 		if err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 
 // free are the settings that change nothing of what a run computes (on CPU with the same number of threads): a
 // resumed run may have others.
-var free = [...]string{"out", "checkpoint-every", "checkpoint-minutes", "threads", "tensorboard", "no-train-eval", "cache-dir", "stream-weights"}
+var free = [...]string{"out", "checkpoint-every", "checkpoint-minutes", "threads", "tensorboard", "no-train-eval", "cache-dir", "stream-weights", "shard-frozen", "shard-optimizer"}
 
 // fixed are the settings that a resumed run must share with the one it goes on from, by key; one GPU is as good as
 // another.

@@ -43,7 +43,7 @@ const (
 // EstimateMemory predicts the most that training method on m as cfg says holds: batches of BatchSize rows of MaxLength
 // tokens, products in precision p. The method is attached. Of several processes, at least 1, it is what each holds.
 func EstimateMemory(cfg Config, p train.Precision, m model.Model, method peft.Method, processes int) Memory {
-	e := estimator{cfg: cfg, model: m, method: method, info: m.Info(), word: 4, shared: processes > 1}
+	e := estimator{cfg: cfg, model: m, method: method, info: m.Info(), word: 4, processes: float64(processes)}
 	if p.DType != bindings.Float {
 		e.word = 2
 	}
@@ -61,7 +61,8 @@ type estimator struct {
 	word   float64 // size of an element that a product gives
 	tokens float64 // of a batch, or of the process's part of it
 	whole  float64 // of a whole batch: processes evaluate whole ones
-	shared bool    // by several processes, whose gradients lie in memory of their own all the time
+	// Of several processes the gradients lie in memory of their own all the time.
+	processes float64
 }
 
 func (e *estimator) estimate() Memory {
@@ -80,6 +81,9 @@ func (e *estimator) estimate() Memory {
 		base.Optimizer = 2 * trained
 	case e.cfg.Loop.Momentum != 0:
 		base.Optimizer = trained
+	}
+	if e.cfg.Loop.ShardState {
+		base.Optimizer /= e.processes
 	}
 	kept, one := e.activations()
 	loss := e.loss()
@@ -105,7 +109,7 @@ func (e *estimator) estimate() Memory {
 		whole.tokens = e.whole
 		score.Phase, score.Activations = "evaluation", min(2, max(1, train.PassTokens/e.whole))*e.whole*e.forwardPerToken()+whole.loss()
 	}
-	if e.shared {
+	if e.processes > 1 {
 		begin.Gradients, score.Gradients = trained, trained
 	}
 	most := begin
@@ -156,11 +160,18 @@ func (e *estimator) weights() float64 {
 		}
 	}
 	whole := e.method.Needs().WholeModel // its checkpoints read all of the model
-	streamed := e.streamed()
-	sum := atHand(streamed)
+	elsewhere := e.elsewhere()
+	sum := atHand(elsewhere)
+	if e.shards() { // whose own part is there all the time
+		whole := 0.0
+		for p := range elsewhere {
+			whole += float64(p.Bytes())
+		}
+		sum += (whole - sum) / e.processes
+	}
 	for _, p := range e.model.Params().All() {
 		n := float64(p.Bytes())
-		if _, later := streamed[p]; later {
+		if _, later := elsewhere[p]; later {
 			continue
 		}
 		switch {
@@ -179,24 +190,20 @@ func (e *estimator) weights() float64 {
 	return sum
 }
 
-// streamed are the weights that lie in their files until they are computed with, and the number of the block that does:
-// the language-model head is one more.
-func (e *estimator) streamed() map[*model.Param]int {
+// shards reports whether processes hold frozen weights together.
+func (e *estimator) shards() bool { return e.cfg.Machine.Shard && e.processes > 1 }
+
+// elsewhere are the weights that are whole only while they are computed with, and the number of their unit.
+func (e *estimator) elsewhere() map[*model.Param]int {
 	units := map[*model.Param]int{}
-	if !e.cfg.Machine.Stream {
+	if !e.cfg.Machine.Stream && !e.shards() {
 		return units
 	}
-	blocks := e.model.Hooks().Blocks
-	for i, b := range blocks {
-		for _, module := range b.Modules {
-			if w := module.Dense.W; w.Mapped() && !w.Trainable {
+	for i, unit := range e.model.Units() {
+		for _, w := range unit {
+			if w.Mapped() && !w.Trainable && !(e.shards() && w == e.model.Hooks().Words) {
 				units[w] = i
 			}
-		}
-	}
-	if lm, ok := e.model.(model.CausalLM); ok && len(e.model.Labels()) == 0 {
-		if head := lm.LMHead(); head != nil && head.Mapped() && !head.Trainable {
-			units[head] = len(blocks)
 		}
 	}
 	return units

@@ -54,16 +54,17 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		amp       string
 		recompute bool
 		quantize  string
-		stream    bool
+		elsewhere string
 		processes int
 	}{
-		{"full", "none", false, "", false, 1}, {"full", "none", true, "", false, 1}, {"lora", "none", false, "", false, 1}, {"lora", "none", true, "", false, 1},
-		{"last", "none", false, "", false, 1}, {"channel-scale", "none", false, "", false, 1}, {"lora", "none", false, "nf4", false, 1}, {"lora", "none", true, "int8", false, 1},
-		{"lora", "none", false, "", true, 1}, {"lora", "none", true, "", true, 1}, {"full", "none", false, "", false, 2}, {"lora", "none", false, "", false, 2},
+		{"full", "none", false, "", "", 1}, {"full", "none", true, "", "", 1}, {"lora", "none", false, "", "", 1}, {"lora", "none", true, "", "", 1},
+		{"last", "none", false, "", "", 1}, {"channel-scale", "none", false, "", "", 1}, {"lora", "none", false, "nf4", "", 1}, {"lora", "none", true, "int8", "", 1},
+		{"lora", "none", false, "", "stream", 1}, {"lora", "none", true, "", "stream", 1}, {"full", "none", false, "", "", 2}, {"lora", "none", false, "", "", 2},
+		{"lora", "none", false, "", "shard", 2}, {"lora", "none", true, "", "shard", 3}, {"full", "none", false, "", "optimizer", 2},
 	} {
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
-		cfg.Model.Quantize, cfg.Machine.Stream = c.quantize, c.stream
+		cfg.Model.Quantize, cfg.Machine.Stream, cfg.Machine.Shard, cfg.Loop.ShardState = c.quantize, c.elsewhere == "stream", c.elsewhere == "shard", c.elsewhere == "optimizer"
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
 		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
 		said := run.Memory{}

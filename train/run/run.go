@@ -132,6 +132,9 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 	if r.saved == nil || *r.saved != r.trainer.At { // else the end of the last epoch has
 		save := r.saveLast
 		if err != nil && !errors.Is(err, context.Canceled) {
+			if r.trainer.Scattered() {
+				return err // a part of the state may be gone
+			}
 			save = r.writeLast // the others may not be there to compare with
 		}
 		if failed := save(s); failed != nil {
@@ -150,7 +153,7 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 // steps trains. Where a batch finds no memory it says what is left, and what to try.
 func (r *run) steps(ctx context.Context, s *bindings.Scope) error {
 	err := r.trainer.Run(ctx, s)
-	if errors.Is(err, train.ErrNoMemory) {
+	if errors.Is(err, train.ErrNoMemory) && !r.trainer.Scattered() {
 		return fmt.Errorf("%w; the weights before it are in %s (--adapter-init goes on from an adapter). Try a smaller --batch-size with --grad-accum, --max-tokens or --checkpoint-activations",
 			err, filepath.Join(r.cfg.Output.Out, "last"))
 	}

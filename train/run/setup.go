@@ -29,15 +29,17 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		r.ui.Note("%s", machine.Note)
 	}
 	r.on = machine
-	o := model.Options{Device: r.on.Device, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	if cfg.Loop.ShardState && machine.Group == nil {
+		r.ui.Note("--shard-optimizer: there are no other processes to hold a part of the optimizer's state")
+	}
+	o := model.Options{Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
-	if err := cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
+	if r.base, err = cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
 		return err
 	}
-	r.base = train.Base{DType: o.Base, Quantise: o.Quantise}
-	if err := machine.CheckStream(r.base, cfg.Model.folder()); err != nil {
+	if err := machine.CheckHold(r.base); err != nil {
 		return err
 	}
 	if r.model, err = model.Load(s, cfg.Model.folder(), o); err != nil {
@@ -49,18 +51,16 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := r.attach(s); err != nil {
 		return err
 	}
+	if err := r.checkShared(); err != nil {
+		return err
+	}
 	if err := r.writeChoices(s); err != nil {
 		return err
 	}
 	r.describe(machine.Precision)
-	note, err := machine.StreamWeights(r.model, cfg.Loop.Recompute)
-	if err != nil {
+	if err := machine.HoldWeights(r.model, cfg.Loop.Recompute, r.keepsStored(), r.ui.Note); err != nil {
 		return err
 	}
-	if note != "" {
-		r.ui.Note("%s", note)
-	}
-	cfg.Machine.Without.CastFrozen(r.model, r.on.Precision.DType, r.keepsStored())
 
 	if err := r.data.wait(ctx); err != nil {
 		return err
@@ -89,23 +89,35 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	return r.open(ctx, s)
 }
 
+// checkShared refuses methods that want frozen weights which no process holds whole.
+func (r *run) checkShared() error {
+	switch needs := r.method.Needs(); {
+	case !r.on.Shard:
+	case needs.WholeModel:
+		return train.Usage("--shard-frozen: method %s saves the whole model, which no process would hold", r.method.Name())
+	case needs.StoredWeights && r.on.Device.IsCUDA():
+		return train.Usage("--shard-frozen: this method reads whole weights before there are any on a GPU: leave it out, or --dora with it")
+	}
+	return nil
+}
+
 // join makes the group of the processes that train together, once each has what it takes.
 func (r *run) join(ctx context.Context, s *bindings.Scope) error {
 	shapes := sha256.New()
 	for _, p := range r.trainer.Params {
 		fmt.Fprintln(shapes, p.Name, p.T.DType(), p.T.Shape())
 	}
+	state := "whole"
+	if r.trainer.Scattered() {
+		state = "shared"
+	}
+	if err := r.on.Group.Agree(ctx, "state of the optimizer", state); err != nil {
+		return err
+	}
 	if err := r.on.Group.Agree(ctx, "trained parameters", fmt.Sprintf("%d, %x", len(r.trainer.Params), shapes.Sum(nil)[:8])); err != nil {
 		return err
 	}
-	kind := "CPU"
-	if r.on.Device.IsCUDA() {
-		kind = "GPU"
-	}
-	if err := r.on.Group.Agree(ctx, "kind of device", kind+", "+r.on.Precision.DType.String()); err != nil {
-		return err
-	}
-	return r.on.Group.Join(ctx, s, r.on.Device)
+	return r.on.Join(ctx, s, r.model)
 }
 
 // writeChoices writes what the run has chosen into its settings, so that they repeat it anywhere. A run that goes on has
@@ -226,38 +238,37 @@ func (r *run) keepsStored() bool {
 	return !r.on.Device.IsCUDA() || r.method.Needs().StoredWeights
 }
 
-// HoldBase sets in o what a run holds the frozen base in folder in, and patterns of the weights that its method trains in
+// HoldBase is what a run holds the frozen base in folder in. It sets that in o, and patterns of the weights that its method trains in
 // place, which are fp32 in any case. Products are computed in precision p.
-func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) error {
+func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) (base train.Base, err error) {
 	file, err := model.FileDType(folder)
 	if err != nil {
-		return err
+		return base, err
 	}
 	method, err := c.Methods.New(c.Model.Method, c.Peft)
 	if err != nil {
-		return &train.UsageError{Err: err}
+		return base, &train.UsageError{Err: err}
 	}
 	asked, bits := c.Model.BaseDType, c.Model.Quantize
 	inPlace := c.Methods.InPlace(c.Model.Method)
 	if inPlace {
 		if err := train.FullBase(c.Model.Method, bits); err != nil {
-			return err
+			return base, err
 		}
 		bits = "none"
 	}
 	if method.Needs().WholeModel && (asked == "" || asked == "auto") {
 		asked = "fp32" // what it saves is a whole model, as exact as it was read
 	}
-	base, err := train.ChooseBase(asked, bits, file, p)
-	if err != nil {
-		return err
+	if base, err = train.ChooseBase(asked, bits, file, p); err != nil {
+		return base, err
 	}
 	o.Base, o.Quantise = base.DType, base.Quantise
 	if base.DType == bindings.Float || !inPlace {
-		return nil
+		return base, nil
 	}
 	if o.Trained = c.Peft.Unfreeze; len(o.Trained) == 0 {
-		return train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
+		return base, train.Usage("--base-dtype %s: method %s trains every weight of the base, which takes fp32; leave it out, or say with --unfreeze which weights are trained", asked, c.Model.Method)
 	}
-	return nil
+	return base, nil
 }

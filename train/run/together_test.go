@@ -24,9 +24,11 @@ import (
 // rankPlan is what a process of a run does in a test.
 type rankPlan struct {
 	Mode     run.OutMode
-	StopRank int  // this one is told to stop
-	StopStep int  // at this step; 0: none is
-	Blind    bool // all but the first know nothing of the run, whose folder they do not see
+	StopRank int    // this one is told to stop
+	StopStep int    // at this step; 0: none is
+	Blind    bool   // all but the first know nothing of the run, whose folder they do not see
+	Says     string // what the first one has to say
+	Refused  string // what all say that refuse to run
 }
 
 // asRank trains as one of the processes that inRanks starts.
@@ -47,11 +49,23 @@ func asRank(cfg run.Config) error {
 		if plan.StopStep > 0 && plan.StopRank == g.Rank() {
 			ui = &stopAt{step: plan.StopStep, stop: stop}
 		}
+		said := &notes{}
+		if plan.Says != "" && g.First() {
+			ui = said
+		}
 		if plan.Blind && !g.First() {
 			cfg = run.Defaults()
 		}
 		cfg.Machine.Group, cfg.Version = g, fmt.Sprint("rank ", g.Rank())
 		_, err := run.Run(ctx, cfg, plan.Mode, ui)
+		if usage := (*train.UsageError)(nil); plan.Refused != "" && errors.As(err, &usage) && strings.Contains(err.Error(), plan.Refused) && !strings.Contains(err.Error(), "\n") {
+			err = nil
+		} else if plan.Refused != "" {
+			err = fmt.Errorf("want a refusal with %q, got %w", plan.Refused, err)
+		}
+		if err == nil && plan.Says != "" && g.First() && !strings.Contains(said.text, plan.Says) {
+			err = fmt.Errorf("%q is not said: %s", plan.Says, said.text)
+		}
 		return err
 	})
 	if plan.StopStep > 0 && interrupted(err) {

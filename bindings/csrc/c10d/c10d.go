@@ -25,6 +25,7 @@ type (
 	Group     = unsafe.Pointer
 	Work      = unsafe.Pointer
 	Gradients = unsafe.Pointer
+	Shards    = unsafe.Pointer
 )
 
 func message(c *C.char) string {
@@ -158,6 +159,49 @@ func WaitGradients(g Gradients, ms int64) (done bool, msg string) {
 	var d C.int
 	msg = message(C.gp_gradients_wait(C.gp_gradients(g), C.int64_t(ms), &d))
 	return d != 0, msg
+}
+
+// GiveUp lets what waits in the group's shards end.
+func GiveUp(g Group) { C.gp_group_give_up(C.gp_group(g)) }
+
+// Shared is what the group's shards have come to.
+func Shared(g Group) (broken bool, begun, waitedNS int64) {
+	var b C.int
+	var n, ns C.int64_t
+	C.gp_group_shared(C.gp_group(g), &b, &n, &ns)
+	return b != 0, int64(n), int64(ns)
+}
+
+// NewShards makes shards without units.
+func NewShards(rank, size int) (Shards, string) {
+	var p C.gp_shards
+	msg := message(C.gp_shards_new(&p, C.int(rank), C.int(size)))
+	return Shards(p), msg
+}
+
+// FreeShards ends them.
+func FreeShards(p Shards) { C.gp_shards_free(C.gp_shards(p)) }
+
+// AddShards makes a unit of tensors, on a device.
+func AddShards(p Shards, device int, list []csrc.Tensor) string {
+	ts, n := tensors(list)
+	return message(C.gp_shards_add(C.gp_shards(p), C.int(device), ts, n))
+}
+
+// JoinShards names the group of the other parts.
+func JoinShards(p Shards, g Group) { C.gp_shards_join(C.gp_shards(p), C.gp_group(g)) }
+
+// HeldShards is the bytes that this rank keeps.
+func HeldShards(p Shards) int64 { return int64(C.gp_shards_held(C.gp_shards(p))) }
+
+// TurnShards gathers two units and lets go of the others.
+func TurnShards(p Shards, at, next int) string {
+	return message(C.gp_shards_turn(C.gp_shards(p), C.int64_t(at), C.int64_t(next)))
+}
+
+// TurnShardsAtGradient turns once the backward pass has t's gradient.
+func TurnShardsAtGradient(p Shards, t csrc.Tensor, at, next int) string {
+	return message(C.gp_shards_turn_at_gradient(C.gp_shards(p), C.gp_tensor(t), C.int64_t(at), C.int64_t(next)))
 }
 
 // Hash is a number of the tensors' bits.

@@ -14,6 +14,7 @@ extern "C" {
 typedef void* gp_store;
 typedef void* gp_group;
 typedef void* gp_work;       // an operation under way; it owns what it works on
+typedef void* gp_shards;     // frozen memory of which each rank holds its part
 typedef void* gp_gradients;  // the gradients of some parameters, summed over the ranks
 
 // Keeps libtorch's distributed part from logging to standard error, where its lines come with C++ stacks.
@@ -57,6 +58,30 @@ char* gp_gradients_last(gp_gradients g);
 char* gp_gradients_end(gp_gradients g);
 // Waits as gp_work_wait does. Once done, a parameter that got a gradient on no rank has none.
 char* gp_gradients_wait(gp_gradients g, int64_t ms, int* done);
+
+// Lets what waits in the group's shards end with an error, from any thread.
+void gp_group_give_up(gp_group group);
+// What the group's shards have come to: whether one has failed, how many times a unit was asked for, and how long that
+// was waited for. From any thread.
+void gp_group_shared(gp_group group, int* broken, int64_t* begun, int64_t* waited_ns);
+
+// Holds frozen memory in units, each of which a step of a computation reads whole: each of size ranks keeps an equal
+// part.
+char* gp_shards_new(gp_shards* out, int rank, int size);
+// Ends it: backward passes that are still to come turn no more.
+void gp_shards_free(gp_shards shards);
+// Makes a unit of tensors without gaps. Of their contents this rank's part is copied to the device; the tensors are
+// then on it, and hold their values while their unit is turned to. Elsewhere these are not to be read.
+char* gp_shards_add(gp_shards shards, int device, gp_tensor* ts, int n);
+// Names the group whose ranks hold the other parts. Every rank has units of the same sizes, and turns to them in the
+// same order among its other operations.
+void gp_shards_join(gp_shards shards, gp_group group);
+// The bytes that this rank keeps of all units.
+int64_t gp_shards_held(gp_shards shards);
+// Begins to gather two units, lets go of the others, and returns once the first is whole.
+char* gp_shards_turn(gp_shards shards, int64_t at, int64_t next);
+// Turns once the backward pass has t's whole gradient.
+char* gp_shards_turn_at_gradient(gp_shards shards, gp_tensor t, int64_t at, int64_t next);
 
 // A number that two lists of tensors share only where they hold the same bits.
 char* gp_tensors_hash(uint64_t* out, gp_tensor* ts, int n);

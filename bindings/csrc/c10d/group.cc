@@ -106,6 +106,14 @@ char* gp_group_leave(gp_group group) {
   });
 }
 
+void gp_group_give_up(gp_group group) { G(group).given_up = true; }
+
+void gp_group_shared(gp_group group, int* broken, int64_t* begun, int64_t* waited_ns) {
+  *broken = G(group).broken;
+  *begun = G(group).begun;
+  *waited_ns = G(group).waited_ns;
+}
+
 char* gp_group_sum(gp_work* out, gp_group group, gp_tensor t) {
   return start(out, {T(t)}, [&](std::vector<Tensor>& ts) { return G(group).of(ts[0]).allreduce(ts); });
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/ATen.h>
 
+#include <atomic>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <vector>
 
@@ -10,6 +11,10 @@ namespace gp {
 struct Group {
   c10::intrusive_ptr<c10d::Backend> cpu;  // Gloo
   c10::intrusive_ptr<c10d::Backend> gpu;  // NCCL, where the run is on GPUs
+
+  // Of shards, which wait where nobody looks at a context.
+  std::atomic<bool> given_up{false}, broken{false};
+  std::atomic<int64_t> begun{0}, waited_ns{0};
 
   c10d::Backend& of(const at::Tensor& t) const {
     TORCH_CHECK(t.is_cpu() || gpu, "the group has no NCCL: it was joined for the CPU");

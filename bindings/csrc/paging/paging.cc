@@ -131,8 +131,8 @@ char* gp_pager_lay(gp_pager pager, const uint64_t* starts, const uint64_t* sizes
   });
 }
 
-void gp_pager_turn(gp_pager pager, int64_t at, int64_t next) {
-  P(pager)->turn(static_cast<size_t>(at), static_cast<size_t>(next));
+char* gp_pager_turn(gp_pager pager, int64_t at, int64_t next) {
+  return guarded([&] { P(pager)->turn(static_cast<size_t>(at), static_cast<size_t>(next)); });
 }
 
 char* gp_pager_turn_at_gradient(gp_pager pager, gp_tensor t, int64_t at, int64_t next) {

@@ -55,7 +55,9 @@ func Lay(p Pager, units [][][]byte) string {
 }
 
 // Turn asks for two units and gives back the others.
-func Turn(p Pager, at, next int) { C.gp_pager_turn(C.gp_pager(p), C.int64_t(at), C.int64_t(next)) }
+func Turn(p Pager, at, next int) string {
+	return message(C.gp_pager_turn(C.gp_pager(p), C.int64_t(at), C.int64_t(next)))
+}
 
 // TurnAtGradient turns once the backward pass has t's gradient.
 func TurnAtGradient(p Pager, t csrc.Tensor, at, next int) string {

@@ -18,7 +18,7 @@ void gp_pager_free(gp_pager pager);
 // Says what the units are: counts[i] ranges of whole pages are unit i's, one unit after the other in starts and sizes.
 char* gp_pager_lay(gp_pager pager, const uint64_t* starts, const uint64_t* sizes, const int64_t* counts, int n);
 // Asks for two units and gives back the others.
-void gp_pager_turn(gp_pager pager, int64_t at, int64_t next);
+char* gp_pager_turn(gp_pager pager, int64_t at, int64_t next);
 // Turns once the backward pass has t's whole gradient.
 char* gp_pager_turn_at_gradient(gp_pager pager, gp_tensor t, int64_t at, int64_t next);
 
