@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 const (
@@ -129,7 +130,7 @@ func (d *valid) value() (any, error) {
 		return nil, nil
 	}
 	from := d.at
-	for d.at < len(d.b) && bytes.IndexByte([]byte("+-.0123456789eE"), d.b[d.at]) >= 0 {
+	for d.at < len(d.b) && strings.IndexByte("+-.0123456789eE", d.b[d.at]) >= 0 {
 		d.at++
 	}
 	return json.Number(d.b[from:d.at]), nil
