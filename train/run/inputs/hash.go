@@ -43,8 +43,16 @@ func Hash(ctx context.Context, path string) (string, error) {
 	return sum, nil
 }
 
-// HashAnew is the SHA-256 of a file as it is read now, whatever is remembered of it.
+// HashAnew is the SHA-256 of a file as it is read now, whatever is remembered of it. A device or a pipe, which may have no
+// end, is an error.
 func HashAnew(ctx context.Context, path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
