@@ -58,8 +58,16 @@ func (c Checksum) Compare(path string) (string, error) {
 	return "", nil
 }
 
-// CopyFile writes the bytes of the file at path to w, as long as ctx lasts.
+// CopyFile writes the bytes of the file at path to w, as long as ctx lasts. A device or a pipe, which may have no end, is
+// an error.
 func CopyFile(ctx context.Context, w io.Writer, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err

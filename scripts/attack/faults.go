@@ -93,7 +93,7 @@ func memoryCase(c *attempt) error {
 // runtimeEnd reports whether Go's runtime has ended a program for which it could map no more memory, or start no thread.
 // It does so with a dump and exit code 2, whatever the program wants.
 func runtimeEnd(r result) bool {
-	for _, text := range []string{"fatal error: out of memory", "fatal error: runtime: out of memory", "runtime: cannot allocate memory", "fatal error: runtime: cannot allocate", "pthread_create failed: Resource temporarily unavailable", "runtime: failed to create new OS thread"} {
+	for _, text := range []string{"fatal error: out of memory", "fatal error: pageAlloc: out of memory", "fatal error: runtime: out of memory", "runtime: cannot allocate memory", "fatal error: runtime: cannot allocate", "pthread_create failed: Resource temporarily unavailable", "runtime: failed to create new OS thread"} {
 		if strings.Contains(r.stderr, text) {
 			return true
 		}

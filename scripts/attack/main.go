@@ -16,6 +16,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Programs that are started inherit an ignored SIGHUP, as under nohup, and ignore it too; one that is handled they have anew.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
 	code, err := attack(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "attack:", err)
