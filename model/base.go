@@ -265,13 +265,20 @@ func (b *base) dtypeOf(w hf.Want) bindings.DType {
 // DType implements Model.
 func (b *base) DType() bindings.DType { return b.dtype }
 
-// lookUp gives the rows of a table that ids name, in the dtype of hidden states.
-func (b *base) lookUp(s *bindings.Scope, table *Param, ids bindings.Tensor) bindings.Tensor {
-	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		if table.Trainable {
-			return s.Embedding(table.Value(), ids)
+// embedTokens gives the embeddings of tokens, in the dtype of hidden states.
+func (b *base) embedTokens(s *bindings.Scope, ids bindings.Tensor) bindings.Tensor {
+	words := b.hooks.Words
+	own := func(s *bindings.Scope) bindings.Tensor {
+		if words.Trainable {
+			return s.Embedding(words.Value(), ids)
 		}
-		return table.Rows(s, ids, b.dtype)
+		return words.Rows(s, ids, b.dtype)
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		if e := b.hooks.Embed; e != nil {
+			return s.To(e.Embed(s, ids, own), b.dtype)
+		}
+		return own(s)
 	})
 }
 

@@ -333,7 +333,7 @@ func (m *DistilBERT) pooledAt(virtual int, positions int64) int {
 // embed is LayerNorm(words + positions), dropped out; a prompt counts as the first positions.
 func (m *DistilBERT) embed(s *bindings.Scope, in Input) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		e := withPrompt(s, m.hooks.Prompt, m.lookUp(s, m.words, in.IDs))
+		e := withPrompt(s, m.hooks.Prompt, m.embedTokens(s, in.IDs))
 		var places bindings.Tensor
 		if in.Positions.Defined() {
 			places = s.Embedding(m.places.Value(), in.Positions)

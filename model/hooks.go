@@ -54,9 +54,18 @@ type Prompt interface {
 	Vectors(s *bindings.Scope) bindings.Tensor
 }
 
+// Embedding gives token embeddings in place of the model's own.
+type Embedding interface {
+	// Embed gives the embeddings [B, S, hidden] of ids [B, S]; own computes the model's.
+	Embed(s *bindings.Scope, ids bindings.Tensor, own func(s *bindings.Scope) bindings.Tensor) bindings.Tensor
+}
+
 // Points are the hook points of one block. The zero value is the base model, bit for bit.
 type Points struct {
-	Memory    []Memory
+	Memory []Memory
+	// Spread gives every head of the queries keys and values of its own, copies of those that heads share, before
+	// memories join them: Memory.KV then gives [1 or B, H, Len, D]. It does not go with branches.
+	Spread    bool
 	Branch    []Branch
 	AfterAttn []Transform
 	AfterFFN  []Transform
@@ -126,10 +135,11 @@ type Hooks struct {
 	Method     string // name of the method attached, "" if none
 	Prompt     Prompt // nil: none
 	Blocks     []*Block
-	Words      *Param // token embeddings [vocab, hidden]
-	Unembed    Linear // replaces the language-model head's map; nil: the model's own
-	Classifier Linear // replaces the classification head: pooled hidden [B, hidden] to logits; nil: the model's own
-	Pool       Pool   // the position whose state Classify reads
+	Words      *Param    // token embeddings [vocab, hidden]
+	Embed      Embedding // replaces the look-up of token embeddings; nil: the model's own
+	Unembed    Linear    // replaces the language-model head's map; nil: the model's own
+	Classifier Linear    // replaces the classification head: pooled hidden [B, hidden] to logits; nil: the model's own
+	Pool       Pool      // the position whose state Classify reads
 	// Uncounted leaves memories out of the positions that tokens are rotated by: a text's first token then has
 	// position 0, as it has without memories.
 	Uncounted bool

@@ -210,3 +210,13 @@ func computeDType(s *bindings.Scope, x bindings.Tensor) bindings.DType {
 	}
 	return x.DType()
 }
+
+// spread repeats keys or values [B, Hkv, S, D] that heads share for each of n heads: [B, n, S, D].
+func spread(s *bindings.Scope, x bindings.Tensor, n int) bindings.Tensor {
+	shape := x.Shape()
+	group := int64(n) / shape[1]
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		copies := s.Expand(s.Unsqueeze(x, 2), -1, -1, group, -1, -1)
+		return s.Reshape(copies, shape[0], int64(n), shape[2], shape[3])
+	})
+}

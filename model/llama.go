@@ -291,7 +291,7 @@ func (m *LLaMA) Forward(s *bindings.Scope, in Input) Output {
 	if prompt != nil {
 		virtual = m.hooks.PromptLen()
 	}
-	h := withPrompt(s, prompt, m.lookUp(s, m.words, in.IDs))
+	h := withPrompt(s, prompt, m.embedTokens(s, in.IDs))
 	l := newLayout(s, m.cfg.Rope, m.cfg.HeadDim, in, virtual, m.hooks.MemoryLen(), computeDType(s, h), m.hooks.Pool != RealToken)
 	l.kind = s.Sees(h, l.dtype, m.cfg.HeadDim)
 	h = m.through(s, in, h, len(m.blocks), func(i int, h bindings.Tensor) bindings.Tensor { return m.step(s, m.blocks[i], h, l, in) })
@@ -342,6 +342,9 @@ func (m *LLaMA) attend(s *bindings.Scope, b *llamaBlock, x, cos, sin bindings.Te
 		v := mappedHeads(s, b.Block, V, x, m.cfg.KVHeads)
 		cos, sin := s.To(cos, q.DType()), s.To(sin, q.DType())
 		q, k = s.RotateBoth(q, k, cos, sin)
+		if b.Spread {
+			k, v = spread(s, k, m.cfg.Heads), spread(s, v, m.cfg.Heads)
+		}
 		return a.apply(s, b.Block, q, k, v)
 	})
 }

@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
-	"gopeft/model/hf"
 	"gopeft/model/hf/files"
 )
 
@@ -63,19 +61,6 @@ type hubMethod struct {
 	Bottleneck int  `json:"bottleneck_size"`
 }
 
-// hubHeadConfig is head_config.json.
-type hubHeadConfig struct {
-	Config *struct {
-		Type       string         `json:"head_type"`
-		Layers     int            `json:"layers"`
-		Activation string         `json:"activation_function"`
-		UsePooler  bool           `json:"use_pooler"`
-		Label2ID   map[string]int `json:"label2id"`
-	} `json:"config"`
-	Name     *string        `json:"name"`
-	Label2ID map[string]int `json:"label2id"`
-}
-
 func (adapterHub) read(f *adapterFiles) error {
 	where := func(err error) error { return fmt.Errorf("%s/adapter_config.json: %w", f.Path, err) }
 	var c hubConfig
@@ -120,12 +105,14 @@ func (adapterHub) read(f *adapterFiles) error {
 		if c.HiddenSize != i.Hidden {
 			return nil, fmt.Errorf("the adapter was trained on a model with hidden size %d, this one has %d", c.HiddenSize, i.Hidden)
 		}
-		if b == nil && i.KVHeads*i.HeadDim != i.Hidden {
-			return nil, errors.New("AdapterHub's prefixes need as many key/value heads as heads")
+		if h != nil && h.causal {
+			if err := f.lmHead(m, h, o); err != nil {
+				return nil, err
+			}
 		}
 		final, err := f.complete(*o)
 		if b == nil {
-			return &prefix{o: final, uncounted: i.Rotary}, err // the library does not count a prefix's positions
+			return hubPrefix(m, final, archive), err
 		}
 		b.o = final
 		return b, err
@@ -220,92 +207,6 @@ func (f *adapterFiles) hubBottleneck(c hubMethod, archive files.Archive) (*bottl
 	return b, nil
 }
 
-// hubHeadFile is an opened head.
-type hubHeadFile struct {
-	archive  files.Archive
-	flexible string // name of a flexible head ("heads.{name}.…"), "" for a static one
-	layers   int
-	act      string
-}
-
-func (f *adapterFiles) openHubHead() (*hubHeadFile, error) {
-	path := filepath.Join(f.Path, "head_config.json")
-	raw, err := hf.ReadJSON(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var c hubHeadConfig
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	h := &hubHeadFile{}
-	n, output := 0, "classifier.weight or score.weight"
-	if c.Config != nil {
-		switch {
-		case c.Config.Type != "classification":
-			return nil, fmt.Errorf("%s: head_type %q is not supported (classification)", path, c.Config.Type)
-		case c.Config.UsePooler:
-			return nil, fmt.Errorf("%s: use_pooler is not supported", path)
-		case c.Config.Layers != 1 && c.Config.Layers != 2:
-			return nil, fmt.Errorf("%s: %d layers are not supported (1, 2)", path, c.Config.Layers)
-		case c.Name == nil:
-			return nil, fmt.Errorf("%s: name is missing", path)
-		}
-		if _, err := activation(c.Config.Activation); err != nil && c.Config.Layers > 1 {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		h.flexible, h.layers, h.act = *c.Name, c.Config.Layers, c.Config.Activation
-		output = h.key(h.layers) + ".weight"
-	}
-	if h.archive, err = files.OpenFirst(f.Path, "model_head.safetensors", hubHead); err != nil {
-		return nil, err
-	}
-	f.close = append(f.close, h.archive)
-	for _, e := range h.archive.Entries() {
-		if rows, ok := headRows(e); ok {
-			n = rows
-		}
-		if h.flexible != "" && e.Name == output && len(e.Shape) == 2 && e.Shape[1] > 0 {
-			n = int(e.Shape[0])
-		}
-	}
-	if n == 0 { // loading says which keys are missing, if it gets to know how many labels were meant
-		n = max(len(c.Label2ID), len(f.Labels))
-		if c.Config != nil {
-			n = max(n, len(c.Config.Label2ID))
-		}
-	}
-	if n == 0 {
-		return nil, fmt.Errorf("%s: no classification head (%s) is in its weights file: it holds %s", path, output, hf.List(entryNames(h.archive)))
-	}
-	f.NumLabels = n
-	if f.sidecar == nil && len(c.Label2ID) == n {
-		labels := make([]string, n)
-		for name, id := range c.Label2ID {
-			if id < 0 || id >= n || labels[id] != "" {
-				return nil, fmt.Errorf("%s: label2id does not number %d labels", path, n)
-			}
-			labels[id] = name
-		}
-		f.Labels = labels
-	}
-	return h, nil
-}
-
-func entryNames(a files.Archive) []string {
-	var names []string
-	for _, e := range a.Entries() {
-		names = append(names, e.Name)
-	}
-	return names
-}
-
-// key is the prefix of a flexible head's n-th layer: between linear maps lie activation and dropout.
-func (h *hubHeadFile) key(layer int) string { return fmt.Sprintf("heads.%s.%d", h.flexible, 3*layer-2) }
-
 // hubKey is a parameter's name in the file: the adapter's own name goes into the middle.
 func hubKey(adapter, name string) string {
 	for _, site := range []string{siteAttn, siteFFN} {
@@ -330,6 +231,22 @@ func prefixKeys(m model.Model, adapter, part string) []string {
 	}
 	top, _, _ := strings.Cut(m.Info().Blocks, ".")
 	return append(keys, fmt.Sprintf("%s.prefix_tuning.prefix_tunings.%s.%s.%s", top, adapter, place, part))
+}
+
+// hubPrefix is the tuner of a folder with a prefix. The library does not count its positions. Up to version 0.2 its keys
+// and values have as many heads as the queries, later as many as the model's: what the file holds tells.
+func hubPrefix(m model.Model, o Options, archive files.Archive) *prefix {
+	i := m.Info()
+	p := &prefix{o: o, uncounted: i.Rotary}
+	part, each := "control_trans.2.weight", int64(2*i.Layers*i.HeadDim) // numbers of one head
+	if o.PrefixProjection {
+		p.input = i.Hidden
+	} else {
+		part, each = "control_trans", each*int64(o.VirtualTokens)
+	}
+	e, ok := archive.Lookup(prefixKeys(m, o.AdapterName, part)[0])
+	p.spread = ok && i.Heads != i.KVHeads && len(e.Shape) > 0 && e.Shape[0] == each*int64(i.Heads)
+	return p
 }
 
 func (f *adapterFiles) hubValues(s *bindings.Scope, m model.Model, a *method, added []NewParam, archive files.Archive, h *hubHeadFile) (storedValues, error) {
@@ -367,10 +284,15 @@ func (f *adapterFiles) hubValues(s *bindings.Scope, m model.Model, a *method, ad
 			g.own[n.Name] = ts[i]
 		}
 	}
+	if h != nil && h.causal {
+		if err := f.trainedHead(s, m, a, h, g); err != nil {
+			return g, err
+		}
+	}
 	if err := f.hubExtra(s, m, a, g); err != nil {
 		return g, err
 	}
-	if h == nil || len(m.Labels()) == 0 {
+	if h == nil || h.causal || len(m.Labels()) == 0 {
 		return g, nil
 	}
 	if h.flexible != "" {
@@ -392,7 +314,7 @@ func (f *adapterFiles) hubExtra(s *bindings.Scope, m model.Model, a *method, g s
 	var names []string
 	var wants []want
 	for _, p := range m.Params().All() {
-		if !isHead(m, p.Name) && a.trains(m, p) {
+		if !isHead(m, p.Name) && a.trains(m, p) && !g.model[p.Name].Defined() {
 			names = append(names, p.Name)
 			wants = append(wants, want{[]string{p.Name}, p.T.Shape(), false})
 		}

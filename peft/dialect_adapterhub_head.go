@@ -1,11 +1,178 @@
 package peft
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
+	"gopeft/model/hf"
+	"gopeft/model/hf/files"
 )
+
+const hubLMHead = "lm_head.weight" // in head files of language models
+
+// hubHeadConfig is head_config.json.
+type hubHeadConfig struct {
+	Config *struct {
+		Type       string         `json:"head_type"`
+		Layers     int            `json:"layers"`
+		Activation string         `json:"activation_function"`
+		UsePooler  bool           `json:"use_pooler"`
+		Label2ID   map[string]int `json:"label2id"`
+	} `json:"config"`
+	Name     *string        `json:"name"`
+	Class    string         `json:"model_class"`
+	Label2ID map[string]int `json:"label2id"`
+}
+
+// hubHeadFile is an opened head.
+type hubHeadFile struct {
+	archive  files.Archive
+	causal   bool   // a language model's, which has no labels
+	flexible string // name of a flexible head ("heads.{name}.…"), "" for a static one
+	layers   int
+	act      string
+}
+
+func (f *adapterFiles) openHubHead() (*hubHeadFile, error) {
+	path := filepath.Join(f.Path, "head_config.json")
+	raw, err := hf.ReadJSON(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var c hubHeadConfig
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	h := &hubHeadFile{}
+	n, output := 0, "classifier.weight or score.weight"
+	if c.Config != nil {
+		switch {
+		case c.Config.Type != "classification":
+			return nil, fmt.Errorf("%s: head_type %q is not supported (classification)", path, c.Config.Type)
+		case c.Config.UsePooler:
+			return nil, fmt.Errorf("%s: use_pooler is not supported", path)
+		case c.Config.Layers != 1 && c.Config.Layers != 2:
+			return nil, fmt.Errorf("%s: %d layers are not supported (1, 2)", path, c.Config.Layers)
+		case c.Name == nil:
+			return nil, fmt.Errorf("%s: name is missing", path)
+		}
+		if _, err := activation(c.Config.Activation); err != nil && c.Config.Layers > 1 {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		h.flexible, h.layers, h.act = *c.Name, c.Config.Layers, c.Config.Activation
+		output = h.key(h.layers) + ".weight"
+	}
+	if h.archive, err = files.OpenFirst(f.Path, "model_head.safetensors", hubHead); err != nil {
+		return nil, err
+	}
+	f.close = append(f.close, h.archive)
+	switch kind, ok := hubHeadKind(c.Class); {
+	case h.flexible != "" || kind == "ForSequenceClassification" || !ok && labelsIn(h.archive) > 0:
+	case kind == "ForCausalLM":
+		h.causal = true
+		return h, nil
+	case ok:
+		return nil, fmt.Errorf("%s: the head of a %s is not supported (ForSequenceClassification, ForCausalLM)", path, c.Class)
+	}
+	for _, e := range h.archive.Entries() {
+		if rows, ok := headRows(e); ok {
+			n = rows
+		}
+		if h.flexible != "" && e.Name == output && len(e.Shape) == 2 && e.Shape[1] > 0 {
+			n = int(e.Shape[0])
+		}
+	}
+	if n == 0 { // loading says which keys are missing, if it gets to know how many labels were meant
+		n = max(len(c.Label2ID), len(f.Labels))
+		if c.Config != nil {
+			n = max(n, len(c.Config.Label2ID))
+		}
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%s: no classification head (%s) is in its weights file: it holds %s", path, output, hf.List(entryNames(h.archive)))
+	}
+	f.NumLabels = n
+	if f.sidecar == nil && len(c.Label2ID) == n {
+		labels := make([]string, n)
+		for name, id := range c.Label2ID {
+			if id < 0 || id >= n || labels[id] != "" {
+				return nil, fmt.Errorf("%s: label2id does not number %d labels", path, n)
+			}
+			labels[id] = name
+		}
+		f.Labels = labels
+	}
+	return h, nil
+}
+
+// hubHeadKind is what the class of a model says of its own head: what follows its architecture's name.
+func hubHeadKind(class string) (kind string, ok bool) {
+	i := strings.Index(class, "For")
+	if i < 0 {
+		return "", false
+	}
+	return class[i:], true
+}
+
+// lmHead has the model's language-model head trained where the file's is another one: the library freezes the base alone.
+func (f *adapterFiles) lmHead(m model.Model, h *hubHeadFile, o *Options) error {
+	c, causal := m.(model.CausalLM)
+	if !causal || c.LMHead() == nil {
+		return nil
+	}
+	p, same := c.LMHead(), false
+	path := archiveName(f.Path, h.archive)
+	err := m.Scope().Run(func(s *bindings.Scope) error {
+		_, err := pick(s, path, h.archive, []want{{[]string{hubLMHead}, p.T.Shape(), false}}, nil)
+		if e, ok := h.archive.Lookup(hubLMHead); err == nil && ok && !p.Quantised() {
+			same, err = sameValues(s, e, p)
+		}
+		return err
+	})
+	switch {
+	case err != nil || same || matchesAny(o.Unfreeze, p.Name):
+	case p.Quantised():
+		f.notes = append(f.notes, path+": the model's language-model head is quantised and stays; whether the file's was trained is not known")
+	case p.Name != hubLMHead:
+		return fmt.Errorf("%s: the language-model head was trained, but the model's is its embeddings", path)
+	default:
+		o.Unfreeze = append(o.Unfreeze, p.Name)
+	}
+	return err
+}
+
+// trainedHead reads a language-model head, if the method trains it.
+func (f *adapterFiles) trainedHead(s *bindings.Scope, m model.Model, a *method, h *hubHeadFile, g storedValues) error {
+	p := m.Params().Get(hubLMHead)
+	if p == nil || !a.trains(m, p) {
+		return nil
+	}
+	ts, err := pick(s, archiveName(f.Path, h.archive), h.archive, []want{{[]string{hubLMHead}, p.T.Shape(), false}}, nil)
+	if err == nil {
+		g.model[hubLMHead] = ts[0]
+	}
+	return err
+}
+
+func entryNames(a files.Archive) []string {
+	var names []string
+	for _, e := range a.Entries() {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// key is the prefix of a flexible head's n-th layer: between linear maps lie activation and dropout.
+func (h *hubHeadFile) key(layer int) string { return fmt.Sprintf("heads.%s.%d", h.flexible, 3*layer-2) }
 
 // hubClassifier is AdapterHub's flexible head on the pooled state: linear, or linear → activation → linear.
 // It takes the place of the model's own head and belongs to the method.

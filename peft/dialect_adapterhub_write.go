@@ -1,10 +1,10 @@
 package peft
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +19,9 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 	if err != nil {
 		return err
 	}
-	if names := a.beside(m); portable && len(names) > 0 {
+	// A language model's head has a file of its own, as a classifier's has.
+	inHeadFile := func(name string) bool { return isHead(m, name) || len(m.Labels()) == 0 && name == hubLMHead }
+	if names := slices.DeleteFunc(a.beside(m), inHeadFile); portable && len(names) > 0 {
 		return fmt.Errorf("its files have no place for the model's own weights that were trained too (%s)", hf.List(names))
 	}
 	if err := makeDir(dir); err != nil {
@@ -54,6 +56,7 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 		var aliases []alias
 		switch {
 		case a.Name() == "prefix":
+			as := func(t bindings.Tensor) (bindings.Tensor, error) { return turnPrefix(s, a, t, turn) }
 			part := func(n hf.Named) {
 				for _, key := range prefixKeys(m, name, n.Name) { // the blocks share one
 					aliases = append(aliases, alias{key, len(ts)})
@@ -61,16 +64,19 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 				ts = append(ts, n)
 			}
 			if a.o.PrefixProjection {
-				parts, err := joinProjection(s, a, turn, "wte.weight", "control_trans.0", "control_trans.2")
+				parts, err := joinProjection(s, a, as, "wte.weight", "control_trans.0", "control_trans.2")
 				if err != nil {
 					return err
 				}
-				for _, n := range parts {
+				for _, n := range parts { // the library embeds in the hidden size
+					if n.Name == "wte.weight" || n.Name == "control_trans.0.weight" {
+						n.Tensor = widened(s, n.Tensor, i.Hidden)
+					}
 					part(n)
 				}
 				break
 			}
-			flat, err := foldPrefix(s, a, m, turn)
+			flat, err := as(foldPrefix(s, a, m))
 			if err != nil {
 				return err
 			}
@@ -86,7 +92,7 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 		}
 		for _, w := range a.weights {
 			n := hf.Named{Name: w.p.Name, Tensor: w.t}
-			if isHead(m, w.p.Name) {
+			if inHeadFile(w.p.Name) {
 				head = append(head, n)
 			} else {
 				extra = append(extra, n)
@@ -171,12 +177,12 @@ func (a *method) hubConfig(i model.Info) (map[string]any, error) {
 	if a.Name() != "prefix" {
 		return nil, fmt.Errorf("it holds houlsby, pfeiffer and prefix; save %s as %s", a.Name(), DialectPeft)
 	}
-	if i.KVHeads*i.HeadDim != i.Hidden {
-		return nil, errors.New("its prefixes need as many key/value heads as heads")
+	if i.Heads*i.HeadDim != i.Hidden {
+		return nil, fmt.Errorf("its prefixes need heads of %d/%d, these are of %d", i.Hidden, i.Heads, i.HeadDim)
 	}
 	hidden := a.o.PrefixHidden
 	if hidden == 0 {
-		hidden = i.Hidden
+		hidden = a.ownTuner().(*prefix).heads(i) * i.HeadDim
 	}
 	return map[string]any{
 		"architecture": "prefix_tuning", "prefix_length": a.o.VirtualTokens, "flat": !a.o.PrefixProjection, "bottleneck_size": hidden,

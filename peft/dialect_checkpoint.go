@@ -43,6 +43,7 @@ type checkpoint struct {
 	hidden int64
 	length int64 // of a layer's own prompt
 	zeros  int   // layers from the lowest whose gates are all zero
+	v2     bool  // it has tensors of the second version
 }
 
 // checkpointLayer is what a file holds for one layer.
@@ -72,12 +73,10 @@ func layOut(archive files.Archive) (*checkpoint, error) {
 			at(m[1]).gate = &e
 		} else if e.Name == officialPrompts {
 			c.table = &e
+		} else if litV2Key.MatchString(e.Name) {
+			c.v2 = true
 		} else {
 			unexpected = append(unexpected, e.Name)
-		}
-		if strings.HasSuffix(e.Name, ".adapter_bias") || strings.HasSuffix(e.Name, ".adapter_scale") {
-			return nil, fmt.Errorf("tensor %s is of LLaMA-Adapter v2, which is not read from checkpoints of lit-llama and litgpt: "+
-				"they fuse the query, key and value maps", e.Name)
 		}
 	}
 	for i := range c.layers {
@@ -88,7 +87,9 @@ func layOut(archive files.Archive) (*checkpoint, error) {
 	case n == 0:
 		return nil, errors.New("not an adapter: no adapter_config.json beside it, and no keys of lit-llama or LLaMA-Adapter in it")
 	case len(unexpected) > 0:
-		return nil, fmt.Errorf("%d unexpected keys (%s): only prompts and gates are read", len(unexpected), hf.List(unexpected))
+		return nil, fmt.Errorf("%d unexpected keys (%s): only prompts, gates and what LLaMA-Adapter v2 trains are read", len(unexpected), hf.List(unexpected))
+	case c.v2 && c.table != nil:
+		return nil, fmt.Errorf("it has %s beside tensors of lit-llama and litgpt", officialPrompts)
 	case c.order[n-1]-c.order[0] != n-1:
 		return nil, fmt.Errorf("prompts are in layers %v, want the top ones without gaps", c.order)
 	}
@@ -176,6 +177,9 @@ func (checkpointFile) read(f *adapterFiles) error {
 	}
 	f.Dialect, f.Method = DialectLitLLaMA, "llama-adapter"
 	f.Options.Gate = "head"
+	if c.v2 {
+		f.Method = "llama-adapter-v2"
+	}
 	if c.table != nil {
 		f.Dialect, f.Options.GateTanh = DialectLLaMAFile, true
 	}
@@ -195,10 +199,17 @@ func (checkpointFile) read(f *adapterFiles) error {
 			return nil, err
 		}
 		o.AdapterLayers, o.AdapterLength = len(order), int(length)
+		if c.v2 {
+			return nil, prepareV2(m, archive, o)
+		}
 		return nil, nil
 	}
 	f.values = func(s *bindings.Scope, m model.Model, a *method, _ []NewParam) (storedValues, error) {
-		return c.values(s, f.Path, m, c.order[len(c.order)-a.o.AdapterLayers:], int64(a.o.AdapterLength))
+		g, err := c.values(s, f.Path, m, c.order[len(c.order)-a.o.AdapterLayers:], int64(a.o.AdapterLength))
+		if err == nil && c.v2 {
+			err = valuesV2(s, f.Path, archive, m, a, g)
+		}
+		return g, err
 	}
 	return nil
 }
@@ -249,6 +260,8 @@ func (c checkpointFile) write(s *bindings.Scope, a *method, path string, m model
 		return errors.New("such a file holds llama-adapter only")
 	case !i.Decoder || len(m.Labels()) > 0:
 		return errors.New("such a file belongs to a LLaMA language model")
+	case a.o.OutputBiasTwice && hasOutputBias(m):
+		return errors.New("the adapter is peft's, which adds the bias of the output map twice; there it is added once")
 	case len(a.beside(m)) > 0:
 		return fmt.Errorf("such a file has no place for the model's own weights that were trained too (%s)", hf.List(a.beside(m)))
 	}

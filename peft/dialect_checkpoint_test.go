@@ -65,8 +65,8 @@ func TestEarlyCheckpointsOfLLaMAAdapter(t *testing.T) {
 		"no gate":     {lit([]int64{1}, 1)[:3], "one prompt and one gate"},
 		"three gates": {lit([]int64{3}, 3), "want 4 gates"},
 		"nothing":     {rename("transformer.h", "x")(lit([]int64{1}, 1)), "not an adapter"},
-		"v2": {rename("h.1.attn.gating_factor", "h.1.attn.attn.adapter_bias")(lit([]int64{1}, 1)),
-			"tensor transformer.h.1.attn.attn.adapter_bias is of LLaMA-Adapter v2, which is not read from checkpoints of lit-llama and litgpt"},
+		"v2 in part": {append(lit([]int64{1, 4, 1, 1}, 4), files.Tensor{Name: "transformer.h.1.attn.attn.adapter_bias", DType: files.F32, Shape: []int64{48}, Data: ones([]int64{48})}),
+			"missing (transformer.h.0.attn.attn.adapter_bias"},
 	} {
 		path := filepath.Join(t.TempDir(), "lit.safetensors")
 		if err := files.WriteSafetensors(path, c.ts, nil); err != nil {
@@ -187,4 +187,72 @@ func TestThePublishedLayout(t *testing.T) {
 			t.Errorf("%d gates are zero: %d layers with prompts of %d", zeros, o.AdapterLayers, o.AdapterLength)
 		}
 	}
+}
+
+// TestSecondVersionsOfLitGPT reads what litgpt has written of LLaMA-Adapter v2, whose queries, keys and values are one map,
+// and the same in lit-llama's layout. Saved as gopeft does, it stays what it is.
+func TestSecondVersionsOfLitGPT(t *testing.T) {
+	f := family{folder: "llama/gqa", batch: "full"}
+	litLLaMA := filepath.Join(t.TempDir(), "lit-llama.safetensors")
+	rewriteAs(t, modeltest.Testdata(t, "litgpt/v2-attn.safetensors"), litLLaMA, toLitLLaMA)
+	for _, c := range []struct{ path, golden string }{
+		{modeltest.Testdata(t, "litgpt/v2-attn.safetensors"), "attn"}, {modeltest.Testdata(t, "litgpt/v2-qkv.safetensors"), "qkv"}, {litLLaMA, "attn"},
+	} {
+		g := modeltest.OpenGolden(t, "litgpt/v2-"+c.golden+".golden.safetensors")
+		whole := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		t.Run(filepath.Base(c.path), func(t *testing.T) {
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				m := f.load(t, s)
+				defer m.Close()
+				method, err := peft.Load(s, c.path, m)
+				if err != nil {
+					return err
+				}
+				if o := method.Options(); method.Name() != "llama-adapter-v2" || o.AdapterLayers != 1 || o.AdapterLength != 4 {
+					t.Errorf("%s with %+v", method.Name(), o)
+				}
+				in := f.input(g, s)
+				want := logits(s, m, in)
+				closeTo(t, s, 1e-5, "logits", want, g.Tensor(s, "full.logits"))
+				generatesWithACache(t, s, f, m, whole)
+				dir := filepath.Join(t.TempDir(), "own")
+				if err := method.Save(s, dir, m); err != nil {
+					return err
+				}
+				method.Close()
+				if method, err = peft.Load(s, dir, m); err != nil {
+					return err
+				}
+				defer method.Close()
+				modeltest.Close(t, "saved", logits(s, m, in), want, 0)
+				return nil
+			})
+		})
+	}
+}
+
+// toLitLLaMA gives litgpt's tensors the names and the order that lit-llama has: all queries, then keys, then values, rotated
+// by pairs of neighbours. The model has 4 heads of 4 for queries and 2 for keys and values.
+func toLitLLaMA(ts []files.Tensor) []files.Tensor {
+	const number, width = 4, 4
+	names := strings.NewReplacer("attn.attn.", "attn.c_attn.", "attn.proj.", "attn.c_proj.", "mlp.fc_", "mlp.c_fc", "mlp.proj.", "mlp.c_proj.",
+		"norm_1.weight", "rms_1.scale", "norm_2.weight", "rms_2.scale", "ln_f.weight", "ln_f.scale")
+	for i, x := range ts {
+		if strings.Contains(x.Name, ".attn.attn.") {
+			head := func(n int, turn bool) (out []byte) { // the n-th of those in turn: 2 queries, a key, a value
+				data := x.Data[n*width*number:][:width*number]
+				for k := range width {
+					from := k
+					if turn { // neighbours are half a head apart elsewhere
+						from = k%2*(width/2) + k/2
+					}
+					out = append(out, data[from*number:][:number]...)
+				}
+				return out
+			}
+			ts[i].Data = slices.Concat(head(0, true), head(1, true), head(4, true), head(5, true), head(2, true), head(6, true), head(3, false), head(7, false))
+		}
+		ts[i].Name = names.Replace(x.Name)
+	}
+	return ts
 }

@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
+	"gopeft/model/fsutil"
 	"gopeft/model/hf/files"
 )
 
@@ -96,6 +97,12 @@ type hfConfig struct {
 	LayersPattern oneOrMore[string]  `json:"layers_pattern"`
 	RankPattern   overrides[int]     `json:"rank_pattern"`
 	AlphaPattern  overrides[float64] `json:"alpha_pattern"`
+	Tokens        tokenIndices       `json:"trainable_token_indices"`
+	TiesWeights   bool               `json:"ensure_weight_tying"`
+
+	InitRank        int     `json:"init_r"`
+	VeRADropout     float64 `json:"vera_dropout"`
+	SavesProjection *bool   `json:"save_projection"`
 
 	FeedForward patterns `json:"feedforward_modules"`
 
@@ -107,11 +114,37 @@ type hfConfig struct {
 
 	AdapterLength int `json:"adapter_len"`
 	AdapterLayers int `json:"adapter_layers"`
+
+	archive files.Archive // the weights, where their shapes tell of settings
+}
+
+// hfSettings reads adapter_config.json, with peft's defaults.
+func hfSettings(raw []byte) (c hfConfig, err error) {
+	var all map[string]json.RawMessage
+	var kind string
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return c, err
+	}
+	_ = json.Unmarshal(all["peft_type"], &kind) // of another type, it fails below
+	switch kind {
+	case hfTypes["lora"]:
+		c.Rank, c.Alpha = 8, 8
+	case hfAdaLoRA:
+		c.Rank, c.Alpha, c.InitRank = 8, 8, 12
+		delete(all, "rank_pattern") // which ranks were kept, as the shapes say too
+		if raw, err = json.Marshal(all); err != nil {
+			return c, err
+		}
+	case hfVeRA:
+		c.Rank = 256
+	}
+	err = json.Unmarshal(raw, &c)
+	return c, err
 }
 
 // unsupported are settings of peft that change the mathematics in ways that are not implemented.
 var unsupported = []string{
-	"layer_replication", "trainable_token_indices", "target_parameters", "use_qalora", "use_bdlora", "alora_invocation_tokens",
+	"layer_replication", "target_parameters", "use_qalora", "use_bdlora", "alora_invocation_tokens",
 	"lora_bias", "fan_in_fan_out", "arrow_config", "kasa_config", "velora_config", "monteclora_config", "megatron_config",
 }
 
@@ -143,7 +176,7 @@ func (c *hfConfig) check(raw []byte) error {
 	if init, ok := all["init_lora_weights"].(string); ok {
 		for _, prefix := range []string{"pissa", "olora", "corda", "loftq", "lora_ga"} {
 			if strings.HasPrefix(init, prefix) {
-				return fmt.Errorf("init_lora_weights %q changes the base model's weights: export the adapter as plain LoRA first", init)
+				return fmt.Errorf("init_lora_weights %q changes the base model's weights, which the folder does not hold: export the adapter as plain LoRA first", init)
 			}
 		}
 	}
@@ -157,21 +190,25 @@ func (c *hfConfig) check(raw []byte) error {
 func (hfPeft) read(f *adapterFiles) error {
 	raw := f.config
 	where := func(err error) error { return fmt.Errorf("%s/adapter_config.json: %w", f.Path, err) }
-	c := hfConfig{Rank: 8, Alpha: 8} // peft's defaults
-	if err := json.Unmarshal(raw, &c); err != nil {
+	c, err := hfSettings(raw)
+	switch {
+	case err != nil:
 		return where(err)
-	}
-	if c.Type != "LORA" {
+	case c.Type != hfTypes["lora"] && !c.folds():
 		c.Rank, c.Alpha = 0, 0
-	} else if c.Alpha == 0 {
+	case c.Alpha == 0 && !c.folds():
 		return where(errors.New("lora_alpha is 0: the update would be nothing"))
 	}
 	f.Dialect = DialectPeft
 	own := false
-	f.Method, own = f.methodOf(c.Type)
+	if f.Method, own = f.methodOf(c.Type); c.folds() {
+		f.Method = "lora"
+	}
 	switch {
 	case f.Method == "":
-		return where(fmt.Errorf("peft_type %q is not supported", c.Type))
+		return where(unknownType(c.Type))
+	case c.Type != hfTypes["lora"] && c.Tokens.any():
+		return where(errors.New("trainable_token_indices are supported beside LoRA alone"))
 	case f.Method == "lora" && c.DoRA:
 		f.Method = "dora"
 	}
@@ -189,12 +226,18 @@ func (hfPeft) read(f *adapterFiles) error {
 		return err
 	}
 	f.close = append(f.close, archive)
+	if c.folds() {
+		if err := c.prepareFolded(archive); err != nil {
+			return where(err)
+		}
+		f.notes = append(f.notes, fmt.Sprintf("%s: %s is read as the LoRA that computes the same", f.Path, c.Type))
+	}
 	f.NumLabels = labelsIn(archive)
 	if !own { // else gopeft.yaml has the settings
 		c.settings(&f.Options)
 	}
-	if f.sidecar == nil {
-		f.Options.Gate = "layer" // as in peft
+	if f.sidecar == nil { // peft wrote it, and computes so
+		f.Options.Gate, f.Options.PeftCompat, f.Options.OutputBiasTwice = "layer", f.Method == "prompt", c.Type == hfTypes["llama-adapter"]
 	}
 	f.prepare = func(m model.Model, o *Options) (Tuner, error) { return c.tuner(f, m, o) }
 	f.values = func(s *bindings.Scope, m model.Model, a *method, added []NewParam) (storedValues, error) {
@@ -220,6 +263,7 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 	if f.sidecar == nil { // ours knows the patterns
 		o.Unfreeze = c.alsoSaved(m)
 	}
+	o.PeftCompat, o.OutputBiasTwice = o.PeftCompat && len(m.Labels()) > 0, o.OutputBiasTwice && hasOutputBias(m)
 	switch f.Method {
 	case "prompt":
 		if c.TokenDim != nil && *c.TokenDim != i.Hidden {
@@ -229,8 +273,9 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 		if width := i.KVHeads * i.HeadDim; c.TokenDim != nil && *c.TokenDim != width {
 			return nil, fmt.Errorf("the adapter was trained on a model with keys and values of %d, this one has %d", *c.TokenDim, width)
 		}
-		if _, err := os.Stat(filepath.Join(f.Path, hfProjection)); err == nil && f.sidecar != nil {
-			o.PrefixProjection = f.sidecar.Options.PrefixProjection
+		if path := filepath.Join(f.Path, hfProjection); f.sidecar != nil && f.sidecar.Options.PrefixProjection && fsutil.Exists(path) {
+			o.PrefixProjection = true
+			return f.projectedPrefix(path, *o)
 		}
 	case "lora", "dora", "ia3":
 		if err := c.targets(f, m, o); err != nil {
@@ -242,14 +287,26 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 		if err := c.alsoBiases(m, o); err != nil {
 			return nil, err
 		}
-		l := &lora{}
+		if c.folds() {
+			l, err := c.foldedLoRA(m, o)
+			if err == nil {
+				l.o, err = f.complete(*o)
+			}
+			return l, err
+		}
+		tables, err := c.tables(f, m, o)
+		if err != nil {
+			return nil, err
+		}
+		l := &lora{tables: tables}
+		o.Unfreeze = slices.DeleteFunc(o.Unfreeze, func(p string) bool {
+			return slices.ContainsFunc(tables, func(t table) bool { return t.whole && savedWhole([]string{p}, t.name) })
+		})
 		if len(c.RankPattern)+len(c.AlphaPattern) > 0 {
-			var err error
 			if l.perModule, err = c.perModule(); err != nil {
 				return nil, err
 			}
 		}
-		var err error
 		l.o, err = f.complete(*o)
 		return l, err
 	case "ia3":

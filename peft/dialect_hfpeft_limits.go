@@ -27,11 +27,14 @@ func (a *method) foreign(m model.Model) error {
 			reads, token = "the last position, padding or not", "the last token of the text"
 		}
 		if len(m.Labels()) > 0 && !a.o.PeftCompat {
-			return fmt.Errorf("peft classifies from %s, this adapter from %s (train with peft-compat for peft)", reads, token)
+			return fmt.Errorf("peft classifies from %s, this adapter from %s", reads, token)
 		}
 	case "llama-adapter":
 		return a.foreignAdaption(m)
 	case "lora", "dora", "ia3":
+		if words, head, tied := tablesOf(m); tied && slices.Contains(a.beside(m), words+tableWeight) {
+			return fmt.Errorf("peft would leave %s as it is, which here is %s", head, words)
+		}
 		if a.Name() != "ia3" && a.hfBias(m) != "none" {
 			return nil
 		}
@@ -65,15 +68,21 @@ func (a *method) foreignAdaption(m model.Model) error {
 	if i.Heads*i.HeadDim != i.Hidden {
 		return fmt.Errorf("peft's adaption prompts need heads of %d/%d, these are of %d", i.Hidden, i.Heads, i.HeadDim)
 	}
-	for _, b := range m.Hooks().Blocks {
-		if o, ok := b.Module(model.O); ok && o.Dense.B != nil {
-			return errors.New("peft's adaption prompts add the bias of the output map twice")
-		}
+	if !a.o.OutputBiasTwice && hasOutputBias(m) {
+		return errors.New("peft's adaption prompts add the bias of the output map twice")
 	}
 	if names := a.beside(m); len(names) > 0 {
 		return fmt.Errorf("peft keeps no other trained weights beside adaption prompts (%s)", hf.List(names))
 	}
 	return nil
+}
+
+// hasOutputBias reports whether attention's output maps have a bias.
+func hasOutputBias(m model.Model) bool {
+	return slices.ContainsFunc(m.Hooks().Blocks, func(b *model.Block) bool {
+		o, ok := b.Module(model.O)
+		return ok && o.Dense.B != nil
+	})
 }
 
 // layerGates gives every gate as the one number per layer that peft has, acting without tanh.

@@ -1,6 +1,7 @@
 package peft
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,11 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 	g := newStoredValues()
 	path := archiveName(f.Path, archive)
 	projected := f.Method == "prefix" && !hasSpec(added, promptName)
+	var fold func(s *bindings.Scope, ts []bindings.Tensor, own map[string]bindings.Tensor)
+	if c.folds() {
+		wants, fold = c.foldedWants(m, a)
+		names, added = make([]string, len(wants)), nil
+	}
 	for _, n := range added {
 		keys := []string{n.Name}
 		if !promptLearning(f.Method) {
@@ -65,17 +71,32 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 			wants = append(wants, c.trained(f.Method, p))
 		}
 	}
-	ts, err := pick(s, path, archive, wants, c.headCopy)
+	var copies map[string]table
+	if l, ok := a.ownTuner().(*lora); ok {
+		copies = baseCopies(l.tables)
+	}
+	ts, err := pick(s, path, archive, wants, func(key string) bool {
+		_, copied := copies[key]
+		return copied || c.headCopy(key)
+	})
+	if err == nil {
+		err = checkCopies(s, m, archive, copies)
+	}
 	if err != nil {
 		return g, err
 	}
 	if len(m.Labels()) == 0 && !headless {
 		return g, fmt.Errorf("%s: task_type is %s, but no classification head (classifier.weight or score.weight) is in the file", path, taskClassify)
 	}
+	if fold != nil {
+		fold(s, ts[:own], g.own)
+	}
 	absent := 0
 	for i, name := range names {
 		if i < own {
-			g.own[name] = ts[i]
+			if fold == nil {
+				g.own[name] = ts[i]
+			}
 			continue
 		}
 		g.model[name] = ts[i]
@@ -128,6 +149,20 @@ func archiveName(dir string, a files.Archive) string {
 		return es[0].File
 	}
 	return dir
+}
+
+// projectedPrefix is the tuner of a prefix with its projection, whose embedding may have come from another library.
+func (f *adapterFiles) projectedPrefix(path string, o Options) (Tuner, error) {
+	a, err := files.OpenSafetensors(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &prefix{}
+	if e, ok := a.Lookup(projEmbedding); ok && len(e.Shape) == 2 {
+		p.input = int(min(e.Shape[1], 1<<20))
+	}
+	p.o, err = f.complete(o)
+	return p, errors.Join(err, a.Close())
 }
 
 // readProjection reads the network that a prefix was trained through.

@@ -190,8 +190,7 @@ func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 	short := map[string]int{}
 	for _, t := range plan.AllTargets() {
 		// What peft trains whole it does not adapt.
-		saved := f.sidecar == nil && slices.ContainsFunc(c.ModulesToSave, func(p string) bool { return strings.Contains("."+t.Name+".", "."+p+".") })
-		if saved || !selected(t.Name) {
+		if f.sidecar == nil && savedWhole(c.ModulesToSave, t.Name) || !selected(t.Name) {
 			continue
 		}
 		o.Targets = append(o.Targets, t.Name)

@@ -49,8 +49,15 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 			if a.uncounted() { // peft counts a prefix's positions
 				turn = a.o.VirtualTokens
 			}
+			as := func(t bindings.Tensor) (bindings.Tensor, error) {
+				t, err := turnPrefix(s, a, t, turn)
+				if err != nil {
+					return t, err
+				}
+				return a.grouped(s, t)
+			}
 			if a.o.PrefixProjection {
-				parts, err := joinProjection(s, a, turn, projEmbedding, projIn, "transform.2")
+				parts, err := joinProjection(s, a, as, projEmbedding, projIn, "transform.2")
 				if err != nil {
 					return err
 				}
@@ -58,7 +65,7 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 					return err
 				}
 			}
-			flat, err := foldPrefix(s, a, m, turn)
+			flat, err := as(foldPrefix(s, a, m))
 			if err != nil {
 				return err
 			}
@@ -102,17 +109,37 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		l := a.ownTuner().(*lora)
 		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = o.Rank, wholeNumber(o.Alpha), o.LoRADropout, o.RSLoRA, o.DoRA
 		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = a.hfBias(m), false, true
-		c["target_modules"] = hfTargets(m, o.Targets)
+		modules := hfTargets(m, o.Targets)
+		tokens := map[string]any{}
+		for _, t := range l.tables {
+			if t.lora {
+				modules = append(modules, t.name)
+			}
+			if len(t.tokens) > 0 {
+				tokens[lastPart(t.name)] = t.tokens
+			}
+		}
+		c["target_modules"] = modules
+		if len(tokens) > 0 {
+			c["trainable_token_indices"] = tokens
+		}
 		ranks, alphas := map[string]int{}, map[string]any{} // by full names, which old versions of peft do not take as patterns
 		if l.perModule != nil {
 			targets, _ := structureOf(m).Targets(o.Targets...)
+			var adapted []string
 			for _, t := range targets {
-				r, alpha := l.perModule(t.Name)
+				adapted = append(adapted, t.Name)
+			}
+			for _, t := range l.tables {
+				adapted = append(adapted, t.name)
+			}
+			for _, name := range adapted {
+				r, alpha := l.perModule(name)
 				if r != o.Rank {
-					ranks[t.Name] = r
+					ranks[name] = r
 				}
 				if alpha != o.Alpha {
-					alphas[t.Name] = wholeNumber(alpha)
+					alphas[name] = wholeNumber(alpha)
 				}
 			}
 		}
@@ -152,6 +179,13 @@ func (a *method) savedModules(m model.Model) []string {
 		module := t.p.Name[:strings.LastIndex(t.p.Name, ".")]
 		if matchesAny(a.o.Unfreeze, t.p.Name) && !slices.Contains(out, module) {
 			out = append(out, module)
+		}
+	}
+	if l, ok := a.ownTuner().(*lora); ok {
+		for _, t := range l.tables {
+			if t.whole {
+				out = append(out, t.name)
+			}
 		}
 	}
 	if promptLearning(a.Name()) && len(out) == len(m.HeadNames()) {

@@ -197,3 +197,59 @@ func TestPromptsPooledAsPeftDoesConvert(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatWroteAFolderTellsHowItComputes: peft's prompts stay pooled as peft pools when gopeft saves them again, and its
+// adaption prompts keep the bias that peft adds twice; what gopeft trains is refused where peft would compute otherwise.
+func TestWhatWroteAFolderTellsHowItComputes(t *testing.T) {
+	for fixture, kind := range map[string]string{"distilbert-seqcls-prompt": "PROMPT_TUNING", "llama-seqcls-prompt": "PROMPT_TUNING", "biased-causal-adaption": "ADAPTION_PROMPT"} {
+		src := modeltest.Testdata(t, "peft/"+fixture)
+		f := baseOf(t, src)
+		f.batch = map[bool]string{true: "padded", false: "right"}[strings.HasPrefix(fixture, "distilbert")]
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := f.load(t, s)
+			defer m.Close()
+			in := f.input(g, s)
+			dir := filepath.Join(t.TempDir(), "saved")
+			method, err := peft.Load(s, src, m)
+			if err != nil {
+				return err
+			}
+			want := logits(s, m, in)
+			if err := method.Save(s, dir, m); err != nil {
+				return err
+			}
+			o := method.Options()
+			method.Close()
+			if got := settings(t, dir)["peft_type"]; got != kind {
+				t.Errorf("%s: saved as %v", fixture, got)
+			}
+			if err := peft.Convert(s, dir, dir+"-peft", peft.DialectPeft, m); err != nil {
+				return err
+			}
+			for _, again := range []string{dir, dir + "-peft"} {
+				if method, err = peft.Load(s, again, m); err != nil {
+					return err
+				}
+				modeltest.Close(t, again, logits(s, m, in), want, 0)
+				method.Close()
+			}
+			o.PeftCompat, o.OutputBiasTwice = false, false
+			name := map[string]string{"PROMPT_TUNING": "prompt", "ADAPTION_PROMPT": "llama-adapter"}[kind]
+			method = shaken(t, s, name, o, m, 0.1)
+			if err := method.Save(s, dir+"-own", m); err != nil {
+				return err
+			}
+			method.Close()
+			if err := peft.Convert(s, dir+"-own", dir+"-own-peft", peft.DialectPeft, m); err == nil || !strings.Contains(err.Error(), "peft") {
+				t.Errorf("%s: our own in peft: %v", fixture, err)
+			}
+			if kind == "ADAPTION_PROMPT" {
+				if err := peft.Convert(s, dir, dir+".bin", peft.DialectLitLLaMA, m); err == nil || !strings.Contains(err.Error(), "adds the bias of the output map twice") {
+					t.Errorf("in lit-llama: %v", err)
+				}
+			}
+			return nil
+		})
+	}
+}

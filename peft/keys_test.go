@@ -42,7 +42,8 @@ func refusesRenamedKeys(t *testing.T, s *bindings.Scope, dir string, m model.Mod
 			}
 			text := err.Error()
 			// What a prefix's blocks share has several names, and is found under another one.
-			shared := strings.Contains(key, ".prefix_tuning.")
+			// The base model's own tables, which peft saves beside LoRA on them, may be absent.
+			shared := strings.Contains(key, ".prefix_tuning.") || strings.HasSuffix(key, ".base_layer.weight")
 			if !strings.Contains(text, "unexpected ("+key+"s)") || !shared && !strings.Contains(text, "missing ("+key+")") || strings.Contains(text, "\n") {
 				t.Errorf("%s: with another name of %s the error is %v", file, key, err)
 			}

@@ -17,6 +17,25 @@ type LLaMAAdapterOptions struct {
 	SkipLMHead    bool   `yaml:"skip-lm-head" usage:"of llama-adapter-v2: leave the language-model head alone, so that the rest can be merged"`
 }
 
+// AdaptionOptions are further settings of llama-adapter: what other libraries compute otherwise. What gopeft trains has
+// none of them.
+type AdaptionOptions struct {
+	OutputBiasTwice bool   `yaml:"output-bias-twice" usage:"of llama-adapter: behind a prompt, add the output map's bias twice, as the peft library does"`
+	PromptMaps      string `yaml:"prompt-maps" usage:"of llama-adapter-v2: maps of the prompts' keys and values: own, adapted (lit-llama, litgpt) or interleaved (later litgpt)"`
+}
+
+// Values of PromptMaps: with an adapted map's shift and scale, or so as litgpt reads them since its maps hold all
+// queries, then keys, then values, while it takes them for heads in turn.
+const (
+	mapsOwn         = "own"
+	mapsAdapted     = "adapted"
+	mapsInterleaved = "interleaved"
+)
+
+func (o *AdaptionOptions) complete() error {
+	return choose("prompt-maps", &o.PromptMaps, mapsOwn, mapsAdapted, mapsInterleaved)
+}
+
 func (o *LLaMAAdapterOptions) complete() error {
 	if o.AdapterLayers < -1 || o.AdapterLayers > 1<<20 {
 		return fmt.Errorf("adapter-layers is %d, want a positive number", o.AdapterLayers)
@@ -117,7 +136,14 @@ func (a *llamaAdapter) Adds(x *Structure) ([]NewParam, error) {
 func (a *llamaAdapter) Attach(x *Attachment) error {
 	for _, b := range x.Blocks[a.first(len(x.Blocks)):] {
 		name := x.attention(b)
-		b.Branch = append(b.Branch, &promptBranch{x.Param(name + "." + adaptionPrompt), x.Param(name + "." + adaptionGate), a.o.GateTanh})
+		branch := &promptBranch{prompt: x.Param(name + "." + adaptionPrompt), gate: x.Param(name + "." + adaptionGate), tanh: a.o.GateTanh}
+		if a.v2 && a.o.PromptMaps != mapsOwn {
+			branch.maps = a.promptMaps(x, b)
+		}
+		b.Branch = append(b.Branch, branch)
+		if o, ok := b.Module(model.O); ok && a.o.OutputBiasTwice && !a.v2 && o.Dense.B != nil {
+			b.SetWrap(model.O, &biasTwice{o.Dense})
+		}
 	}
 	if !a.v2 {
 		return nil
@@ -187,13 +213,46 @@ type promptBranch struct {
 	prompt *model.Param // [1, n, hidden]
 	gate   *model.Param // [1, H, 1, 1] or [1]
 	tanh   bool
+	// maps gives the prompt's keys and values [1, Hkv, n, D] where the block's own maps do not.
+	maps func(s *bindings.Scope, prompt bindings.Tensor) (k, v bindings.Tensor)
+}
+
+// promptMaps are the maps of a block's prompt with their shifts and scales.
+func (a *llamaAdapter) promptMaps(x *Attachment, b *model.Block) func(*bindings.Scope, bindings.Tensor) (k, v bindings.Tensor) {
+	i := x.Info
+	adapted := func(slot model.Slot) model.Linear { return b.Linear(slot) }
+	heads := func(s *bindings.Scope, t bindings.Tensor) bindings.Tensor { // [1, n, Hkv, D] to [1, Hkv, n, D]
+		return s.Transpose(t, 1, 2)
+	}
+	if a.o.PromptMaps == mapsAdapted {
+		return func(s *bindings.Scope, prompt bindings.Tensor) (k, v bindings.Tensor) {
+			part := func(slot model.Slot) bindings.Tensor {
+				return heads(s, s.Reshape(adapted(slot).Forward(s, prompt), 1, prompt.Size(1), int64(i.KVHeads), -1))
+			}
+			return part(model.K), part(model.V)
+		}
+	}
+	group := int64(i.Heads / i.KVHeads)
+	return func(s *bindings.Scope, prompt bindings.Tensor) (k, v bindings.Tensor) {
+		var all []bindings.Tensor
+		for _, slot := range []model.Slot{model.Q, model.K, model.V} {
+			all = append(all, adapted(slot).Forward(s, prompt))
+		}
+		t := s.Reshape(s.Cat(2, all...), 1, prompt.Size(1), int64(i.KVHeads), group+2, -1)
+		return heads(s, s.Select(t, 3, group)), heads(s, s.Select(t, 3, group+1))
+	}
 }
 
 // Attend implements model.Branch.
 func (p *promptBranch) Attend(s *bindings.Scope, q bindings.Tensor, project func(bindings.Tensor) (bindings.Tensor, bindings.Tensor)) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		d := q.DType()
-		k, v := project(s.To(p.prompt.T, d))
+		var k, v bindings.Tensor
+		if prompt := s.To(p.prompt.T, d); p.maps != nil {
+			k, v = p.maps(s, prompt)
+		} else {
+			k, v = project(prompt)
+		}
 		batch := func(t bindings.Tensor) bindings.Tensor { return s.Expand(s.To(t, d), q.Size(0), -1, -1, -1) }
 		o := s.Attention(q, batch(k), batch(v), bindings.Tensor{}, 0, 0)
 		g := p.gate.T
@@ -201,6 +260,17 @@ func (p *promptBranch) Attend(s *bindings.Scope, q bindings.Tensor, project func
 			g = s.Tanh(g)
 		}
 		return s.To(s.Mul(g, o), d)
+	})
+}
+
+// biasTwice adds a map's bias once more.
+type biasTwice struct{ dense *model.Dense }
+
+// Forward implements model.Linear.
+func (l *biasTwice) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		y := l.dense.Forward(s, x)
+		return s.Add(y, s.To(l.dense.B.Value(), y.DType()))
 	})
 }
 

@@ -16,8 +16,9 @@ func (c Catalog) Load(s *bindings.Scope, path string, m model.Model) (Method, er
 
 // LoadOptions change how Load reads an adapter.
 type LoadOptions struct {
-	// PeftCompat classifies behind a soft prompt from the position the peft library pools.
-	PeftCompat bool
+	// PeftCompat says whether to classify behind a soft prompt from the position the peft library pools; nil: as what
+	// wrote the adapter does.
+	PeftCompat *bool
 	// AdapterLength is the prompts' length in a checkpoint file of LLaMA-Adapter's repository, which does not
 	// record it; 0 has the file's shapes and gates tell.
 	AdapterLength int
@@ -37,7 +38,9 @@ func (c Catalog) load(s *bindings.Scope, path string, m model.Model, o LoadOptio
 	if err != nil {
 		return nil, err
 	}
-	f.Options.PeftCompat = f.Options.PeftCompat || o.PeftCompat
+	if o.PeftCompat != nil {
+		f.Options.PeftCompat = *o.PeftCompat
+	}
 	if f.Dialect == DialectLLaMAFile && o.AdapterLength > 0 {
 		f.Options.AdapterLength = o.AdapterLength
 	}

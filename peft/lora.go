@@ -63,6 +63,7 @@ type lora struct {
 	o Options
 	// perModule overrides rank and alpha by module name, as adapter files may.
 	perModule func(name string) (rank int, alpha float64)
+	tables    []table // token embeddings and language-model head, where files have something of them
 }
 
 func (l *lora) rankAlpha(name string) (int, float64) {
@@ -85,6 +86,10 @@ func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 			out = append(out, NewParam{Name: t.Name + ".lora_magnitude_vector", Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
 		}
 	}
+	for _, t := range l.tables {
+		rank, _ := l.rankAlpha(t.name)
+		out = append(out, t.adds(x, rank)...)
+	}
 	return out, err
 }
 
@@ -103,18 +108,26 @@ func norms(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
 func (l *lora) Attach(x *Attachment) error {
 	targets, err := x.Targets(l.o.Targets...)
 	for _, t := range targets {
-		rank, alpha := l.rankAlpha(t.Name)
 		u := &loraLinear{
-			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: alpha / float64(rank),
+			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: l.scale(t.Name),
 			a: x.Param(t.Name + ".lora_A.weight"), b: x.Param(t.Name + ".lora_B.weight"), m: x.Param(t.Name + ".lora_magnitude_vector"),
 		}
 		u.norm, u.own = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
-		if l.o.RSLoRA {
-			u.scale = alpha / math.Sqrt(float64(rank))
-		}
 		t.Block.SetWrap(t.Slot, u)
 	}
+	for _, t := range l.tables {
+		t.attach(x, l.scale(t.name), l.o.LoRADropout)
+	}
 	return err
+}
+
+// scale is what a module's update is multiplied by.
+func (l *lora) scale(name string) float64 {
+	rank, alpha := l.rankAlpha(name)
+	if l.o.RSLoRA {
+		return alpha / math.Sqrt(float64(rank))
+	}
+	return alpha / float64(rank)
 }
 
 // Needs: DoRA multiplies the map's output and the update by factors that are trained, and takes its norms of the
@@ -142,6 +155,9 @@ func (l *lora) Describe() string {
 
 // Merge implements Merger.
 func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
+	if len(l.tables) > 0 {
+		return nil, fmt.Errorf("it changes %s, which merging leaves as it is", l.tables[0].name)
+	}
 	targets, err := x.Targets(l.o.Targets...)
 	var out []Merged
 	for _, t := range targets {

@@ -13,15 +13,17 @@ import (
 // another method is ignored. Each group of settings is declared in its method's file, is a struct of its own there,
 // and is embedded here: o.Rank is LoRA's.
 //
-// A setting has its name as a flag and in YAML (tag yaml) and its help (tag usage); the tag group says whose it is.
+// A setting has its name as a flag and in YAML (tag yaml) and its help (tag usage); the tag group says whose it is, and
+// "-" that help does not list it: it records what another library computes otherwise.
 type Options struct {
 	Unfreeze []string `yaml:"unfreeze" usage:"train these parts of the model too (full: only these), by patterns of parameter names"`
 
 	PromptOptions       `yaml:",inline" group:"prompt and prefix"`
 	PrefixOptions       `yaml:",inline" group:"prefix"`
-	PoolOptions         `yaml:",inline" group:"prompt"`
+	PoolOptions         `yaml:",inline" group:"-"`
 	BottleneckOptions   `yaml:",inline" group:"houlsby and pfeiffer"`
 	LLaMAAdapterOptions `yaml:",inline" group:"llama-adapter"`
+	AdaptionOptions     `yaml:",inline" group:"-"`
 	LoRAOptions         `yaml:",inline" group:"lora"`
 	TargetOptions       `yaml:",inline" group:"lora and ia3"`
 
@@ -41,7 +43,7 @@ func (o *Options) complete() error {
 		o.AdapterName = "default"
 	}
 	for _, group := range []interface{ complete() error }{
-		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.LoRAOptions,
+		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions,
 	} {
 		if err := group.complete(); err != nil {
 			return err

@@ -40,6 +40,17 @@ type prefix struct {
 	o Options
 	// uncounted: text behind rotary positions starts at position 0, not behind the prefix.
 	uncounted bool
+	// spread: keys and values have as many heads as the queries, also where the model's own are shared.
+	spread bool
+	input  int // width of the projection's embedding; 0: that of keys
+}
+
+// heads is the number of heads of the prefix's keys and values.
+func (p *prefix) heads(i model.Info) int {
+	if p.spread {
+		return i.Heads
+	}
+	return i.KVHeads
 }
 
 const (
@@ -53,7 +64,7 @@ const (
 func outOf(block int) string { return fmt.Sprintf("%s.%d", projOut, block) }
 
 func (p *prefix) Adds(x *Structure) ([]NewParam, error) {
-	k, in := int64(p.o.VirtualTokens), x.Info.KVHeads*x.Info.HeadDim
+	k, in := int64(p.o.VirtualTokens), p.heads(x.Info)*x.Info.HeadDim
 	width := int64(in)
 	if !p.o.PrefixProjection {
 		init := p.realInit
@@ -69,10 +80,13 @@ func (p *prefix) Adds(x *Structure) ([]NewParam, error) {
 	if hidden == 0 {
 		hidden = in
 	}
+	if p.input > 0 {
+		in = p.input
+	}
 	mid := int64(hidden)
 	out := []NewParam{
-		{Name: projEmbedding, Shape: []int64{k, width}, Init: Gaussian(1)},
-		{Name: projIn + ".weight", Shape: []int64{mid, width}, Init: KaimingUniform(in)},
+		{Name: projEmbedding, Shape: []int64{k, int64(in)}, Init: Gaussian(1)},
+		{Name: projIn + ".weight", Shape: []int64{mid, int64(in)}, Init: KaimingUniform(in)},
 		{Name: projIn + ".bias", Shape: []int64{mid}, Init: KaimingUniform(in)},
 	}
 	for i := range x.Info.Layers {
@@ -117,9 +131,9 @@ func (p *prefix) Attach(x *Attachment) error {
 			flat: x.Param(promptName), embedding: x.Param(projEmbedding),
 			inW: x.Param(projIn + ".weight"), inB: x.Param(projIn + ".bias"),
 			outW: x.Param(outOf(i) + ".weight"), outB: x.Param(outOf(i) + ".bias"),
-			block: i, n: p.o.VirtualTokens, heads: int64(x.Info.KVHeads), width: 2 * int64(x.Info.KVHeads*x.Info.HeadDim),
+			block: i, n: p.o.VirtualTokens, heads: int64(p.heads(x.Info)), width: 2 * int64(p.heads(x.Info)*x.Info.HeadDim),
 		}
-		b.Memory = append(b.Memory, m)
+		b.Memory, b.Spread = append(b.Memory, m), p.spread
 	}
 	x.Hooks.Uncounted = p.uncounted
 	return nil
@@ -147,7 +161,7 @@ type prefixMemory struct {
 	flat                            *model.Param // nil with a projection
 	embedding, inW, inB, outW, outB *model.Param
 	block, n                        int
-	heads, width                    int64 // of K/V; width: numbers per position, 2·Hkv·D
+	heads, width                    int64 // of K/V; width: numbers per position, 2·heads·D
 }
 
 // Len implements model.Memory.

@@ -18,14 +18,14 @@ func (a *method) uncounted() bool {
 	return ok && p.uncounted
 }
 
-// turnPrefix gives a prefix [n, L·2·Hkv·D] with its keys turned by so many positions: where a text is rotated by
+// turnPrefix gives a prefix [n, L·2·H·D] with its keys turned by so many positions: where a text is rotated by
 // as many more, attention then sees the same.
-func turnPrefix(s *bindings.Scope, m model.Model, t bindings.Tensor, positions int) (bindings.Tensor, error) {
+func turnPrefix(s *bindings.Scope, a *method, t bindings.Tensor, positions int) (bindings.Tensor, error) {
 	if positions == 0 {
 		return t, nil
 	}
-	i := m.Info()
-	slots := s.Reshape(t, -1, int64(i.Layers), 2, int64(i.KVHeads), int64(i.HeadDim))
+	m, i := a.m, a.m.Info()
+	slots := s.Reshape(t, -1, int64(i.Layers), 2, int64(a.ownTuner().(*prefix).heads(i)), int64(i.HeadDim))
 	keys, err := model.TurnKeys(s, m, s.Narrow(slots, 2, 0, 1), positions)
 	if err != nil {
 		return bindings.Tensor{}, fmt.Errorf("the prefix's keys would have to be turned, as one of the two libraries counts its positions and the other does not: %w", err)
@@ -33,29 +33,54 @@ func turnPrefix(s *bindings.Scope, m model.Model, t bindings.Tensor, positions i
 	return s.Reshape(s.Cat(2, keys, s.Narrow(slots, 2, 1, 1)), t.Shape()...), nil
 }
 
-// joinProjection gives the projection's parts with the last layer in one piece, which turns the keys as turnPrefix
-// does.
-func joinProjection(s *bindings.Scope, a *method, turn int, embedding, in, last string) ([]hf.Named, error) {
+// grouped gives a prefix [n, L·2·H·D] the heads that the model's keys and values have, or says that it cannot.
+func (a *method) grouped(s *bindings.Scope, t bindings.Tensor) (bindings.Tensor, error) {
+	p, i := a.ownTuner().(*prefix), a.m.Info()
+	if !p.spread || i.Heads == i.KVHeads {
+		return t, nil
+	}
+	slots := s.Reshape(t, -1, int64(i.Layers), 2, int64(i.KVHeads), int64(i.Heads/i.KVHeads), int64(i.HeadDim))
+	first := s.Narrow(slots, 4, 0, 1)
+	if apart := s.MaxAll(s.Abs(s.Sub(slots, first))).Item(); apart != 0 {
+		return t, fmt.Errorf("heads that share keys and values have prefixes of their own (%.3g apart), and peft has one for all of them", apart)
+	}
+	width := t.Size(-1) / int64(i.Heads) * int64(i.KVHeads)
+	if t.Dim() == 1 {
+		return s.Reshape(first, width), nil
+	}
+	return s.Reshape(first, -1, width), nil
+}
+
+// widened puts zeros behind the rows of a projection's embedding or first weight: to its result they are nothing.
+func widened(s *bindings.Scope, t bindings.Tensor, width int) bindings.Tensor {
+	missing := int64(width) - t.Size(1)
+	if missing <= 0 {
+		return t
+	}
+	return s.Cat(1, t, s.Zeros([]int64{t.Size(0), missing}, t.DType(), t.Device()))
+}
+
+// joinProjection gives the projection's parts with the last layer in one piece, which gives what as makes of a prefix.
+func joinProjection(s *bindings.Scope, a *method, as func(bindings.Tensor) (bindings.Tensor, error), embedding, in, last string) ([]hf.Named, error) {
 	var w, b []bindings.Tensor
 	for i := range a.m.Hooks().Blocks {
 		w = append(w, a.params.Get(outOf(i)+".weight").T)
 		b = append(b, a.params.Get(outOf(i)+".bias").T)
 	}
 	get := func(name string) bindings.Tensor { return s.Detach(a.params.Get(name).T) }
-	columns, err := turnPrefix(s, a.m, s.Transpose(s.Detach(s.Cat(0, w...)), 0, 1), turn)
+	columns, err := as(s.Transpose(s.Detach(s.Cat(0, w...)), 0, 1))
 	if err != nil {
 		return nil, err
 	}
-	bias, err := turnPrefix(s, a.m, s.Detach(s.Cat(0, b...)), turn)
+	bias, err := as(s.Detach(s.Cat(0, b...)))
 	return []hf.Named{
 		{Name: embedding, Tensor: get(projEmbedding)}, {Name: in + ".weight", Tensor: get(projIn + ".weight")}, {Name: in + ".bias", Tensor: get(projIn + ".bias")},
 		{Name: last + ".weight", Tensor: s.Transpose(columns, 0, 1)}, {Name: last + ".bias", Tensor: bias},
 	}, err
 }
 
-// foldPrefix is the prefix [k, 2·L·Hkv·D], where need be what its projection computes, turned as turnPrefix does.
-func foldPrefix(s *bindings.Scope, a *method, m model.Model, turn int) (bindings.Tensor, error) {
-	var out bindings.Tensor
+// foldPrefix is the prefix [k, 2·L·H·D], where need be what its projection computes.
+func foldPrefix(s *bindings.Scope, a *method, m model.Model) (out bindings.Tensor) {
 	s.NoGrad(func() {
 		if p := a.params.Get(promptName); p != nil {
 			out = s.Detach(p.T)
@@ -67,7 +92,7 @@ func foldPrefix(s *bindings.Scope, a *method, m model.Model, turn int) (bindings
 		}
 		out = s.Cat(1, parts...)
 	})
-	return turnPrefix(s, m, out, turn)
+	return out
 }
 
 // splitProjection reads a projection whose last layer the file holds in one piece.

@@ -18,7 +18,7 @@ type PromptOptions struct {
 
 func (o *PromptOptions) complete() error { return checkCount("virtual-tokens", &o.VirtualTokens, 20) }
 
-// PoolOptions are further settings of prompt.
+// PoolOptions are further settings of prompt. What peft wrote has PeftCompat, what gopeft trains has not.
 type PoolOptions struct {
 	PeftCompat bool `yaml:"peft-compat" usage:"of prompt: classify from the position the peft library pools"`
 }

@@ -121,7 +121,11 @@ func settingFlags(defaults reflect.Value, leaveOut ...string) []cli.Flag {
 	var flags []cli.Flag
 	run.Fields(defaults, func(group, key, usage string, v reflect.Value) {
 		if !slices.Contains(leaveOut, key) {
-			flags = append(flags, inGroup(group, flagOf(key, usage, v))...)
+			flag := flagOf(key, usage, v)
+			if group == "-" {
+				reflect.ValueOf(flag).Elem().FieldByName("Hidden").SetBool(true)
+			}
+			flags = append(flags, inGroup(group, flag)...)
 		}
 	})
 	return flags

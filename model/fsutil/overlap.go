@@ -46,7 +46,7 @@ func overlap(out string, to fs.FileInfo, in string, from fs.FileInfo) bool {
 		return false
 	case to.IsDir() && within(in, to):
 		return true
-	case !to.IsDir() && from.IsDir() && within(out, from) && !slices.Contains(products[:], filepath.Ext(out)):
+	case !to.IsDir() && from.IsDir() && within(out, from) && !slices.Contains(products[:], filepath.Ext(resolved(out))):
 		return true
 	}
 	return from.IsDir() && anyOf(in, to)

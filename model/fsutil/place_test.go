@@ -172,7 +172,7 @@ func TestOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for link, to := range map[string]string{"to-data": "data.csv", "to-m": "m", "hub": "m", "m/linked": "../blobs/b"} {
+	for link, to := range map[string]string{"vectors.npy": "m/model.safetensors", "to-data": "data.csv", "to-m": "m", "hub": "m", "m/linked": "../blobs/b"} {
 		if err := os.Symlink(to, at(link)); err != nil {
 			t.Fatal(err)
 		}
@@ -208,6 +208,7 @@ func TestOverlap(t *testing.T) {
 		{"blobs/b", "m", true},
 		{"blobs", "m", true}, // a folder that is replaced, of which m reads a file
 		{"m/rows.jsonl", "m", false},
+		{"vectors.npy", "m", true},
 		{"m/new.safetensors", "m", false},
 		{"m", "m", true},
 		{"to-m", "m", true},

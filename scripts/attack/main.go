@@ -35,7 +35,6 @@ type kind struct {
 	prepare func(h *harness) error
 	run     func(c *attempt) error
 	cases   func(h *harness) int // how many there are, where their number is fixed
-	pending string               // why its findings do not fail the attack yet
 }
 
 func kinds() []kind {
@@ -46,7 +45,7 @@ func kinds() []kind {
 		{name: "misuse", share: 0.1, prepare: prepareMisuse, run: misuseCase, cases: misuses},
 		{name: "memory", share: 0.04, prepare: prepareMemory, run: memoryCase},
 		{name: "disk", share: 0.04, prepare: prepareDisk, run: diskCase},
-		{name: "truncated", share: 0.02, prepare: prepareTruncated, run: truncatedCase, pending: "mapped files that are cut off are not looked after yet"},
+		{name: "truncated", share: 0.02, prepare: prepareTruncated, run: truncatedCase},
 	}
 }
 
@@ -158,11 +157,7 @@ func report(tallies []*tally, keep string) int {
 		}
 		fmt.Printf("%-10s %7d %9d %6d %6d %6d %6d %6d %6d %8d %6d %7.1fs %8d\n", t.name, t.made(), t.commands, t.codes["0"], t.codes["1"], t.codes["2"], t.codes["70"], t.codes["130"], other,
 			t.findings, t.known, t.slowest.Seconds(), t.largest>>10)
-		if t.pending != "" && t.findings > 0 {
-			fmt.Printf("%-10s does not count: %s\n", "", t.pending)
-		} else {
-			found += t.findings
-		}
+		found += t.findings
 		cases += t.made()
 	}
 	if found > 0 {

@@ -4,7 +4,8 @@
     adapterhub.py [FOLDER…]
 
 Writes testdata/adapterhub/<model>-<method>/ (see testdata/README.md), all of them or those named. Every trained number is drawn at
-random first.
+random first. Under adapters 0.2.2 (torch 2.1.0, transformers 4.40.2), whose prefixes have as many heads as the queries, it writes
+testdata/adapterhub-0.2/ in place of those: what that version does otherwise.
 """
 
 import functools
@@ -19,6 +20,8 @@ import torch
 from adapters import DistilBertAdapterModel, DoubleSeqBnConfig, PrefixTuningConfig, SeqBnConfig
 
 NAME = "imdb"
+OLD = adapters.__version__.startswith("0.")
+TOP = "adapterhub-0.2" if OLD else "adapterhub"
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
 
 METHODS = {
@@ -60,7 +63,8 @@ def randomise(model, n):
         p.copy_((0.4 if p.ndim > 1 or p.numel() > 64 else 0.1) * torch.randn(p.shape, generator=g))
 
 
-def write(folder, make, config, n, task="distilbert", safetensors=True):
+def write(folder, make, config, n, task="distilbert", safetensors=True, head=None):
+    """A language model's head is saved where it is said to be "frozen" or "trained"."""
     if len(sys.argv) > 1 and folder not in sys.argv[1:]:
         return
     tiny.seed(n)
@@ -68,11 +72,11 @@ def write(folder, make, config, n, task="distilbert", safetensors=True):
     model.add_adapter(NAME, config=config)
     model.train_adapter(NAME)
     if task == "causal":
-        model.lm_head.requires_grad_(False)
+        model.lm_head.requires_grad_(head == "trained")
     model.eval()
     randomise(model, n)
-    d = tiny.folder("adapterhub", folder)
-    model.save_adapter(str(d), NAME, with_head=task != "causal", use_safetensors=safetensors)
+    d = tiny.folder(TOP, folder)
+    model.save_adapter(str(d), NAME, with_head=task != "causal" or head is not None, use_safetensors=safetensors)
 
     def forward(b):
         extra = {} if task == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
@@ -91,19 +95,43 @@ def write(folder, make, config, n, task="distilbert", safetensors=True):
     tiny.store(d / "golden.safetensors", out)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        tiny.folder("adapterhub")
+def write_all():
     bert = static(distilbert.base, "distilbert/tiny")
     for i, (method, config) in enumerate(METHODS.items()):
         # Its prefixes share tensors between layers, which safetensors refuses to write.
         write(f"distilbert-{method}", bert, config, 200 + i, safetensors=not method.startswith("prefix"))
     write("distilbert-houlsby-bin", bert, METHODS["houlsby"], 200, safetensors=False)
     write("distilbert-houlsby-flexible-head", flexible, METHODS["houlsby"], 210)
-    for task, decoder in (
-        ("causal", static(llama.base, "llama/base")),
-        ("seqcls", static(llama.classifier, "llama/seqcls")),
-    ):
+    causal = static(llama.base, "llama/base")
+    for task, decoder in (("causal", causal), ("seqcls", static(llama.classifier, "llama/seqcls"))):
         for i, (method, config) in enumerate(METHODS.items()):
             write(f"llama-{task}-{method}", decoder, config, 220 + i, task, safetensors=not method.startswith("prefix"))
-    tiny.finish(tiny.TESTDATA / "adapterhub")
+    for head in ("frozen", "trained"):
+        write(f"llama-causal-pfeiffer-{head}-head", causal, METHODS["pfeiffer"], 230, "causal", head=head)
+    write_grouped()
+
+
+def write_grouped():
+    """Prefixes of a model whose queries share keys and values."""
+    for i, method in enumerate(("prefix", "prefix-flat")):
+        write(
+            f"gqa-causal-{method}",
+            static(llama.gqa, "llama/gqa"),
+            METHODS[method],
+            240 + i,
+            "causal",
+            safetensors=False,
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        tiny.folder(TOP)
+    if OLD:
+        write_grouped()
+        write(
+            "llama-causal-houlsby", static(llama.base, "llama/base"), METHODS["houlsby"], 220, "causal", head="frozen"
+        )
+    else:
+        write_all()
+    tiny.finish(tiny.TESTDATA / TOP)

@@ -95,6 +95,21 @@ def gqa():
     return tiny.randomise(cls(cfg(**SHAPE | changes)), 107).eval()
 
 
+def biased():
+    """Biases on every linear map of the blocks."""
+    return variant(list(VARIANTS).index("biases"))
+
+
+def tied():
+    return variant(list(VARIANTS).index("tied"))
+
+
+def variant(i):
+    cls, cfg, changes = list(VARIANTS.values())[i]
+    tiny.seed(50 + i)
+    return tiny.randomise(cls(cfg(**SHAPE | changes)), 60 + i).eval()
+
+
 def classifier():
     """The same decoder with a head of three labels."""
     tiny.seed(6)
@@ -221,12 +236,8 @@ def write_base():
 
 
 def write_variants():
-    for i, (name, (cls, cfg, changes)) in enumerate(VARIANTS.items()):
-        if name == "gqa":
-            model = gqa()
-        else:
-            tiny.seed(50 + i)
-            model = tiny.randomise(cls(cfg(**SHAPE | changes)), 60 + i).eval()
+    for i, name in enumerate(VARIANTS):
+        model = gqa() if name == "gqa" else variant(i)
         d = tiny.folder("llama", name)
         model.save_pretrained(d)
         extra = {}

@@ -11,6 +11,7 @@ values of golden.safetensors come from the same weights pooled at the right toke
 import functools
 import json
 import sys
+import tempfile
 import types
 
 import distilbert
@@ -18,16 +19,20 @@ import llama
 import tiny
 import torch
 from peft import (
+    AdaLoraConfig,
     AdaptionPromptConfig,
     IA3Config,
     LoraConfig,
+    PeftModel,
     PrefixTuningConfig,
     PromptTuningConfig,
+    VeraConfig,
     get_peft_model,
     get_peft_model_state_dict,
 )
 
 K = 5  # virtual tokens, adapter length
+COMPUTED = ("adalora", "vera", "pissa")  # which gopeft reads as the LoRA that computes the same
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
 
 FAMILIES = {
@@ -36,6 +41,8 @@ FAMILIES = {
     ("llama", "causal"): (llama.base, "llama/base"),
     ("gqa", "causal"): (llama.gqa, "llama/gqa"),
 }
+# Models for what peft does otherwise on them.
+MORE = {("biased", "causal"): (llama.biased, "llama/biases"), ("tied", "causal"): (llama.tied, "llama/tied")}
 TASK_TYPE = {"seqcls": "SEQ_CLS", "causal": "CAUSAL_LM"}
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DISTILBERT_LINEAR = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
@@ -65,6 +72,32 @@ def methods(family, task):
             "lora-bias": lora(target_modules=few, bias="all"),
             "lora-bias-few": lora(target_modules=few, bias="lora_only"),
         }
+    tokens = [3, 7, 11, 20]
+    words = "word_embeddings" if bert else "embed_tokens"
+    out |= {
+        "lora-tokens": lora(target_modules=few, trainable_token_indices={words: tokens}),
+        "lora-embedding": lora(
+            target_modules=[few[0], words] + ([] if bert or family == "tied" else ["lm_head"]),
+            rank_pattern={few[0]: 2},
+            alpha_pattern={words: 6},
+        ),
+        "lora-patterns": lora(
+            target_modules=few, layers_to_transform=[0, 2], rank_pattern={few[0]: 2}, alpha_pattern={few[1]: 5}
+        ),
+        "pissa": lora(target_modules=few, init_lora_weights="pissa"),
+        "lora-saved": lora(target_modules=few, **({} if bert else dict(modules_to_save=[words, "lm_head"]))),
+    }
+    few_more = [*few, "lin1" if bert else "up_proj"]
+    out |= {
+        "adalora": AdaLoraConfig(
+            task_type=t, target_modules=few, init_r=5, target_r=3, lora_alpha=6, total_step=10, **head
+        ),
+        "vera": VeraConfig(task_type=t, target_modules=few_more, r=6, **head),
+    }
+    tables = ("lora-tokens", "lora-embedding", "lora-saved")
+    if task == "seqcls" and not bert:
+        for method in (*tables, *COMPUTED, "lora-patterns"):
+            out.pop(method)
     if not bert:
         out |= {
             "prefix": PrefixTuningConfig(task_type=t, num_virtual_tokens=K),
@@ -77,6 +110,13 @@ def methods(family, task):
         out = {
             k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3", "lora", "dora", "prompt")
         }
+    if bert:
+        out.pop("lora-saved")
+        out.pop("pissa")  # whose converted folder has no head
+    if family == "tied":
+        out = {k: out[k] for k in tables}
+    if family == "biased":
+        out = {"adaption": out["adaption"]}  # which adds the output map's bias twice
     return out
 
 
@@ -89,8 +129,10 @@ def randomise(model, n):
             p.copy_(1 + 0.4 * noise)
         elif "magnitude" in name:
             p.mul_(1 + 0.2 * noise)
+        elif "lora_E" in name or "vera_lambda" in name:
+            p.copy_(0.5 * noise)
         elif "lora_" in name:
-            p.copy_(0.15 * noise)
+            p.copy_(0.15 * noise if "adalora" not in str(type(model.base_model)) else 0.5 * noise)
         elif "adaption_gate" in name:
             p.copy_(0.5 + 0.2 * noise)
         elif "classifier" in name or "score" in name:
@@ -133,8 +175,25 @@ def pooled(model, batch, family):
     return types.SimpleNamespace(logits=logits, loss=torch.nn.functional.cross_entropy(logits, batch["labels"]))
 
 
+def initial(model):
+    """A folder with PiSSA's first values, with which peft writes what was trained as a LoRA of the unchanged base."""
+    folder = tempfile.mkdtemp()
+    model.peft_config["default"].init_lora_weights = True
+    model.save_pretrained(folder)
+    model.peft_config["default"].init_lora_weights = "pissa"
+    return folder
+
+
+def prune(model, batch):
+    """Steps of AdaLoRA's schedule, after which some ranks are left out of the file."""
+    for step in range(1, 11):
+        model(**batch).loss.backward()
+        model.base_model.update_and_allocate(step)
+        model.zero_grad()
+
+
 def write(family, task, method, cfg):
-    make, base_name = FAMILIES[family, task]
+    make, base_name = (FAMILIES | MORE)[family, task]
     prompting = method.startswith(("prompt", "prefix"))
     batches = distilbert.batches() if family == "distilbert" else llama.batches(task)
     if prompting:
@@ -149,8 +208,13 @@ def write(family, task, method, cfg):
         for name, p in model.named_parameters():
             if "original_module" in name:  # trained for bias="all", but not in use
                 p.requires_grad_(False)
+        conversion = {}
+        if method == "pissa":
+            conversion = dict(path_initial_model_for_weight_conversion=initial(model))
         randomise(model, n)
-        if task == "seqcls":
+        if method == "adalora":
+            prune(model, batches["full"])
+        if task == "seqcls" or family in ("biased", "tied"):  # whose generation ends early
             break
         try:
             first = llama.decodings(model, ("full",) if prompting else ("full", "left"))
@@ -161,19 +225,21 @@ def write(family, task, method, cfg):
         raise SystemExit(f"{family}-{task}-{method}: no seed decodes without near ties")
 
     d = tiny.folder("peft", f"{family}-{task}-{method}")
-    model.save_pretrained(d)
+    model.save_pretrained(d, **conversion)
+    if method == "adalora":  # what it pruned is gone
+        model = PeftModel.from_pretrained(make(), d).eval()
     if (family, task, method) == ("llama", "causal", "lora"):
         binary = tiny.folder("peft", "llama-causal-lora-bin")
         model.save_pretrained(binary, safe_serialization=False)
 
     rename = file_name(method == "prefix-projection")
     names = {n for n, _ in tiny.trainable(model, rename)}
-    if method != "prefix-projection":
+    if method not in ("prefix-projection", *COMPUTED):
         # For bias="all" the head's biases are saved three times.
         saved = {
             rename(k)
             for k in get_peft_model_state_dict(model)
-            if ".original_module." not in k and ".modules_to_save." not in k
+            if ".original_module." not in k and ".modules_to_save." not in k and not k.endswith(".base_layer.weight")
         }
         if names != saved:
             raise SystemExit(f"{d.name}: trained {sorted(names - saved)}, saved {sorted(saved - names)}")
@@ -184,7 +250,8 @@ def write(family, task, method, cfg):
             if prompting or family == "distilbert"
             else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
         )
-        return model(**b, **extra)
+        # AdaLoRA's own forward adds a penalty to the loss.
+        return (model.base_model.model if method == "adalora" else model)(**b, **extra)
 
     def observe(forward):
         out = {}
@@ -204,6 +271,8 @@ def write(family, task, method, cfg):
             for n, p in tiny.trainable(model):
                 p.copy_(start[n])
         out = observe(forward)
+        if method in COMPUTED:
+            return out
         b = batches["padded" if family == "distilbert" else "right"]
         return out | tiny.train(model, b, OPTIMIZER, every_step=False, loss_of=lambda: forward(b).loss, rename=rename)
 
@@ -234,7 +303,7 @@ def finish():
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         tiny.folder("peft")
-    for family, task in FAMILIES:
+    for family, task in FAMILIES | MORE:
         for method, cfg in methods(family, task).items():
             folder = f"{family}-{task}-{method}"
             if len(sys.argv) == 1 or folder in sys.argv[1:]:

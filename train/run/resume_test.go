@@ -293,6 +293,49 @@ func TestAdapterInitLeavesRoomForItsPrompt(t *testing.T) {
 	}
 }
 
+// A soft prompt gone on from is pooled as what wrote it pools, and a run begun before that was so stays as it is.
+func TestAdapterInitPoolsAsWhatWroteIt(t *testing.T) {
+	first := tinyConfig(t, "prompt")
+	first.Loop.Epochs, first.Peft.VirtualTokens = 1, 3
+	mustRun(t, first, run.Refuse)
+	theirs := filepath.Join(t.TempDir(), "theirs") // without what says that gopeft wrote it
+	if err := os.CopyFS(theirs, os.DirFS(filepath.Join(first.Output.Out, "best"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(theirs, "gopeft.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	pools := func(dir string) bool {
+		info, err := peft.Probe(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Options.PeftCompat
+	}
+	for init, want := range map[string]bool{filepath.Join(first.Output.Out, "best"): false, theirs: true} {
+		cfg := first
+		cfg.Peft, cfg.Loop.Epochs = peft.Options{}, 2
+		cfg.Model.AdapterInit, cfg.Output.Out = init, filepath.Join(t.TempDir(), "next")
+		interrupt(t, cfg, "train", 3)
+		last := filepath.Join(cfg.Output.Out, "last")
+		if pools(last) != want {
+			t.Errorf("%s: pooled as peft pools is %v", init, !want)
+		}
+		side := filepath.Join(last, "gopeft.yaml")
+		raw, err := os.ReadFile(side)
+		if err == nil {
+			err = os.WriteFile(side, []byte(strings.Replace(string(raw), "peft-compat: true", "peft-compat: false", 1)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustRun(t, cfg, run.Resume)
+		if pools(last) {
+			t.Errorf("%s: resumed, it is pooled as peft pools", init)
+		}
+	}
+}
+
 // A run that was killed before its first step leaves nothing that is in the way of the next.
 func TestARunIsBegunAgainWhereOneWasKilledAtOnce(t *testing.T) {
 	cfg := tinyConfig(t, "bitfit")

@@ -137,7 +137,7 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 // attach puts the method on the model: a new one, or that of --adapter-init.
 func (r *run) attach(s *bindings.Scope) (err error) {
 	if dir := r.cfg.Model.AdapterInit; dir != "" {
-		if r.method, err = r.cfg.Methods.LoadWith(s, dir, r.model, peft.LoadOptions{PeftCompat: r.cfg.Peft.PeftCompat}); err != nil {
+		if r.method, err = r.cfg.Methods.LoadWith(s, dir, r.model, peft.LoadOptions{PeftCompat: r.pooledAsPeft()}); err != nil {
 			return err
 		}
 		for _, note := range r.method.Notes() {
@@ -165,6 +165,21 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 		return &train.UsageError{Err: err}
 	}
 	return r.method.Attach(s, r.model)
+}
+
+// pooledAsPeft is whether a soft prompt gone on from classifies from the position that peft pools: as the settings or the
+// run's last checkpoint have it, else (nil) as what wrote the adapter does.
+func (r *run) pooledAsPeft() *bool {
+	if r.cfg.Peft.PeftCompat {
+		return &r.cfg.Peft.PeftCompat
+	}
+	if r.mode != Resume {
+		return nil
+	}
+	if info, err := r.cfg.Methods.Probe(filepath.Join(r.cfg.Output.Out, "last")); err == nil {
+		return &info.Options.PeftCompat
+	}
+	return nil
 }
 
 // sameOptions refuses settings of a method that the adapter gone on from does not have: they are fixed in it.
