@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "fault.h"
+#include "limited.h"
 
 int main(int argc, char** argv);
 
@@ -64,6 +65,9 @@ static void early(int argc, char** argv, char** env) {
     main(argc, argv);
   }
   calm_openmp(argv, env);
+  int debug = 0;
+  for (int i = 1; i < argc; i++) debug |= !strcmp(argv[i], "--debug");
+  watch_where_memory_is_limited(debug);
   catch_bus_errors();
 }
 

@@ -3,10 +3,12 @@ package run_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gopeft/model/fsutil"
@@ -110,6 +112,11 @@ func TestTamperedFeaturesAreNotUsed(t *testing.T) {
 			}
 			raw[len(raw)-5] ^= 4
 			if err := os.WriteFile(path, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"pipe": func(path string) {
+			if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		},
