@@ -82,7 +82,8 @@ func (e *estimator) estimate() Memory {
 	case e.cfg.Loop.Momentum != 0:
 		base.Optimizer = trained
 	}
-	if e.cfg.Loop.ShardState {
+	divided := e.cfg.Loop.ShardState && e.processes > 1
+	if divided {
 		base.Optimizer /= e.processes
 	}
 	kept, one := e.activations()
@@ -100,8 +101,8 @@ func (e *estimator) estimate() Memory {
 	}
 	step := base
 	step.Phase, step.Gradients = "the optimizer's step", trained
-	if e.cfg.Loop.Optimizer == "sgd" && e.cfg.Loop.WeightDecay != 0 {
-		step.Activations = largest
+	if divided || e.cfg.Loop.Optimizer == "sgd" && e.cfg.Loop.WeightDecay != 0 {
+		step.Activations = largest // divided: gathered for a checkpoint
 	}
 	score := base
 	if e.cfg.evaluates() { // with up to twice the tokens of a training batch, as far as a pass takes them, of which nothing is kept
