@@ -31,7 +31,7 @@ func (hfPeft) keeps(a *method, m model.Model) bool {
 // hfTypes are peft's names for methods. It has no BitFit and no second version of LLaMA-Adapter: those two are ours.
 var hfTypes = map[string]string{
 	"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING",
-	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT",
+	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT", "ln-tuning": "LN_TUNING",
 }
 
 // ownAdaption is the type of LLaMA-Adapters that peft's adaption prompts do not compute.
@@ -283,6 +283,13 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 		}
 	}
 	switch f.Method {
+	case "ln-tuning":
+		l := &lnTuning{}
+		var err error
+		if l.modules, err = c.norms(m); err == nil {
+			l.o, err = f.complete(*o)
+		}
+		return l, err
 	case "lora", "dora":
 		if err := c.alsoBiases(m, o); err != nil {
 			return nil, err

@@ -31,6 +31,12 @@ func (a *method) foreign(m model.Model) error {
 		}
 	case "llama-adapter":
 		return a.foreignAdaption(m)
+	case "ln-tuning":
+		for _, w := range a.weights {
+			if w.p.Norm && a.ownTuner().Trains(m, w.p) && matchesAny(a.o.Unfreeze, w.p.Name) {
+				return fmt.Errorf("peft either tunes a norm or saves it beside, and here %s is both", moduleOf(w.p))
+			}
+		}
 	case "lora", "dora", "ia3":
 		if words, head, tied := tablesOf(m); tied && slices.Contains(a.beside(m), words+tableWeight) {
 			return fmt.Errorf("peft would leave %s as it is, which here is %s", head, words)

@@ -130,6 +130,34 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 		{"pissa", "peft/llama-causal-lora", set("init_lora_weights", "pissa"), "changes the base model's weights"},
 		{"bias", "peft/llama-causal-lora", set("bias", "some"), `bias "some" is not supported (none, all, lora_only)`},
 		{"replication", "peft/llama-causal-lora", set("layer_replication", []any{[]int{0, 1}}), "layer_replication is not supported"},
+		{"a token of no vocabulary", "peft/llama-causal-lora-tokens", set("trainable_token_indices", []int{3, 7, 11, 99}), "token 99 is not in a vocabulary of 48"},
+		{"a token twice", "peft/llama-causal-lora-tokens", set("trainable_token_indices", []int{3, 7, 7, 20}), "token 7 is given twice"},
+		{"tokens of no table", "peft/llama-causal-lora-tokens", set("trainable_token_indices", map[string]any{"lm_tail": []int{3}}),
+			"trainable_token_indices of lm_tail are not supported (model.embed_tokens, lm_head)"},
+		{"tokens beside IA3", "peft/llama-causal-ia3", set("trainable_token_indices", []int{3}), "beside LoRA alone"},
+		{"another base's table", "peft/llama-causal-lora-embedding", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			for _, x := range ts {
+				if strings.HasSuffix(x.Name, "embed_tokens.base_layer.weight") {
+					x.Data[7] ^= 1 // of the second number's sign and exponent
+				}
+			}
+			return ts
+		}), "embed_tokens.base_layer.weight is not the base model's"},
+		{"tied by peft", "peft/tied-causal-lora-embedding", set("ensure_weight_tying", true), "ensure_weight_tying of model.embed_tokens is not supported"},
+		{"VeRA's matrices not saved", "peft/llama-causal-vera", set("save_projection", false), "save_projection is false"},
+		{"VeRA's matrices gone", "peft/llama-causal-vera", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			return slicesDelete(ts, func(f files.Tensor) bool { return strings.HasSuffix(f.Name, "vera_A") })
+		}), "1 missing (base_model.vera_A)"},
+		{"AdaLoRA of no rank", "peft/llama-causal-adalora", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			for i, x := range ts {
+				if strings.HasSuffix(x.Name, ".lora_A") {
+					ts[i].Shape, ts[i].Data = []int64{0, 16}, nil
+				}
+			}
+			return ts
+		}), "no map has a rank above 0"},
+		{"a type that is known", "peft/llama-causal-lora", set("peft_type", "OFT"), `peft_type "OFT" is not supported (orthogonal rotations of inputs)`},
+		{"norms of no name", "peft/llama-causal-norms", set("target_modules", []string{"q_proj"}), "target_modules name no norm"},
 		{"neither dialect", "peft/llama-causal-lora", config(func(m map[string]any) { delete(m, "peft_type") }), "not an adapter"},
 		{"broken json", "peft/llama-causal-lora", func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte("{"), 0o600); err != nil {
