@@ -40,6 +40,8 @@ func TestExportForPython(t *testing.T) {
 			{name: "lora-biases", method: "lora", o: peft.Options{Unfreeze: []string{"*.bias"}}, only: "distilbert-seqcls"},
 			{name: "ia3", method: "ia3"},
 			{name: "ln-tuning", method: "ln-tuning"},
+			{name: "oft", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 8}}},
+			{name: "oft-merged", method: "oft", merge: true, o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}},
 			{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
 			{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
 			{name: "prefix-projection", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true, PrefixHidden: 7}}},
@@ -71,7 +73,7 @@ func TestExportAgainForPython(t *testing.T) {
 	}
 	for _, fixture := range fixtures(t, "peft") {
 		family, method, ok := cutAfter(filepath.Base(fixture), "causal-", "seqcls-")
-		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa norms adaption"), method) {
+		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa norms oft oft-shared adaption"), method) {
 			continue
 		}
 		f := baseOf(t, fixture)
