@@ -18,6 +18,7 @@
 //   - Memory: extra keys and values that share the softmax of a block's own: prefix tuning.
 //   - Branch: an attention beside the block's own, with a softmax of its own: LLaMA-Adapter's prompts.
 //   - Transform: what changes a sublayer's output before it joins the residual: bottleneck adapters.
+//   - Embedding: what gives token embeddings in place of the model's own.
 //   - Prompt: vectors in front of the token embeddings; each is a virtual token.
 //   - Outline: the blocks of a model as names and widths, without weights.
 //   - Traits: what all models of a family have in common.

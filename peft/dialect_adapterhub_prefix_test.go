@@ -1,6 +1,7 @@
 package peft_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -211,4 +212,25 @@ func TestHeadsOfLanguageModelsInAdapterHub(t *testing.T) {
 		return ts
 	})
 	loadFails(t, f, short, "lm_head.weight is [47 16], want [48 16]")
+}
+
+// TestHubFoldersNameTheModelsClass: the library loads a head only into a model of the class that its folder names.
+func TestHubFoldersNameTheModelsClass(t *testing.T) {
+	for folder, want := range map[string]string{"llama/base": "LlamaForCausalLM", "llama/mistral": "MistralForCausalLM", "distilbert/tiny": "DistilBertModel"} {
+		dir := filepath.Join(t.TempDir(), "adapter")
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := family{folder: folder}.load(t, s)
+			defer m.Close()
+			method := shaken(t, s, "houlsby", peft.Options{}, m, 0.1)
+			defer method.Close()
+			return method.Save(s, dir, m)
+		})
+		raw, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(raw), `"model_class": "`+want+`"`) && !strings.Contains(string(raw), `"model_class":"`+want+`"`) {
+			t.Errorf("%s: want class %s in %s", folder, want, raw)
+		}
+	}
 }

@@ -31,7 +31,7 @@ func (hfPeft) keeps(a *method, m model.Model) bool {
 // hfTypes are peft's names for methods. It has no BitFit and no second version of LLaMA-Adapter: those two are ours.
 var hfTypes = map[string]string{
 	"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING",
-	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT",
+	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT", "ln-tuning": "LN_TUNING", "oft": "OFT",
 }
 
 // ownAdaption is the type of LLaMA-Adapters that peft's adaption prompts do not compute.
@@ -104,6 +104,8 @@ type hfConfig struct {
 	VeRADropout     float64 `json:"vera_dropout"`
 	SavesProjection *bool   `json:"save_projection"`
 
+	OFT hfOFT `json:"-"`
+
 	FeedForward patterns `json:"feedforward_modules"`
 
 	VirtualTokens int    `json:"num_virtual_tokens"`
@@ -138,7 +140,9 @@ func hfSettings(raw []byte) (c hfConfig, err error) {
 	case hfVeRA:
 		c.Rank = 256
 	}
-	err = json.Unmarshal(raw, &c)
+	if err = json.Unmarshal(raw, &c); err == nil && kind == hfTypes["oft"] {
+		err = json.Unmarshal(raw, &c.OFT)
+	}
 	return c, err
 }
 
@@ -227,11 +231,12 @@ func (hfPeft) read(f *adapterFiles) error {
 	}
 	f.close = append(f.close, archive)
 	if c.folds() {
-		if err := c.prepareFolded(archive); err != nil {
+		if err := c.prepareFolded(); err != nil {
 			return where(err)
 		}
 		f.notes = append(f.notes, fmt.Sprintf("%s: %s is read as the LoRA that computes the same", f.Path, c.Type))
 	}
+	c.archive = archive
 	f.NumLabels = labelsIn(archive)
 	if !own { // else gopeft.yaml has the settings
 		c.settings(&f.Options)
@@ -277,12 +282,21 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 			o.PrefixProjection = true
 			return f.projectedPrefix(path, *o)
 		}
-	case "lora", "dora", "ia3":
+	case "lora", "dora", "ia3", "oft":
 		if err := c.targets(f, m, o); err != nil {
 			return nil, err
 		}
 	}
 	switch f.Method {
+	case "oft":
+		return c.oft(f, m, o)
+	case "ln-tuning":
+		l := &lnTuning{}
+		var err error
+		if l.modules, err = c.norms(m); err == nil {
+			l.o, err = f.complete(*o)
+		}
+		return l, err
 	case "lora", "dora":
 		if err := c.alsoBiases(m, o); err != nil {
 			return nil, err

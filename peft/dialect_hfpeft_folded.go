@@ -20,8 +20,7 @@ const (
 func (c *hfConfig) folds() bool { return c.Type == hfAdaLoRA || c.Type == hfVeRA }
 
 // prepareFolded checks a folded type's settings and gives those that LoRA has.
-func (c *hfConfig) prepareFolded(archive files.Archive) error {
-	c.archive = archive
+func (c *hfConfig) prepareFolded() error {
 	switch {
 	case c.DoRA || c.RSLoRA:
 		return fmt.Errorf("use_dora and use_rslora of %s are not supported", c.Type)
@@ -136,9 +135,9 @@ func (c *hfConfig) foldedWants(m model.Model, a *method) (wants []want, fold fun
 // notSupported are types of peft that gopeft does not compute, by what they are.
 var notSupported = map[string]string{
 	"MULTITASK_PROMPT_TUNING": "soft prompts shared by tasks", "P_TUNING": "soft prompts through a network", "CPT": "soft prompts from a context",
-	"LOHA": "Hadamard products of low-rank matrices", "LOKR": "Kronecker products", "OFT": "orthogonal rotations of inputs",
+	"LOHA": "Hadamard products of low-rank matrices", "LOKR": "Kronecker products",
 	"BOFT": "orthogonal rotations by butterflies", "HRA": "Householder reflections", "POLY": "mixtures of LoRAs", "XLORA": "mixtures of LoRAs",
-	"LN_TUNING": "trained norms", "FOURIERFT": "sparse spectra", "WAVEFT": "sparse wavelets", "VBLORA": "LoRA from a shared bank of vectors",
+	"FOURIERFT": "sparse spectra", "WAVEFT": "sparse wavelets", "VBLORA": "LoRA from a shared bank of vectors",
 	"TRAINABLE_TOKENS": "trained rows of the embeddings", "SHIRA": "sparse updates", "BONE": "block-wise updates", "MISS": "shared shards",
 	"RANDLORA": "sums of random low-rank matrices", "C3A": "circular convolutions", "ROAD": "rotations of pairs", "GRALORA": "LoRA in blocks",
 }

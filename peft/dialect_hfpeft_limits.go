@@ -31,11 +31,17 @@ func (a *method) foreign(m model.Model) error {
 		}
 	case "llama-adapter":
 		return a.foreignAdaption(m)
-	case "lora", "dora", "ia3":
+	case "ln-tuning":
+		for _, w := range a.weights {
+			if w.p.Norm && a.ownTuner().Trains(m, w.p) && matchesAny(a.o.Unfreeze, w.p.Name) {
+				return fmt.Errorf("peft either tunes a norm or saves it beside, and here %s is both", moduleOf(w.p))
+			}
+		}
+	case "lora", "dora", "ia3", "oft":
 		if words, head, tied := tablesOf(m); tied && slices.Contains(a.beside(m), words+tableWeight) {
 			return fmt.Errorf("peft would leave %s as it is, which here is %s", head, words)
 		}
-		if a.Name() != "ia3" && a.hfBias(m) != "none" {
+		if (a.Name() == "lora" || a.Name() == "dora") && a.hfBias(m) != "none" {
 			return nil
 		}
 		adapted, err := structureOf(m).Targets(a.o.Targets...)

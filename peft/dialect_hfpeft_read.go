@@ -68,7 +68,7 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 	for _, p := range m.Params().All() {
 		if !isHead(m, p.Name) && a.trains(m, p) {
 			names = append(names, p.Name)
-			wants = append(wants, c.trained(f.Method, p))
+			wants = append(wants, c.trained(a, m, p))
 		}
 	}
 	var copies map[string]table
@@ -126,8 +126,9 @@ func (c *hfConfig) alsoSaved(m model.Model) []string {
 
 // trained asks for a parameter of the model that was trained beside the adapter. Biases that were trained for
 // the sake of bias may be those of a map inside LoRA's, or absent.
-func (c *hfConfig) trained(method string, p *model.Param) want {
-	w := want{hfKeys(method, p.Name), p.T.Shape(), false}
+func (c *hfConfig) trained(a *method, m model.Model, p *model.Param) want {
+	method := a.Name()
+	w := want{hfKeys(method, a.hfName(m, p)), p.T.Shape(), false}
 	if module, ok := strings.CutSuffix(p.Name, ".bias"); ok && (c.Bias == biasAll || c.Bias == biasLoRA) {
 		w.keys = append(w.keys, hfKeys(method, module+".base_layer.bias")...)
 		w.optional = true
@@ -138,6 +139,14 @@ func (c *hfConfig) trained(method string, p *model.Param) want {
 // headCopy reports keys of a head's biases that peft saves beside the head itself: the base's and its own once more.
 func (c *hfConfig) headCopy(key string) bool {
 	return c.Bias == biasAll && (strings.HasSuffix(key, ".original_module.bias") || strings.HasSuffix(key, ".modules_to_save.bias"))
+}
+
+// hfName is the name of a parameter of the model, without its prefix, where the method trains it.
+func (a *method) hfName(m model.Model, p *model.Param) string {
+	if l, ok := a.ownTuner().(*lnTuning); ok && l.Trains(m, p) {
+		return moduleOf(p) + ".ln_tuning_layers." + lastPart(p.Name)
+	}
+	return p.Name
 }
 
 func hasSpec(added []NewParam, name string) bool {

@@ -3,6 +3,7 @@ package peft
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -211,6 +212,24 @@ func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 		}
 	}
 	return nil
+}
+
+// norms resolves target_modules to the names of norms.
+func (c *hfConfig) norms(m model.Model) ([]string, error) {
+	selected, err := c.selects()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range m.Params().All() {
+		if name := moduleOf(p); p.Norm && selected(name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.New("target_modules name no norm")
+	}
+	return out, nil
 }
 
 // alsoBiases has the biases trained that peft trained beside LoRA.

@@ -72,7 +72,7 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 			ts = []hf.Named{{Name: promptName, Tensor: flat}}
 		}
 		for _, w := range a.weights {
-			name := w.p.Name
+			name := a.hfName(m, w.p)
 			if module, ok := strings.CutSuffix(name, ".bias"); ok && config["bias"] != "none" && a.params.Get(module+".lora_A.weight") != nil {
 				name = module + ".base_layer.bias"
 			}
@@ -144,6 +144,16 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 			}
 		}
 		c["rank_pattern"], c["alpha_pattern"] = ranks, alphas
+	case "oft":
+		a.ownTuner().(*oft).hfConfig(m, c)
+	case "ln-tuning":
+		norms := []string{}
+		for _, w := range a.weights {
+			if name := moduleOf(w.p); a.ownTuner().Trains(m, w.p) && !slices.Contains(norms, name) {
+				norms = append(norms, name)
+			}
+		}
+		c["target_modules"] = norms
 	case "ia3":
 		c["target_modules"], c["feedforward_modules"] = a.ownTuner().(*ia3).hfTargets(m)
 		c["fan_in_fan_out"], c["init_ia3_weights"] = false, true
@@ -176,7 +186,7 @@ func (a *method) savedModules(m model.Model) []string {
 		return out
 	}
 	for _, t := range a.weights {
-		module := t.p.Name[:strings.LastIndex(t.p.Name, ".")]
+		module := moduleOf(t.p)
 		if matchesAny(a.o.Unfreeze, t.p.Name) && !slices.Contains(out, module) {
 			out = append(out, module)
 		}

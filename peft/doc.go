@@ -29,5 +29,8 @@
 //   - dialect: one library's layout of adapter files; portable: that library computes the same from them;
 //   - sidecar: gopeft.yaml, which holds what a library's files have no place for;
 //   - fingerprint: a base model's shape and a sample of its weights, to tell it from others;
+//   - table: the token embeddings or the language-model head, of which LoRA may have an update or rows of its own;
+//   - folded: said of a library's files that are read as the LoRA that computes the same;
+//   - spread: said of a prefix with keys and values for every head of the queries, where the model's own are shared;
 //   - uncounted: said of a prefix whose positions the rotation of a text does not count.
 package peft

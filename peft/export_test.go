@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"gopeft/bindings"
@@ -37,6 +39,9 @@ func TestExportForPython(t *testing.T) {
 			{name: "unfreeze", method: "lora", o: peft.Options{Unfreeze: []string{"lm_head", "*.1.mlp.*"}}, only: "llama-causal"},
 			{name: "lora-biases", method: "lora", o: peft.Options{Unfreeze: []string{"*.bias"}}, only: "distilbert-seqcls"},
 			{name: "ia3", method: "ia3"},
+			{name: "ln-tuning", method: "ln-tuning"},
+			{name: "oft", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 8}}},
+			{name: "oft-merged", method: "oft", merge: true, o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}},
 			{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
 			{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
 			{name: "prefix-projection", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true, PrefixHidden: 7}}},
@@ -58,6 +63,47 @@ func TestExportForPython(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestExportAgainForPython writes what it has read of peft's folders to the folder GOPEFT_EXPORT.
+func TestExportAgainForPython(t *testing.T) {
+	top := os.Getenv("GOPEFT_EXPORT")
+	if top == "" {
+		t.Skip("SKIPPED: scripts/goldens/check_ours.py runs this test with GOPEFT_EXPORT set")
+	}
+	for _, fixture := range fixtures(t, "peft") {
+		family, method, ok := cutAfter(filepath.Base(fixture), "causal-", "seqcls-")
+		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa norms oft oft-shared adaption"), method) {
+			continue
+		}
+		f := baseOf(t, fixture)
+		f.batch = map[bool]string{true: "padded", false: "right"}[f.folder == "distilbert/tiny"]
+		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := f.load(t, s)
+			defer m.Close()
+			a, err := peft.Load(s, modeltest.Testdata(t, fixture), m)
+			if err != nil {
+				return err
+			}
+			defer a.Close()
+			dir := filepath.Join(top, family, method+"-again")
+			if err := a.Save(s, dir, m); err != nil {
+				return err
+			}
+			return store(s, filepath.Join(dir, "ours.safetensors"), batches(s, g, f, m, nil))
+		})
+	}
+}
+
+// cutAfter cuts a name behind the first of some words that is in it.
+func cutAfter(name string, words ...string) (before, after string, ok bool) {
+	for _, word := range words {
+		if i := strings.Index(name, word); i >= 0 {
+			return strings.TrimSuffix(name[:i+len(word)], "-"), name[i+len(word):], true
+		}
+	}
+	return "", "", false
 }
 
 func export(t *testing.T, dir string, f family, g *modeltest.Golden, name string, o peft.Options, merge, hub bool) {

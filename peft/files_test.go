@@ -130,6 +130,36 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 		{"pissa", "peft/llama-causal-lora", set("init_lora_weights", "pissa"), "changes the base model's weights"},
 		{"bias", "peft/llama-causal-lora", set("bias", "some"), `bias "some" is not supported (none, all, lora_only)`},
 		{"replication", "peft/llama-causal-lora", set("layer_replication", []any{[]int{0, 1}}), "layer_replication is not supported"},
+		{"a token of no vocabulary", "peft/llama-causal-lora-tokens", set("trainable_token_indices", []int{3, 7, 11, 99}), "token 99 is not in a vocabulary of 48"},
+		{"a token twice", "peft/llama-causal-lora-tokens", set("trainable_token_indices", []int{3, 7, 7, 20}), "token 7 is given twice"},
+		{"tokens of no table", "peft/llama-causal-lora-tokens", set("trainable_token_indices", map[string]any{"lm_tail": []int{3}}),
+			"trainable_token_indices of lm_tail are not supported (model.embed_tokens, lm_head)"},
+		{"tokens beside IA3", "peft/llama-causal-ia3", set("trainable_token_indices", []int{3}), "beside LoRA alone"},
+		{"another base's table", "peft/llama-causal-lora-embedding", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			for _, x := range ts {
+				if strings.HasSuffix(x.Name, "embed_tokens.base_layer.weight") {
+					x.Data[7] ^= 1 // of the second number's sign and exponent
+				}
+			}
+			return ts
+		}), "embed_tokens.base_layer.weight is not the base model's"},
+		{"tied by peft", "peft/tied-causal-lora-embedding", set("ensure_weight_tying", true), "ensure_weight_tying of model.embed_tokens is not supported"},
+		{"VeRA's matrices not saved", "peft/llama-causal-vera", set("save_projection", false), "save_projection is false"},
+		{"VeRA's matrices gone", "peft/llama-causal-vera", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			return slicesDelete(ts, func(f files.Tensor) bool { return strings.HasSuffix(f.Name, "vera_A") })
+		}), "1 missing (base_model.vera_A)"},
+		{"AdaLoRA of no rank", "peft/llama-causal-adalora", weights(peftFile, func(ts []files.Tensor) []files.Tensor {
+			for i, x := range ts {
+				if strings.HasSuffix(x.Name, ".lora_A") {
+					ts[i].Shape, ts[i].Data = []int64{0, 16}, nil
+				}
+			}
+			return ts
+		}), "no map has a rank above 0"},
+		{"a type that is known", "peft/llama-causal-lora", set("peft_type", "BOFT"), `peft_type "BOFT" is not supported (orthogonal rotations by butterflies)`},
+		{"OFT with an inverse", "peft/llama-causal-oft", set("use_cayley_neumann", false), "OFT with an exact inverse is not supported"},
+		{"OFT held near", "peft/llama-causal-oft", set("coft", true), "coft is not supported"},
+		{"norms of no name", "peft/llama-causal-norms", set("target_modules", []string{"q_proj"}), "target_modules name no norm"},
 		{"neither dialect", "peft/llama-causal-lora", config(func(m map[string]any) { delete(m, "peft_type") }), "not an adapter"},
 		{"broken json", "peft/llama-causal-lora", func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte("{"), 0o600); err != nil {
@@ -198,27 +228,6 @@ func TestLoRAWithoutRankAndAlphaHasPeftsDefaults(t *testing.T) {
 		modeltest.Close(t, "logits", logits(s, m, in), want, 0)
 		return nil
 	})
-}
-
-// TestHubFoldersNameTheModelsClass: the library loads a head only into a model of the class that its folder names.
-func TestHubFoldersNameTheModelsClass(t *testing.T) {
-	for folder, want := range map[string]string{"llama/base": "LlamaForCausalLM", "llama/mistral": "MistralForCausalLM", "distilbert/tiny": "DistilBertModel"} {
-		dir := filepath.Join(t.TempDir(), "adapter")
-		bindingstest.Do(t, func(s *bindings.Scope) error {
-			m := family{folder: folder}.load(t, s)
-			defer m.Close()
-			method := shaken(t, s, "houlsby", peft.Options{}, m, 0.1)
-			defer method.Close()
-			return method.Save(s, dir, m)
-		})
-		raw, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(string(raw), `"model_class": "`+want+`"`) && !strings.Contains(string(raw), `"model_class":"`+want+`"`) {
-			t.Errorf("%s: want class %s in %s", folder, want, raw)
-		}
-	}
 }
 
 // TestWholeModelOverAHeadlessBase: what full saved, head and label names with it, over the checkpoint it began from.

@@ -67,7 +67,8 @@ func fileKeys(fixture, name string) []string {
 		}
 		return out
 	}
-	return []string{name, "base_model.model." + name, "base_model." + name}
+	i := strings.LastIndex(name, ".") + 1
+	return []string{name, "base_model.model." + name, "base_model." + name, "base_model.model." + name[:i] + "ln_tuning_layers." + name[i:]}
 }
 
 // golden finds what a fixture stores of a parameter ("grad", "step3" or "init"), in the parameter's shape.

@@ -161,3 +161,26 @@ func TestSwitchingAdapters(t *testing.T) {
 		})
 	}
 }
+
+// TestTablesAreNotMerged: an update of embeddings has no place in what Merge gives, and says so.
+func TestTablesAreNotMerged(t *testing.T) {
+	bindingstest.Do(t, func(s *bindings.Scope) error {
+		m := families[2].load(t, s)
+		defer m.Close()
+		before := checksumOf(m)
+		for _, fixture := range []string{"peft/llama-causal-lora-embedding", "peft/llama-causal-lora-tokens"} {
+			method, err := peft.Load(s, modeltest.Testdata(t, fixture), m)
+			if err != nil {
+				return err
+			}
+			if err := peft.Merge(s, method, m); err == nil || !strings.Contains(err.Error(), "lora cannot be merged: it changes model.embed_tokens, which merging leaves as it is") {
+				t.Errorf("%s: %v", fixture, err)
+			}
+			method.Close()
+		}
+		if checksumOf(m) != before {
+			t.Error("the model has changed")
+		}
+		return nil
+	})
+}

@@ -25,7 +25,8 @@ type Options struct {
 	LLaMAAdapterOptions `yaml:",inline" group:"llama-adapter"`
 	AdaptionOptions     `yaml:",inline" group:"-"`
 	LoRAOptions         `yaml:",inline" group:"lora"`
-	TargetOptions       `yaml:",inline" group:"lora and ia3"`
+	OFTOptions          `yaml:",inline" group:"oft"`
+	TargetOptions       `yaml:",inline" group:"lora, oft and ia3"`
 
 	AdapterName string `yaml:"adapter-name" usage:"name of the adapter inside AdapterHub files (default)"`
 	Base        string `yaml:"-"` // name or path of the base model, recorded in saved folders
@@ -34,7 +35,7 @@ type Options struct {
 
 // TargetOptions choose linear maps.
 type TargetOptions struct {
-	Targets []string `yaml:"targets" usage:"of lora and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora: q v, ia3: k v down)"`
+	Targets []string `yaml:"targets" usage:"of lora, oft and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora and oft: q v, ia3: k v down)"`
 }
 
 // complete fills in the defaults that do not depend on the method, and checks ranges.
@@ -43,7 +44,7 @@ func (o *Options) complete() error {
 		o.AdapterName = "default"
 	}
 	for _, group := range []interface{ complete() error }{
-		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions,
+		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions, &o.OFTOptions,
 	} {
 		if err := group.complete(); err != nil {
 			return err

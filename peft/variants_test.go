@@ -141,6 +141,11 @@ var variants = []variant{
 		}
 		return n
 	}},
+	{name: "oft", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 4}}, neutral: true, own: onMaps("q v", "oft_R.weight"), count: func(_ family, i model.Info) int {
+		in, _ := widths(i, "q v")
+		return i.Layers * in / 4 * 6
+	}},
+	{name: "ln-tuning", method: "ln-tuning", neutral: true, tuned: func(f family, i model.Info) int { return blockNorms(f, i) * (2*i.Layers + 1) / (2 * i.Layers) }},
 	{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
 	{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * 2 * i.Layers * i.KVHeads * i.HeadDim }},
 	{name: "prefix-projection", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true, PrefixHidden: 6}}, own: func(_ family, i model.Info) []string {
@@ -251,7 +256,7 @@ func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Me
 			want = want || strings.HasSuffix(p.Name, ".bias")
 		case "houlsby-norms":
 			want = want || norm && (strings.Contains(p.Name, "layer.") || strings.Contains(p.Name, "layers."))
-		case "llama-adapter-v2":
+		case "llama-adapter-v2", "ln-tuning":
 			want = want || norm
 		}
 		if v.method == "last" && !f.classify {

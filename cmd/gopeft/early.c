@@ -37,16 +37,20 @@ static int is_set(char** env, const char* name) {
 
 int stdout_closed;  // before anything else was opened in its place
 
+static char watched_variable[] = "GOPEFT_WATCHED=1";
+
 // Where the program cannot begin again it goes on as it is: slower beside others, and right.
-static void calm_openmp(char** argv, char** env) {
-  if (is_set(env, "GOMP_SPINCOUNT") || is_set(env, "OMP_WAIT_POLICY")) return;
+static void begin_again(char** argv, char** env, int watched) {
+  const int calmed = is_set(env, "GOMP_SPINCOUNT") || is_set(env, "OMP_WAIT_POLICY");
+  if (calmed && !watched) return;
   size_t n = 0;
   while (env[n]) n++;
-  char** more = malloc((n + 2) * sizeof *more);
+  char** more = malloc((n + 3) * sizeof *more);
   if (!more) return;
   memcpy(more, env, n * sizeof *more);
-  more[n] = spin_count;
-  more[n + 1] = NULL;
+  if (!calmed) more[n++] = spin_count;
+  if (watched) more[n++] = watched_variable;  // and so are the processes that it starts
+  more[n] = NULL;
   char path[PATH_MAX];  // by the link itself the process would be listed as "exe"
   const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
   if (length > 0) {
@@ -64,10 +68,9 @@ static void early(int argc, char** argv, char** env) {
   if (argc == 1 || (argc == 2 && is_help(argv[1])) || (argc == 3 && argv[1][0] != '-' && is_help(argv[2]))) {
     main(argc, argv);
   }
-  calm_openmp(argv, env);
   int debug = 0;
   for (int i = 1; i < argc; i++) debug |= !strcmp(argv[i], "--debug");
-  watch_where_memory_is_limited(debug);
+  begin_again(argv, env, !is_set(env, "GOPEFT_WATCHED") && watch_where_memory_is_limited(debug));
   catch_bus_errors();
 }
 

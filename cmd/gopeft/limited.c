@@ -137,12 +137,12 @@ _Noreturn static void end_as(int status) {
   _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
-void watch_where_memory_is_limited(int debug) {
+int watch_where_memory_is_limited(int debug) {
   static struct Dump dump;
   struct rlimit space;
   int ends[2];
-  if (getrlimit(RLIMIT_AS, &space) || space.rlim_cur == RLIM_INFINITY) return;
-  if (fcntl(STDERR_FILENO, F_GETFD) < 0 || pipe(ends)) return;
+  if (getrlimit(RLIMIT_AS, &space) || space.rlim_cur == RLIM_INFINITY) return 0;
+  if (fcntl(STDERR_FILENO, F_GETFD) < 0 || pipe(ends)) return 0;
   const pid_t parent = getpid();
   pass_on_signals(1);
   child = fork();
@@ -155,7 +155,7 @@ void watch_where_memory_is_limited(int debug) {
       dup2(ends[1], STDERR_FILENO);
     }
     close(ends[1]);
-    return;
+    return child == 0;
   }
   close(ends[1]);
   relay(ends[0], &dump);

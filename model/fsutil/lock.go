@@ -91,6 +91,17 @@ func (l *Lock) Release() error {
 // FolderLock is the file that a process holds locked in a folder it writes. One that a killed process has left is no lock.
 const FolderLock = ".lock"
 
+// SweepLock removes the lock that a killed process has left in the folder dir.
+func SweepLock(dir string) {
+	path := filepath.Join(dir, FolderLock)
+	if !Exists(path) {
+		return
+	}
+	if l, err := LockFile(path); err == nil {
+		_ = l.Release()
+	}
+}
+
 // LockFolder makes the folder at dir and keeps other processes out of it until release is called, which removes the
 // folder again if it was made and nothing stands in it. note is told where the file system has no locks.
 func LockFolder(dir string, note func(format string, args ...any)) (release func() error, err error) {

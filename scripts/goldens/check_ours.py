@@ -3,7 +3,7 @@
 
     check_ours.py [FOLDER]
 
-Without a folder it has the Go test TestExportForPython write one. Run it under the cgo settings (scripts/env.sh) in the
+Without a folder it has the Go tests TestExportForPython and TestExportAgainForPython write one. Run it under the cgo settings (scripts/env.sh) in the
 environment that scripts/goldens.sh makes. Differences are relative to the largest logit where that is above 1.
 """
 
@@ -27,12 +27,14 @@ FAMILIES = {
     "llama-seqcls": ("llama", "seqcls"),
     "llama-causal": ("llama", "causal"),
     "gqa-causal": ("gqa", "causal"),
+    "biased-causal": ("biased", "causal"),
+    "tied-causal": ("tied", "causal"),
 }
 
 
 def load(folder, family, task, dtype):
     """The model with the adapter, as its own library loads it."""
-    make, _ = peft_files.FAMILIES[family, task]
+    make, _ = (peft_files.FAMILIES | peft_files.MORE)[family, task]
     base = make().to(dtype).eval()
     config = folder / "adapter_config.json"
     if not config.exists():
@@ -141,14 +143,14 @@ def main():
         if len(sys.argv) < 2:
             root = pathlib.Path(__file__).resolve().parents[2]
             subprocess.run(
-                ["go", "test", "-count=1", "-run", "TestExportForPython", "./peft"],
+                ["go", "test", "-count=1", "-run", "TestExport.*ForPython", "./peft"],
                 cwd=root,
                 check=True,
                 env=os.environ | {"GOPEFT_EXPORT": tmp},
             )
         failed = 0
         for family, (f, task) in FAMILIES.items():
-            for folder in sorted((top / family).iterdir()):
+            for folder in sorted((top / family).iterdir() if (top / family).is_dir() else ()):
                 r = check(folder, f, task)
                 bad = r["ours"] > 1e-5 or not r.get("tokens", True)
                 failed += bad

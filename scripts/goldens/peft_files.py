@@ -22,7 +22,9 @@ from peft import (
     AdaLoraConfig,
     AdaptionPromptConfig,
     IA3Config,
+    LNTuningConfig,
     LoraConfig,
+    OFTConfig,
     PeftModel,
     PrefixTuningConfig,
     PromptTuningConfig,
@@ -92,11 +94,16 @@ def methods(family, task):
         "adalora": AdaLoraConfig(
             task_type=t, target_modules=few, init_r=5, target_r=3, lora_alpha=6, total_step=10, **head
         ),
+        "norms": LNTuningConfig(
+            task_type=t, target_modules=["sa_layer_norm", "output_layer_norm"] if bert else None, **head
+        ),
+        "oft": OFTConfig(task_type=t, target_modules=few_more, oft_block_size=8, **head),
+        "oft-shared": OFTConfig(task_type=t, target_modules=few, oft_block_size=4, block_share=True, **head),
         "vera": VeraConfig(task_type=t, target_modules=few_more, r=6, **head),
     }
     tables = ("lora-tokens", "lora-embedding", "lora-saved")
     if task == "seqcls" and not bert:
-        for method in (*tables, *COMPUTED, "lora-patterns"):
+        for method in (*tables, *COMPUTED, "lora-patterns", "norms", "oft", "oft-shared"):
             out.pop(method)
     if not bert:
         out |= {
@@ -129,6 +136,10 @@ def randomise(model, n):
             p.copy_(1 + 0.4 * noise)
         elif "magnitude" in name:
             p.mul_(1 + 0.2 * noise)
+        elif "norm" in name:
+            p.copy_(1 + 0.3 * noise if name.endswith("weight") else 0.1 * noise)
+        elif "oft_R" in name:
+            p.copy_(0.1 * noise)
         elif "lora_E" in name or "vera_lambda" in name:
             p.copy_(0.5 * noise)
         elif "lora_" in name:

@@ -198,6 +198,7 @@ func finished(ctx context.Context, cfg Config, hash string, mode OutMode) (sum r
 	if mode != Resume {
 		return sum, false
 	}
+	defer fsutil.SweepLock(cfg.Output.Out) // a run that was killed at its very end leaves one
 	was, err := ReadWritten(filepath.Join(cfg.Output.Out, "config.yaml"), Defaults())
 	if err != nil || len(cfg.differences(was)) > 0 {
 		return sum, false
