@@ -90,13 +90,14 @@ func TestSharedRunsResume(t *testing.T) {
 		inRanks(t, cfg, 2, rankPlan{Mode: run.Resume, Blind: true})
 		sameRun(t, comparable(t, cfg.Output.Out), comparable(t, whole.Output.Out))
 	}
-	whole.Model.Dropout, whole.Output.Out = 0, filepath.Join(t.TempDir(), "alone")
+	// By SGD: Adam makes steps of a gradient's last digits where it is all but zero.
+	whole.Model.Dropout, whole.Loop.Optimizer, whole.Loop.LR, whole.Output.Out = 0, "sgd", 0.05, filepath.Join(t.TempDir(), "alone")
 	mustRun(t, whole, run.Refuse)
 	cfg := whole
 	cfg.Machine.Shard, cfg.Output.Out = true, filepath.Join(t.TempDir(), "changed")
 	inRanks(t, cfg, 3, rankPlan{StopStep: 3})
 	inRanks(t, cfg, 2, rankPlan{Mode: run.Resume})
-	sameFigures(t, cfg.Output.Out, whole.Output.Out, 2e-5, 2e-5)
+	sameFigures(t, cfg.Output.Out, whole.Output.Out, 2e-6, 1e-6)
 }
 
 // With the optimizer's state in parts, weights and checkpoints are the same bits, whatever the optimizer.
