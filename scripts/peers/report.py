@@ -328,6 +328,18 @@ def missed(bench, done):
     return [*lines, *(x for text in TRIED for x in ("", text))] if len(lines) > 3 else [*lines, "Nothing."]
 
 
+def with_sections_of(old, new):
+    """new, and at its end the sections of old that it has not: those are written by hand."""
+
+    def sections(text):
+        return {part.split("\n", 1)[0]: part for part in text.split("\n## ")[1:]}
+
+    have = sections(new)
+    return "\n## ".join(
+        [new.rstrip("\n") + "\n"] + [part for title, part in sections(old).items() if title not in have]
+    )
+
+
 def common_prefix(rows, group):
     """What the names of a group share, up to a blank."""
     names = [r.name for r in rows if r.group == group]
