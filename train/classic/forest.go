@@ -127,6 +127,9 @@ func growTrees[R rankType](ctx context.Context, trees []tree, x Matrix, labels [
 // Kind returns "forest".
 func (f *Forest) Kind() string { return kindForest }
 
+// Close has nothing to free.
+func (f *Forest) Close() error { return nil }
+
 // Features returns the number of columns the forest takes.
 func (f *Forest) Features() int { return f.features }
 

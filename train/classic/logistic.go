@@ -252,6 +252,9 @@ func (l *logisticLoss) chunk(c, from, to int, weights []float64) float64 {
 // Kind returns "logreg".
 func (m *LogisticRegression) Kind() string { return kindLogistic }
 
+// Close has nothing to free.
+func (m *LogisticRegression) Close() error { return nil }
+
 // Features returns the number of columns the model takes.
 func (m *LogisticRegression) Features() int { return m.features }
 
