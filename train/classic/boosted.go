@@ -144,12 +144,15 @@ func (b *Boosted) open(lib *xgboost.Library) error {
 	if err != nil {
 		return err
 	}
-	b.booster, err = lib.Load(text, workerCount(b.workers))
+	b.booster, err = lib.Load(text)
 	return err
 }
 
+// SetWorkers says how many threads predict; 0 means all cores.
+func (b *Boosted) SetWorkers(n int) { b.workers = n }
+
 // Kind returns "xgboost".
-func (b *Boosted) Kind() string { return kindBoosted }
+func (b *Boosted) Kind() string { return KindBoosted }
 
 // Features returns the number of columns the trees take.
 func (b *Boosted) Features() int { return b.features }

@@ -250,7 +250,7 @@ func (l *logisticLoss) chunk(c, from, to int, weights []float64) float64 {
 }
 
 // Kind returns "logreg".
-func (m *LogisticRegression) Kind() string { return kindLogistic }
+func (m *LogisticRegression) Kind() string { return KindLogistic }
 
 // Close has nothing to free.
 func (m *LogisticRegression) Close() error { return nil }

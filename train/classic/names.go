@@ -19,7 +19,7 @@ func FileNames() []string { return []string{fileOfTensors, fileOfTrees} }
 
 // SaveIn is Save into a folder, under the name of the classifier's kind.
 func SaveIn(dir string, s Saved) error {
-	if s.Model.Kind() == kindBoosted {
+	if s.Model.Kind() == KindBoosted {
 		return Save(filepath.Join(dir, fileOfTrees), s)
 	}
 	return Save(filepath.Join(dir, fileOfTensors), s)

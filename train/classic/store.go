@@ -15,17 +15,20 @@ import (
 	"gopeft/model/hf/files"
 )
 
+// The kinds of classifiers.
 const (
-	kindLogistic = "logreg"
-	kindForest   = "forest"
-	kindBoosted  = "xgboost"
+	KindLogistic = "logreg"
+	KindForest   = "forest"
+	KindBoosted  = "xgboost"
+)
 
+const (
 	fileFormat  = "gopeft-classifier"
 	fileVersion = "1"
 )
 
 // Kinds are the classifiers there are.
-func Kinds() []string { return []string{kindLogistic, kindForest, kindBoosted} }
+func Kinds() []string { return []string{KindLogistic, KindForest, KindBoosted} }
 
 // Classifier is what every model can do.
 type Classifier interface {
@@ -166,12 +169,12 @@ func parse(content []byte) (Saved, error) {
 	}
 	r := tensorReader{archive: archive}
 	switch kind := header["kind"]; kind {
-	case kindLogistic:
+	case KindLogistic:
 		s.Model, err = loadLogistic(&r, features, classes)
-	case kindForest:
+	case KindForest:
 		s.Model, err = loadForest(&r, features, classes)
 	default:
-		err = fmt.Errorf("kind %q, want %s or %s", kind, kindLogistic, kindForest)
+		err = fmt.Errorf("kind %q, want %s or %s", kind, KindLogistic, KindForest)
 	}
 	if err = errors.Join(r.err, err); err != nil {
 		return Saved{}, err

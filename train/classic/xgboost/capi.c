@@ -14,7 +14,7 @@ static void find(void* library, const char* name, void* function, const char** m
 }
 
 char* xgboost_open(const char* path, xgboost_api* api) {
-  // DEEPBIND: libtorch's OpenMP is among the program's own libraries, and would else answer for some of its functions.
+  // DEEPBIND: libtorch's OpenMP is among the program's own libraries, and would else answer in place of its own.
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
   if (!library) return strdup(dlerror());
   const char* missing = NULL;

@@ -168,7 +168,7 @@ func (b *Booster) save() ([]byte, error) {
 }
 
 // Load makes a booster of XGBoost's JSON, which must have been checked.
-func (l *Library) Load(model []byte, threads int) (b *Booster, err error) {
+func (l *Library) Load(model []byte) (b *Booster, err error) {
 	err = onThread(func() (err error) {
 		if err := l.listen(); err != nil {
 			return err
@@ -177,9 +177,6 @@ func (l *Library) Load(model []byte, threads int) (b *Booster, err error) {
 			return err
 		}
 		err = l.check("read the model", C.xgboost_load(&l.api, b.handle, unsafe.Pointer(unsafe.SliceData(model)), C.uint64_t(len(model))))
-		if err == nil {
-			err = b.set("nthread", fmt.Sprint(threads))
-		}
 		if err != nil {
 			return errors.Join(err, b.free())
 		}
@@ -202,6 +199,9 @@ func (b *Booster) Predict(d Data, rounds, threads int) (out []float32, err error
 			return err
 		}
 		defer func() { err = errors.Join(err, m.close()) }()
+		if err := b.set("nthread", fmt.Sprint(threads)); err != nil {
+			return err
+		}
 		config := C.CString(fmt.Sprintf(`{"type":0,"training":false,"iteration_begin":0,"iteration_end":%d,"strict_shape":true}`, rounds))
 		defer C.free(unsafe.Pointer(config))
 		var values C.uint64_t

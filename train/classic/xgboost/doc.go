@@ -7,7 +7,7 @@
 //	}
 //	trained, err := lib.Train(ctx, training, xgboost.Settings{Params: params, Rounds: 100})
 //	...
-//	booster, err := lib.Load(trained.Model, threads)
+//	booster, err := lib.Load(trained.Model)
 //	defer booster.Close()
 //
 // The library brings an OpenMP runtime of its own, which libtorch's must not notice: symbols are looked up in what came

@@ -22,7 +22,7 @@ type matrix struct{}
 func Open() (*Library, error) { return nil, errNoCgo }
 
 // Load makes a booster of XGBoost's JSON.
-func (l *Library) Load([]byte, int) (*Booster, error) { return nil, errNoCgo }
+func (l *Library) Load([]byte) (*Booster, error) { return nil, errNoCgo }
 
 // Predict gives what the model says of each row.
 func (b *Booster) Predict(Data, int, int) ([]float32, error) { return nil, errNoCgo }

@@ -103,7 +103,7 @@ func TestErrorsAreOneLine(t *testing.T) {
 		strings.Contains(err.Error(), "Stack trace") {
 		t.Errorf("training: %v", err)
 	}
-	_, err = lib.Load([]byte("no model"), 1)
+	_, err = lib.Load([]byte("no model"))
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "XGBoost: read the model: ") {
 		t.Errorf("loading: %v", err)
 	}
