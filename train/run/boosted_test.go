@@ -70,7 +70,11 @@ func TestRunOfBoostedTrees(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		x, err := train.ComputeFeatures(context.Background(), s, p.Model(), ids, 0, train.FeatureOptions{Pool: "cls", Batch: 8})
+		precision, err := train.InferencePrecision("none", bindings.CPU)
+		if err != nil {
+			return err
+		}
+		x, err := train.ComputeFeatures(context.Background(), s, p.Model(), ids, 0, train.FeatureOptions{Pool: "cls", Batch: 8, On: train.Machine{Device: bindings.CPU, Precision: precision}})
 		if err != nil {
 			return err
 		}
