@@ -10,7 +10,7 @@ COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 # Packages at a time: each test process already computes on every core.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup build test test-fast check demo demo-llama bench goldens fuzz attack sbom clean
+.PHONY: help setup xgboost build test test-fast check demo demo-llama bench goldens fuzz attack sbom clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ test-fast: ## run the tests of the packages without libtorch; needs Go alone
 
 check: setup ## the gate that every change passes: all that scripts/check.sh lists, tests with the race detector last
 	@scripts/check.sh
+
+xgboost: ## fetch XGBoost's library (5.6 MB), for --classifier xgboost
+	@scripts/setup/xgboost.sh
 
 demo: build ## fetch a model and movie reviews, compare the ways to fine-tune on them: runs/demo
 	@scripts/demo.sh

@@ -17,6 +17,7 @@ parts=(
     'adapterhub'
     'reference'
     'classic'
+    'boosted'
     'safetensors_file model/hf/files/testdata'
     'torch_files model/hf/files/testdata'
     'gguf_blocks model/hf/files/testdata'

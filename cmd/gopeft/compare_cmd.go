@@ -94,9 +94,9 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	}
 	switch text := c.String("methods"); {
 	case text == "all" || (text == "" && len(cmp.Methods) == 0):
-		cmp.Methods = run.CompareMethods()
-		if cmp.Base.Model.Task == "causal" {
-			cmp.Methods = slices.DeleteFunc(cmp.Methods, func(m string) bool { return m == "logreg" || m == "forest" }) // classifiers
+		var note string
+		if cmp.Methods, note = run.AllMethods(cmp.Base.Model.Task); note != "" {
+			newUI(c).Note("%s", note)
 		}
 	case text != "":
 		cmp.Methods = nil

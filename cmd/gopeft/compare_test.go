@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
-	"gopeft/train/run"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"gopeft/model/modeltest"
+	"gopeft/train/run"
 )
 
 func TestFlagsWinOverAComparisonsFile(t *testing.T) {
@@ -39,6 +42,18 @@ func TestFlagsWinOverAComparisonsFile(t *testing.T) {
 		if err := app.Run(append([]string{"gopeft", "compare", "--config", file}, c.args...)); err != nil || got != c.want {
 			t.Errorf("%v: %s, %v; want %s", c.args, got, err, c.want)
 		}
+	}
+}
+
+func TestCompareSaysWhatItLeavesOut(t *testing.T) {
+	t.Setenv("XGBOOST", filepath.Join(t.TempDir(), "none"))
+	code, _, stderr := gopeft(t, "", "compare", "--model", modeltest.Testdata(t, "distilbert/tiny"), "--data", filepath.Join(t.TempDir(), "none.csv"))
+	if code != exitFailed || !strings.HasPrefix(stderr, "xgboost is left out: XGBOOST=") || !strings.Contains(stderr, "none.csv") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+	code, _, stderr = gopeft(t, "", "compare", "--model", modeltest.Testdata(t, "distilbert/tiny"), "--data", writeText(t, "rows.csv", "text,label\n"), "--methods", "lora,xgboost")
+	if code != exitFailed || !strings.HasPrefix(stderr, "gopeft: --classifier xgboost: XGBOOST=") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("where it is asked for: exit %d, %q", code, stderr)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model/fsutil"
 	"gopeft/train"
+	"gopeft/train/classic/xgboost"
 )
 
 func doctorCommand() *cli.Command {
@@ -52,6 +53,7 @@ type health struct {
 	CUDALibrary string   `json:"cuda_library"`
 	GPUs        int      `json:"gpus"`
 	GPUError    string   `json:"gpu_error,omitempty"`
+	XGBoost     string   `json:"xgboost"` // version and path of its library, "" if it is not there
 	Cache       string   `json:"cache"`
 	Missing     []string `json:"missing"`
 }
@@ -78,6 +80,11 @@ func doctor(c *cli.Context) error {
 	}
 	if path := filepath.Join(h.LibtorchDir, "libtorch_cuda.so"); exists(path) {
 		h.CUDALibrary = path
+	}
+	if lib, err := xgboost.Open(); err != nil {
+		h.Missing = append(h.Missing, fmt.Sprintf("for --classifier xgboost: %v", err))
+	} else {
+		h.XGBoost = fmt.Sprintf("%d.%d.%d in %s", lib.Version[0], lib.Version[1], lib.Version[2], lib.Path)
 	}
 	h.gpus(c) // CUDA has to be loaded before the first tensor is made
 	// An addition shows that the libraries work, beyond being loaded.
@@ -129,6 +136,7 @@ func (h *health) print(c *cli.Context) {
 	fmt.Fprintf(w, "driver     %s\n", or(h.Driver, "none"))
 	fmt.Fprintf(w, "CUDA       %s\n", or(h.CUDALibrary, "not installed"))
 	fmt.Fprintf(w, "GPUs       %s\n", strings.TrimSpace(fmt.Sprint(h.GPUs, "  ", h.GPUError)))
+	fmt.Fprintf(w, "XGBoost    %s\n", or(h.XGBoost, "not installed"))
 	fmt.Fprintf(w, "cache      %s\n", h.Cache)
 	for _, m := range h.Missing {
 		fmt.Fprintf(w, "missing    %s\n", m)

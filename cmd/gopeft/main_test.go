@@ -18,6 +18,7 @@ import (
 	"gopeft/model/hf/files"
 	"gopeft/model/modeltest"
 	"gopeft/train/classic"
+	"gopeft/train/classic/xgboost"
 )
 
 // gopeft runs the program and returns its exit code and what it printed.
@@ -247,6 +248,14 @@ func TestDoctor(t *testing.T) {
 	var h health
 	if err := json.Unmarshal([]byte(stdout), &h); err != nil || h.Libtorch == "" || h.Cores < 1 || h.LibtorchDir == "" {
 		t.Errorf("%v: %s", err, stdout)
+	}
+	if lib, err := xgboost.Open(); err == nil && !strings.HasSuffix(h.XGBoost, " in "+lib.Path) {
+		t.Errorf("XGBoost's library is %q, want %s", h.XGBoost, lib.Path)
+	}
+	t.Setenv("XGBOOST", filepath.Join(t.TempDir(), "none"))
+	stdout, _ = must(t, "", "doctor")
+	if !strings.Contains(stdout, "\nXGBoost    not installed\n") || !strings.Contains(stdout, "\nmissing    for --classifier xgboost: XGBOOST=") {
+		t.Errorf("without XGBoost's library: %s", stdout)
 	}
 }
 

@@ -4,7 +4,6 @@ It is the one of wheels-cuda.lock, which the kernels' tests compile with; libtor
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import wheels
@@ -16,17 +15,7 @@ def library(name):
 
 def main():
     pin = next(p for p in wheels.read_lock(wheels.HERE / "wheels-cuda.lock") if p.name == "nvidia-cuda-nvrtc")
-    home = Path(os.environ["GOPEFT_HOME"])
-    target, store = home / f"nvrtc-{pin.version}", home / "wheels-nvrtc"
-    if not target.exists():
-        with wheels.locked(home):
-            if not target.exists():  # another set-up may have done it meanwhile
-                with wheels.staging(home, target.name) as tmp:
-                    wheels.unpack(wheels.fetch(pin, store), tmp / "new", library)
-                    os.sync()
-                    os.rename(tmp / "new", target)
-            shutil.rmtree(store, ignore_errors=True)
-    print(target)
+    print(wheels.install(Path(os.environ["GOPEFT_HOME"]), "nvrtc", pin, library))
 
 
 if __name__ == "__main__":

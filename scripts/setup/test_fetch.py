@@ -20,6 +20,7 @@ import demo_data
 import libtorch
 import nvrtc
 import wheels
+import xgboost_library
 from wheels import Failure, Pin
 
 BASE = {
@@ -382,6 +383,38 @@ class TestNVRTC(Case):
     def test_the_compiler_alone(self):
         self.assertEqual(self.main(), f"{self.home}/nvrtc-1.0\n")
         self.assertEqual(files_below(self.home), {".lock", "nvrtc-1.0/libnvrtc.so.13"})
+
+    def test_a_second_run_fetches_nothing(self):
+        self.main()
+        with mock.patch("wheels.fetch", side_effect=AssertionError):
+            self.main()
+
+
+class TestXGBoost(Case):
+    def setUp(self):
+        super().setUp()
+        files = {
+            "xgboost/lib/libxgboost.so": b"1",
+            "xgboost/core.py": b"2",
+            "xgboost_cpu.libs/libgomp-0a1b.so.1.0.0": b"3",
+            "xgboost_cpu.libs/other.txt": b"4",
+        }
+        self.lock("xgboost.lock", {"xgboost-cpu": files})
+
+    def main(self):
+        out = io.StringIO()
+        with (
+            mock.patch.dict(os.environ, {"GOPEFT_HOME": str(self.home)}),
+            mock.patch("wheels.HERE", self.locks),
+            contextlib.redirect_stdout(out),
+        ):
+            xgboost_library.main()
+        return out.getvalue()
+
+    def test_the_libraries_in_the_wheel_s_folders(self):
+        self.assertEqual(self.main(), f"{self.home}/xgboost-1.0/xgboost/lib/libxgboost.so\n")
+        below = {"xgboost-1.0/xgboost/lib/libxgboost.so", "xgboost-1.0/xgboost_cpu.libs/libgomp-0a1b.so.1.0.0"}
+        self.assertEqual(files_below(self.home), {".lock"} | below)
 
     def test_a_second_run_fetches_nothing(self):
         self.main()

@@ -218,3 +218,17 @@ def unpack(archive, dest, choose):
                     shutil.copyfileobj(src, out, 1 << 20)
     except zipfile.BadZipFile as e:
         raise Failure(f"{archive}: {e}") from e
+
+
+def install(home, name, pin, choose):
+    """The folder name-VERSION in home with the chosen files of one pin; it appears whole, and is there for good."""
+    target, store = home / f"{name}-{pin.version}", home / f"wheels-{name}"
+    if not target.exists():
+        with locked(home):
+            if not target.exists():  # another set-up may have done it meanwhile
+                with staging(home, target.name) as tmp:
+                    unpack(fetch(pin, store), tmp / "new", choose)
+                    os.sync()
+                    os.rename(tmp / "new", target)
+            shutil.rmtree(store, ignore_errors=True)
+    return target

@@ -18,6 +18,8 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/bench"
+	"gopeft/train/classic"
+	"gopeft/train/classic/xgboost"
 )
 
 // tiny is a bench of a shape that takes no time.
@@ -157,7 +159,11 @@ func TestFittingClassifiers(t *testing.T) {
 	x := files.Tensor{Name: "features", DType: files.F32, Shape: []int64{rows, columns}, Data: features}
 	y := files.Tensor{Name: "labels", DType: files.I64, Shape: []int64{rows}, Data: labels}
 	good := write("x.safetensors", x, y)
-	for _, name := range []string{"logreg", "forest"} {
+	for _, name := range classic.Kinds() {
+		if _, err := xgboost.Find(); name == classic.KindBoosted && err != nil {
+			t.Log("SKIPPED: ", err)
+			continue
+		}
 		c := bench.Defaults()
 		c.Mode, c.Fitted, c.Features, c.Holdout, c.Steps = bench.Fit, name, good, 10, 2
 		r, err := bench.Run(context.Background(), c)

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -43,7 +44,7 @@ func (b *bench) begin() error {
 }
 
 // fit fits the classifier once a step and scores the last one.
-func (b *bench) fit(ctx context.Context) error {
+func (b *bench) fit(ctx context.Context) (err error) {
 	x, y, err := readFeatures(b.cfg.Features)
 	if err != nil {
 		return err
@@ -59,15 +60,22 @@ func (b *bench) fit(ctx context.Context) error {
 		return err
 	}
 	var model classic.Classifier
-	for range b.cfg.Steps {
-		if b.cfg.Fitted == "forest" {
-			model, err = classic.FitForest(ctx, fitted, y[:n], classes, classic.ForestOptions{Seed: b.cfg.Seed, Workers: b.cfg.Threads})
-		} else {
-			model, err = classic.FitLogisticRegression(ctx, fitted, y[:n], classes, classic.LogisticOptions{Workers: b.cfg.Threads})
+	defer func() {
+		if model != nil {
+			err = errors.Join(err, model.Close())
 		}
+	}()
+	for range b.cfg.Steps {
+		next, err := b.fitOnce(ctx, fitted, y[:n], classes)
 		if err != nil {
 			return err
 		}
+		if model != nil {
+			if err := model.Close(); err != nil {
+				return err
+			}
+		}
+		model = next
 		if err := b.clock.end(n, 0); err != nil {
 			return err
 		}
@@ -87,6 +95,17 @@ func (b *bench) fit(ctx context.Context) error {
 	}
 	b.result.Accuracy = float64(right) / float64(held.Rows)
 	return nil
+}
+
+func (b *bench) fitOnce(ctx context.Context, x classic.Matrix, y []int, classes int) (classic.Classifier, error) {
+	switch b.cfg.Fitted {
+	case classic.KindForest:
+		return classic.FitForest(ctx, x, y, classes, classic.ForestOptions{Seed: b.cfg.Seed, Workers: b.cfg.Threads})
+	case classic.KindBoosted:
+		return classic.FitBoosted(ctx, x, y, classes, classic.BoostOptions{Workers: b.cfg.Threads})
+	default:
+		return classic.FitLogisticRegression(ctx, x, y, classes, classic.LogisticOptions{Workers: b.cfg.Threads})
+	}
 }
 
 // readFeatures reads a matrix and its rows' labels.

@@ -10,6 +10,7 @@ import (
 	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/classic"
 	"gopeft/train/dist"
 )
 
@@ -59,7 +60,7 @@ type Config struct {
 	BaseDType string       `yaml:"base-dtype" usage:"what the frozen base is held in, as train has it; auto is fp32 for made-up weights"`
 	Features  string       `yaml:"features" usage:"of fit: safetensors file with features [rows, columns] in fp32 and labels [rows] in int64"`
 	Holdout   int          `yaml:"holdout" usage:"of fit: last rows of --features to score on instead of fitting"`
-	Fitted    string       `yaml:"classifier" usage:"of fit: logreg or forest"`
+	Fitted    string       `yaml:"classifier" usage:"of fit: logreg, forest or xgboost"`
 	Texts     string       `yaml:"texts" usage:"of tokenize: file with a text per line"`
 	AMP       string       `yaml:"amp" usage:"mixed precision: auto, none, bf16 or fp16"`
 	Optimizer string       `yaml:"optimizer" usage:"adam, adamw or sgd"`
@@ -97,7 +98,7 @@ func (c *Config) check() error {
 		of          []string
 	}{
 		{"mode", c.Mode, []string{Train, Infer, Generate, Fit, Tokenize}},
-		{"classifier", c.Fitted, []string{"logreg", "forest"}},
+		{"classifier", c.Fitted, classic.Kinds()},
 		{"pad", c.Pad, []string{PadMax, PadLongest, PadBucket}},
 		{"dtype", c.DType, []string{"fp32", "bf16"}},
 		{"method", c.Method, append([]string{Base, train.Features}, peft.Methods()...)},

@@ -125,7 +125,10 @@ func growTrees[R rankType](ctx context.Context, trees []tree, x Matrix, labels [
 }
 
 // Kind returns "forest".
-func (f *Forest) Kind() string { return kindForest }
+func (f *Forest) Kind() string { return KindForest }
+
+// Close has nothing to free.
+func (f *Forest) Close() error { return nil }
 
 // Features returns the number of columns the forest takes.
 func (f *Forest) Features() int { return f.features }

@@ -250,7 +250,10 @@ func (l *logisticLoss) chunk(c, from, to int, weights []float64) float64 {
 }
 
 // Kind returns "logreg".
-func (m *LogisticRegression) Kind() string { return kindLogistic }
+func (m *LogisticRegression) Kind() string { return KindLogistic }
+
+// Close has nothing to free.
+func (m *LogisticRegression) Close() error { return nil }
 
 // Features returns the number of columns the model takes.
 func (m *LogisticRegression) Features() int { return m.features }

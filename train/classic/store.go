@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -14,17 +15,24 @@ import (
 	"gopeft/model/hf/files"
 )
 
+// The kinds of classifiers.
 const (
-	kindLogistic = "logreg"
-	kindForest   = "forest"
+	KindLogistic = "logreg"
+	KindForest   = "forest"
+	KindBoosted  = "xgboost"
+)
 
+const (
 	fileFormat  = "gopeft-classifier"
 	fileVersion = "1"
 )
 
-// Classifier is what both models can do.
+// Kinds are the classifiers there are.
+func Kinds() []string { return []string{KindLogistic, KindForest, KindBoosted} }
+
+// Classifier is what every model can do.
 type Classifier interface {
-	// Kind is "logreg" or "forest".
+	// Kind is one of Kinds.
 	Kind() string
 	// Features is the number of columns expected.
 	Features() int
@@ -34,6 +42,8 @@ type Classifier interface {
 	Predict(context.Context, Matrix) ([]int, error)
 	// PredictProba returns rows × Classes probabilities.
 	PredictProba(context.Context, Matrix) (Matrix, error)
+	// Close frees what is not Go's.
+	Close() error
 }
 
 // Saved is a classifier as a file keeps it.
@@ -47,8 +57,21 @@ type Saved struct {
 
 // Save writes a classifier, atomically, as a safetensors file: the tensors
 // coef, intercept and seen of a regression, or the node arrays of a forest,
-// with kind, sizes, labels and meta in the header.
+// with kind, sizes, labels and meta in the header. Boosted trees are written as
+// XGBoost's JSON, which its other programs open; the path has to end in .json.
 func Save(path string, s Saved) error {
+	if len(s.Labels) > 0 && len(s.Labels) != s.Model.Classes() {
+		return fmt.Errorf("save %s: %d labels for %d classes", path, len(s.Labels), s.Model.Classes())
+	}
+	if b, ok := s.Model.(*Boosted); ok {
+		if filepath.Ext(path) != boostedEnding {
+			return fmt.Errorf("save %s: the name of boosted trees' file ends in %s", path, boostedEnding)
+		}
+		if err := b.save(path, s.Labels, s.Meta); err != nil {
+			return fmt.Errorf("save %s: %w", path, err)
+		}
+		return nil
+	}
 	header := map[string]string{
 		"format": fileFormat, "version": fileVersion,
 		"kind":     s.Model.Kind(),
@@ -56,9 +79,6 @@ func Save(path string, s Saved) error {
 		"classes":  strconv.Itoa(s.Model.Classes()),
 	}
 	if len(s.Labels) > 0 {
-		if len(s.Labels) != s.Model.Classes() {
-			return fmt.Errorf("save %s: %d labels for %d classes", path, len(s.Labels), s.Model.Classes())
-		}
 		labels, err := json.Marshal(s.Labels)
 		if err != nil {
 			return fmt.Errorf("save %s: labels: %w", path, err)
@@ -88,17 +108,24 @@ func Save(path string, s Saved) error {
 	return files.WriteSafetensors(path, w.tensors, header)
 }
 
-// maxClassifier bounds what is read of a classifier.
-const maxClassifier = 4 << 30
+// What is read of a classifier at most, and of one in JSON, which takes several times its size.
+const (
+	maxClassifier = 4 << 30
+	maxBoosted    = 1 << 30
+)
 
 // Load reads a file that Save wrote. Nothing in it is trusted: a value that
 // does not fit is an error that names the field.
 func Load(path string) (Saved, error) {
-	content, err := fsutil.ReadSmall(path, maxClassifier)
+	most, read := int64(maxClassifier), parse
+	if filepath.Ext(path) == boostedEnding {
+		most, read = maxBoosted, loadBoosted
+	}
+	content, err := fsutil.ReadSmall(path, most)
 	if err != nil {
 		return Saved{}, err
 	}
-	s, err := parse(content)
+	s, err := read(content)
 	if err != nil {
 		return Saved{}, fmt.Errorf("classifier %s: %w", path, err)
 	}
@@ -142,12 +169,12 @@ func parse(content []byte) (Saved, error) {
 	}
 	r := tensorReader{archive: archive}
 	switch kind := header["kind"]; kind {
-	case kindLogistic:
+	case KindLogistic:
 		s.Model, err = loadLogistic(&r, features, classes)
-	case kindForest:
+	case KindForest:
 		s.Model, err = loadForest(&r, features, classes)
 	default:
-		err = fmt.Errorf("kind %q, want %s or %s", kind, kindLogistic, kindForest)
+		err = fmt.Errorf("kind %q, want %s or %s", kind, KindLogistic, KindForest)
 	}
 	if err = errors.Join(r.err, err); err != nil {
 		return Saved{}, err

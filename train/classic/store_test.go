@@ -82,7 +82,7 @@ func TestALoadedModelPredictsTheSame(t *testing.T) {
 }
 
 func TestSaveRefusesTheWrongNumberOfLabels(t *testing.T) {
-	path := saved(t)[kindForest]
+	path := saved(t)[KindForest]
 	s, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
@@ -145,43 +145,43 @@ func TestAMalformedFileIsAnErrorThatNamesTheField(t *testing.T) {
 		data       func(map[string]any, []byte)
 		want       string
 	}{
-		{"another format", kindLogistic, meta("format", "pt"), nil, `format "pt"`},
-		{"another version", kindLogistic, meta("version", "9"), nil, `version "9"`},
-		{"unknown kind", kindLogistic, meta("kind", "svm"), nil, `kind "svm"`},
-		{"no features", kindLogistic, meta("features", "0"), nil, `features is "0"`},
-		{"features no number", kindForest, meta("features", "x"), nil, `features is "x"`},
-		{"other features", kindLogistic, meta("features", "5"), nil, "tensor coef has shape [3 4], want [3 5]"},
-		{"too many classes", kindForest, meta("classes", "70000"), nil, `classes is "70000"`},
-		{"labels no JSON", kindForest, meta("labels", "["), nil, "labels:"},
-		{"too few labels", kindForest, meta("labels", `["a"]`), nil, "labels: 1 of them for 3"},
-		{"meta no JSON", kindForest, meta("meta", "1"), nil, "meta:"},
-		{"tensor missing", kindForest, func(h map[string]any) {
+		{"another format", KindLogistic, meta("format", "pt"), nil, `format "pt"`},
+		{"another version", KindLogistic, meta("version", "9"), nil, `version "9"`},
+		{"unknown kind", KindLogistic, meta("kind", "svm"), nil, `kind "svm"`},
+		{"no features", KindLogistic, meta("features", "0"), nil, `features is "0"`},
+		{"features no number", KindForest, meta("features", "x"), nil, `features is "x"`},
+		{"other features", KindLogistic, meta("features", "5"), nil, "tensor coef has shape [3 4], want [3 5]"},
+		{"too many classes", KindForest, meta("classes", "70000"), nil, `classes is "70000"`},
+		{"labels no JSON", KindForest, meta("labels", "["), nil, "labels:"},
+		{"too few labels", KindForest, meta("labels", `["a"]`), nil, "labels: 1 of them for 3"},
+		{"meta no JSON", KindForest, meta("meta", "1"), nil, "meta:"},
+		{"tensor missing", KindForest, func(h map[string]any) {
 			h["renamed"] = h["threshold"]
 			delete(h, "threshold")
 		}, nil, "tensor threshold is missing"},
-		{"tensor of another type", kindForest, func(h map[string]any) {
+		{"tensor of another type", KindForest, func(h map[string]any) {
 			h["feature"].(map[string]any)["dtype"] = "F32"
 		}, nil, "tensor feature is of type F32"},
-		{"seen out of order", kindLogistic, nil, put("seen", 1, int64(0)), "tensor seen: class 0 at 1"},
-		{"seen too high", kindLogistic, nil, put("seen", 2, int64(1)<<40), "tensor seen: class 1099511627776"},
-		{"NaN coefficient", kindLogistic, nil, put("coef", 5, uint64(0x7ff8000000000001)), "output 1, column 1 is NaN"},
-		{"a loop", kindForest, nil, put("next", 0, int32(0)), "tree 0, node 0: next: children at 0"},
-		{"children outside", kindForest, nil, put("next", 0, int32(1<<30)), "tree 0, node 0: next: children at 1073741824"},
-		{"feature outside", kindForest, nil, put("feature", 0, int32(4)), "tree 0, node 0: feature: column 4"},
-		{"negative feature", kindForest, nil, put("feature", 0, int32(-3)), "tree 0, node 0: feature: column -3"},
-		{"leaf's class outside", kindForest, nil, func(h map[string]any, d []byte) {
+		{"seen out of order", KindLogistic, nil, put("seen", 1, int64(0)), "tensor seen: class 0 at 1"},
+		{"seen too high", KindLogistic, nil, put("seen", 2, int64(1)<<40), "tensor seen: class 1099511627776"},
+		{"NaN coefficient", KindLogistic, nil, put("coef", 5, uint64(0x7ff8000000000001)), "output 1, column 1 is NaN"},
+		{"a loop", KindForest, nil, put("next", 0, int32(0)), "tree 0, node 0: next: children at 0"},
+		{"children outside", KindForest, nil, put("next", 0, int32(1<<30)), "tree 0, node 0: next: children at 1073741824"},
+		{"feature outside", KindForest, nil, put("feature", 0, int32(4)), "tree 0, node 0: feature: column 4"},
+		{"negative feature", KindForest, nil, put("feature", 0, int32(-3)), "tree 0, node 0: feature: column -3"},
+		{"leaf's class outside", KindForest, nil, func(h map[string]any, d []byte) {
 			put("feature", 0, int32(pureLeaf))(h, d)
 			put("next", 0, int32(3))(h, d)
 		}, "tree 0, node 0: next: class 3"},
-		{"leaf without distribution", kindForest, nil, func(h map[string]any, d []byte) {
+		{"leaf without distribution", KindForest, nil, func(h map[string]any, d []byte) {
 			put("feature", 0, int32(mixedLeaf))(h, d)
 			put("next", 0, int32(999))(h, d)
 		}, "tree 0, node 0: next: leaf 999"},
-		{"NaN threshold", kindForest, nil, put("threshold", 0, nan), "tree 0, node 0: threshold: NaN"},
-		{"share above 1", kindForest, nil, put("mixed", 1, float32(1.5)), "tensor mixed: leaf 0, class 1 is 1.5"},
-		{"empty tree", kindForest, nil, put("nodes_per_tree", 2, int64(0)), "tensor nodes_per_tree: tree 2 has 0"},
-		{"tree too long", kindForest, nil, put("nodes_per_tree", 7, int64(1)<<50), "tensor nodes_per_tree: tree 7 has"},
-		{"leaves too many", kindForest, nil, put("mixed_leaves_per_tree", 0, int64(1)<<50), "tensor mixed_leaves_per_tree: tree 0 has"},
+		{"NaN threshold", KindForest, nil, put("threshold", 0, nan), "tree 0, node 0: threshold: NaN"},
+		{"share above 1", KindForest, nil, put("mixed", 1, float32(1.5)), "tensor mixed: leaf 0, class 1 is 1.5"},
+		{"empty tree", KindForest, nil, put("nodes_per_tree", 2, int64(0)), "tensor nodes_per_tree: tree 2 has 0"},
+		{"tree too long", KindForest, nil, put("nodes_per_tree", 7, int64(1)<<50), "tensor nodes_per_tree: tree 7 has"},
+		{"leaves too many", KindForest, nil, put("mixed_leaves_per_tree", 0, int64(1)<<50), "tensor mixed_leaves_per_tree: tree 0 has"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

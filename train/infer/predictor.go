@@ -88,6 +88,9 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			return p, err
 		}
 		p.clf, p.Labels = saved.Model, saved.Labels
+		if b, ok := p.clf.(*classic.Boosted); ok {
+			b.SetWorkers(train.MachineSettings{Threads: o.Threads, Group: o.Group}.Cores())
+		}
 	}
 	p.Tokenizer, p.noTok = train.OpenTokenizer(src.Model)
 	if p.pad, err = train.PadID(p.Tokenizer, src.Model); err != nil {
@@ -153,7 +156,7 @@ type Prediction struct {
 	Label  int
 	Labels []string // the names, by index
 	Probs  []float32
-	Logits []float32 // nil from a random forest
+	Logits []float32 // nil from trees
 }
 
 // Predict classifies token sequences, in order.
@@ -262,11 +265,14 @@ func softmax(logits []float32) []float32 {
 	return out
 }
 
-// Close frees the model.
+// Close frees the model and its classifier.
 func (p *Predictor) Close() error {
-	m := p.model
-	p.model = nil
-	return p.close(m)
+	m, clf := p.model, p.clf
+	p.model, p.clf = nil, nil
+	if clf == nil {
+		return p.close(m)
+	}
+	return errors.Join(p.close(m), clf.Close())
 }
 
 // Join meets the other processes of the group, once all have loaded what they need.

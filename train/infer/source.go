@@ -14,6 +14,7 @@ import (
 	"gopeft/model/hub"
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/classic"
 	"gopeft/train/data"
 )
 
@@ -23,7 +24,7 @@ type Source struct {
 	Adapter    string         // adapter folder, "" if none
 	Name       string         // what Adapter was called when it was given; "": it was not named
 	Adapters   []NamedAdapter // several adapters in place of Adapter, for rows to choose from
-	Classifier string         // classifier.safetensors of a features run, "" if none
+	Classifier string         // file of a features run's, "" if none
 	Pool       string         // how that run pooled
 	MaxLength  int            // how that run cut texts
 	Run        *Trained       // of the run whose result it is; nil for what is no run's
@@ -98,8 +99,8 @@ func resolveRun(dir string) (Source, error) {
 	}
 	src := Source{Model: run.Model, MaxLength: run.Data.MaxLength, Run: &run}
 	best := filepath.Join(dir, "best")
-	switch path := filepath.Join(dir, "classifier.safetensors"); {
-	case fsutil.Exists(path):
+	switch path := classic.FileIn(dir); {
+	case path != "":
 		src.Classifier, src.Pool = path, run.Pool
 	case fsutil.Exists(filepath.Join(best, "config.json")):
 		src.Model = best

@@ -13,6 +13,8 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/model/hub"
 	"gopeft/train"
+	"gopeft/train/classic"
+	"gopeft/train/classic/xgboost"
 	"gopeft/train/report"
 	"gopeft/train/run/folder"
 )
@@ -20,14 +22,30 @@ import (
 // Comparison is several runs on one data set: the same settings but for the method and what Settings override.
 type Comparison struct {
 	Base     Config
-	Methods  []string             // names of Methods, or "logreg" and "forest" for features with that classifier
+	Methods  []string             // names of Methods, or of classic.Kinds for features with that classifier
 	Settings map[string]yaml.Node // per method: settings over Base
 }
 
 // CompareMethods lists what can be compared: the methods, features by their classifiers.
 func CompareMethods() []string {
-	return append([]string{"logreg", "forest"}, Methods()[1:]...)
+	return append(classic.Kinds(), Methods()[1:]...)
 }
+
+// AllMethods are those of CompareMethods that can do the task here; note says which cannot for want of a library, "" if
+// nothing is to be said.
+func AllMethods(task string) (methods []string, note string) {
+	methods = CompareMethods()
+	if task == "causal" {
+		return slices.DeleteFunc(methods, isClassifier), ""
+	}
+	if _, err := xgboost.Find(); err != nil {
+		methods = slices.DeleteFunc(methods, func(m string) bool { return m == classic.KindBoosted })
+		note = fmt.Sprintf("%s is left out: %v", classic.KindBoosted, err)
+	}
+	return methods, note
+}
+
+func isClassifier(method string) bool { return slices.Contains(classic.Kinds(), method) }
 
 // ReadComparison reads a YAML file: a run's settings, with methods (a list) and settings (per method).
 func ReadComparison(path string, base Config) (Comparison, error) {
@@ -54,7 +72,7 @@ func ReadComparison(path string, base Config) (Comparison, error) {
 func (c Comparison) Config(method string) (Config, error) {
 	cfg := c.Base
 	cfg.Model.Method = method
-	if method == "logreg" || method == "forest" {
+	if isClassifier(method) {
 		cfg.Model.Method, cfg.Model.Classifier = train.Features, method
 	}
 	if n, ok := c.Settings[method]; ok {
@@ -113,6 +131,9 @@ func Compare(ctx context.Context, c Comparison, mode OutMode, ui train.UI, each 
 		}
 		var err error
 		if configs[i], err = c.Config(m); err != nil {
+			return nil, err
+		}
+		if err := configs[i].Model.findLibrary(); err != nil {
 			return nil, err
 		}
 	}

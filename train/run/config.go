@@ -2,6 +2,7 @@ package run
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"gopeft/peft"
 	"gopeft/train"
+	"gopeft/train/classic"
+	"gopeft/train/classic/xgboost"
 	"gopeft/train/data"
 )
 
@@ -42,7 +45,7 @@ type ModelSettings struct {
 	Quantize    string  `yaml:"quantize" usage:"bits of the frozen base: nf4, int8, keep for what its files hold quantised, or none (default: keep; with method full none)"`
 	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
 	CacheStates bool    `yaml:"cache-features" usage:"of method last: run the frozen model once, its dropout off, and train the head on what it gave"`
-	Classifier  string  `yaml:"classifier" usage:"of method features: logreg or forest"`
+	Classifier  string  `yaml:"classifier" usage:"of method features: logreg, forest, or xgboost, which --early-stop ends by the validation part"`
 	Pool        string  `yaml:"pool" usage:"of method features: cls (the first token), mean or last (default: cls of encoders, last of decoders)"`
 
 	found string // where Path is, once looked for
@@ -158,8 +161,8 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--method %q is not known: one of %s", m.Method, strings.Join(methods, ", "))
 	case m.Task != "classify" && m.Task != "causal":
 		return train.Usage("--task %q is not known (classify, causal)", m.Task)
-	case m.Classifier != "logreg" && m.Classifier != "forest":
-		return train.Usage("--classifier %q is not known (logreg, forest)", m.Classifier)
+	case !slices.Contains(classic.Kinds(), m.Classifier):
+		return train.Usage("--classifier %q is not known (%s)", m.Classifier, strings.Join(classic.Kinds(), ", "))
 	case m.Method == train.Features && m.Task == "causal":
 		return train.Usage("--method features classifies: it has no --task causal")
 	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
@@ -167,6 +170,20 @@ func (m ModelSettings) check(methods []string) error {
 	}
 	return errors.Join(train.CheckPool(m.Pool), train.CheckBase(m.BaseDType, m.Quantize))
 }
+
+// findLibrary makes sure, before any work, that the classifier's library is there if it has one.
+func (m ModelSettings) findLibrary() error {
+	if m.Method != train.Features || m.Classifier != classic.KindBoosted {
+		return nil
+	}
+	if _, err := xgboost.Find(); err != nil {
+		return fmt.Errorf("--classifier %s: %w", m.Classifier, err)
+	}
+	return nil
+}
+
+// errNoValidation is of --early-stop without what it goes by.
+var errNoValidation = train.Usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
 
 func (o OutputSettings) check() error {
 	if !(o.Minutes >= 0) { // NaN fails too

@@ -21,10 +21,15 @@ import (
 )
 
 // runFeatures fits a classic classifier on frozen features.
-func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Watch, rec *provenance.Recorder) (report.Summary, error) {
+func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Watch, rec *provenance.Recorder) (sum report.Summary, err error) {
 	f := &featureRun{cfg: cfg, ui: ui, recorder: rec, peakCUDA: report.Missing()}
-	sum := report.Summary{Method: cfg.Model.Method + "+" + cfg.Model.Classifier, Model: cfg.Model.Path, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
+	sum = report.Summary{Method: cfg.Model.Method + "+" + cfg.Model.Classifier, Model: cfg.Model.Path, Accuracy: report.MissingSplits(), Loss: report.MissingSplits(),
 		PeakCUDAMB: report.Missing()}
+	if cfg.Machine.Group.First() {
+		if err := cfg.Model.findLibrary(); err != nil {
+			return sum, err
+		}
+	}
 	splits, err := cfg.loadSplits(ctx, nil, nil)
 	if err != nil {
 		return sum, err
@@ -36,6 +41,9 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 		return sum, err
 	}
 	sets := []*data.Set{splits.Train, splits.Val, splits.Test}
+	if f.stopsEarly() && (splits.Val == nil || len(splits.Val.Examples) == 0) {
+		return sum, errNoValidation
+	}
 	hash, err := splits.Sum(ctx)
 	if err != nil {
 		return sum, err
@@ -49,10 +57,11 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 	}
 	labels := splits.Train.Labels
 	begun := time.Now()
-	clf, err := f.fit(ctx, xs[0], classes(splits.Train), len(labels))
+	clf, err := f.fit(ctx, xs, sets, len(labels))
 	if err != nil {
 		return sum, err
 	}
+	defer func() { err = errors.Join(err, clf.Close()) }()
 	// With the features' time, also when they came from the cache: it is part of what the method costs.
 	sum.Seconds = report.Number(f.seconds + time.Since(begun).Seconds())
 	sum.SamplesPerS = report.Number(float64(xs[0].Rows) / float64(sum.Seconds))
@@ -84,7 +93,7 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 	if err := watch.Settle(); err != nil {
 		return sum, err
 	}
-	err = classic.Save(filepath.Join(cfg.Output.Out, "classifier.safetensors"), classic.Saved{Model: clf, Labels: labels,
+	err = classic.SaveIn(cfg.Output.Out, classic.Saved{Model: clf, Labels: labels,
 		Meta: map[string]string{"model": cfg.Model.Path, "pool": f.pool, "max_length": fmt.Sprint(cfg.Data.MaxLength)}})
 	if err != nil {
 		return sum, err
@@ -111,10 +120,28 @@ func (f *featureRun) everywhere(s *bindings.Scope, has bool) (bool, error) {
 	return err == nil && sums[0] == 0, err
 }
 
-func (f *featureRun) fit(ctx context.Context, x classic.Matrix, y []int, n int) (classic.Classifier, error) {
-	if f.cfg.Model.Classifier == "forest" {
-		return classic.FitForest(ctx, x, y, n, classic.ForestOptions{Seed: f.cfg.Machine.Seed, Workers: f.cfg.Machine.Threads,
-			Progress: func(done, total int) { f.ui.Progress("grow trees", done, total, "") }})
+// stopsEarly reports whether the classifier is one that goes by the validation part.
+func (f *featureRun) stopsEarly() bool {
+	return f.cfg.Model.Classifier == classic.KindBoosted && f.cfg.Loop.EarlyStop > 0
+}
+
+// fit fits the classifier on the first set's features.
+func (f *featureRun) fit(ctx context.Context, xs []classic.Matrix, sets []*data.Set, n int) (classic.Classifier, error) {
+	x, y := xs[0], classes(sets[0])
+	progress := func(done, total int) { f.ui.Progress("grow trees", done, total, "") }
+	switch f.cfg.Model.Classifier {
+	case classic.KindForest:
+		return classic.FitForest(ctx, x, y, n, classic.ForestOptions{Seed: f.cfg.Machine.Seed, Workers: f.cfg.Machine.Threads, Progress: progress})
+	case classic.KindBoosted:
+		o := classic.BoostOptions{Workers: f.cfg.Machine.Threads, Progress: progress, Note: f.ui.Note}
+		if f.stopsEarly() {
+			o.EarlyStop, o.Validation, o.ValidationLabels = f.cfg.Loop.EarlyStop, xs[1], classes(sets[1])
+		}
+		b, err := classic.FitBoosted(ctx, x, y, n, o)
+		if err == nil && f.stopsEarly() {
+			f.ui.Note("xgboost: round %d is the best on the validation data: those up to it predict", b.Rounds())
+		}
+		return b, err
 	}
 	m, err := classic.FitLogisticRegression(ctx, x, y, n, classic.LogisticOptions{Workers: f.cfg.Machine.Threads})
 	if err == nil && !m.Fit.Converged {

@@ -13,6 +13,7 @@ import (
 
 	"gopeft/model/fsutil"
 	"gopeft/train"
+	"gopeft/train/classic"
 	"gopeft/train/data"
 	"gopeft/train/run/folder"
 	"gopeft/train/run/inputs"
@@ -30,14 +31,14 @@ const (
 )
 
 // runFiles is what a run leaves in its folder.
-var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "events", inputs.FileName, provenance.FileName}
+var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "classifier.json", "events", inputs.FileName, provenance.FileName}
 
 // asideOf is what a run in dir replaces.
 func asideOf(dir string) folder.Aside { return folder.Aside{Dir: dir, Names: runFiles[:]} }
 
 // stands reports whether the run in dir has a checkpoint, or is a classic classifier's and has ended.
 func stands(dir string) bool {
-	return fsutil.Exists(filepath.Join(dir, "last")) || fsutil.Exists(filepath.Join(dir, "classifier.safetensors"))
+	return fsutil.Exists(filepath.Join(dir, "last")) || classic.FileIn(dir) != ""
 }
 
 // prepareOut readies the run folder, which is there and locked, to begin or to go on, or refuses it. Nothing is touched

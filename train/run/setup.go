@@ -72,7 +72,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	if cfg.Loop.EarlyStop > 0 && r.data.val == nil {
-		return train.Usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
+		return errNoValidation
 	}
 	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
 		return err
