@@ -55,13 +55,13 @@ func TestSharedWeightsTrainToTheSameBits(t *testing.T) {
 			continue
 		}
 		t.Run(fmt.Sprintf("%+v", c)[:60], func(t *testing.T) {
-			t.Parallel()
 			cfg := tinyConfig(t, c.method)
 			cfg.Model.Path, cfg.Model.Task, cfg.Model.BaseDType, cfg.Machine.AMP = writeModel(t, c.config, c.task == "classify", c.file), c.task, train.BaseDTypeName(c.file), c.amp
 			if c.nf4 {
 				cfg.Model.Path = writeQuantised(t, cfg.Model.Path)
 				cfg.Model.BaseDType = "auto"
 			}
+			t.Parallel() // behind what counts tensors
 			cfg.Loop.BatchSize, cfg.Loop.Epochs, cfg.Loop.GradAccum, cfg.Loop.Recompute, cfg.Loop.LogEvery = c.batch, 1, c.accum, c.recompute, 1
 			cfg.Data.Limit, cfg.Model.Dropout = 20, 0.1
 			if c.task == "causal" {
