@@ -146,35 +146,34 @@ func (c Machine) elsewhere() string {
 // the processes together, or cast once; note tells people. recompute tells whether activations are not kept for a backward
 // pass, or there is none. Without keep, stored weights go as soon as their casts are there.
 func (c Machine) HoldWeights(m model.Model, recompute, keep bool, note func(format string, args ...any)) error {
-	var r model.Elsewhere
-	var err error
-	const mib = 1 << 20
-	switch {
-	case c.Stream:
-		if r, err = m.Stream(); err == nil {
-			err = c.checkMoved(r, m, recompute)
-		}
-		text := fmt.Sprintf("streaming %d MiB of the blocks' weights from their files", r.Moved/mib)
-		if r.Held > 0 {
-			text += fmt.Sprintf("; %d MiB, which are not in the files as they are used, stay in memory", (r.Held+mib-1)/mib)
-		}
-		if err == nil {
-			note("%s", text)
-		}
-	case c.Shard:
-		r, err = m.Shard(model.Sharing{Rank: c.Group.Rank(), Size: c.Group.Size(), Device: c.Device, Group: c.Group.Engine})
+	if c.elsewhere() != "" {
+		text, r, err := c.move(m)
 		if err == nil {
 			err = c.checkMoved(r, m, recompute)
 		}
-		if err == nil {
-			note("each process holds %d MiB of the %d MiB of frozen weights that they share", m.Shared()/mib, m.Shared()*int64(c.Group.Size())/mib)
+		if err != nil {
+			return err
 		}
-	}
-	if err != nil {
-		return err
+		note("%s", text)
 	}
 	c.Without.castFrozen(m, c.Precision.DType, keep)
 	return nil
+}
+
+// move has the frozen weights of m elsewhere, and says so to people.
+func (c Machine) move(m model.Model) (text string, r model.Elsewhere, err error) {
+	const mib = 1 << 20
+	if c.Shard {
+		r, err = m.Shard(model.Sharing{Rank: c.Group.Rank(), Size: c.Group.Size(), Device: c.Device, Group: c.Group.Engine})
+		text = fmt.Sprintf("each process holds %d MiB of the %d MiB of frozen weights that they share", m.Shared()/mib, m.Shared()*int64(c.Group.Size())/mib)
+		return text, r, err
+	}
+	r, err = m.Stream()
+	text = fmt.Sprintf("streaming %d MiB of the blocks' weights from their files", r.Moved/mib)
+	if r.Held > 0 {
+		text += fmt.Sprintf("; %d MiB, which are not in the files as they are used, stay in memory", (r.Held+mib-1)/mib)
+	}
+	return text, r, err
 }
 
 // checkMoved refuses to have no weights elsewhere, or in vain.

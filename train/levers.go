@@ -52,9 +52,9 @@ func (l Levers) apply(s *bindings.Scope) {
 	s.KeepLargeBlocks(l.Use(LeverBlocks))
 }
 
-// castFrozen gives the frozen linear maps of the blocks a copy in d, made once in place of autocast's cast at
-// every step, unless that is among the levers to do without. With d Float it does nothing. Without keep each stored weight goes as soon as its copy is there: for
-// models that are never saved and have no file to lie in.
+// castFrozen gives the frozen linear maps of the blocks a copy in d, made once in place of autocast's cast at every step,
+// unless that is among the levers to do without. With d Float it does nothing. Without keep each stored weight goes as
+// soon as its copy is there: for models that are never saved and have no file to lie in.
 func (l Levers) castFrozen(m model.Model, d bindings.DType, keep bool) {
 	if d == bindings.Float || !l.Use(LeverCasts) {
 		return

@@ -229,14 +229,8 @@ func verifyBeside(path string) error {
 // readSums reads the checksums.json of a folder; nil: there is none.
 func readSums(dir string) (sums map[string]fsutil.Checksum, err error) {
 	list := filepath.Join(dir, checksumsJSON)
-	raw, err := hf.ReadJSON(list)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &sums)
-	}
-	if err == nil && sums == nil {
+	found, err := hf.ReadInto(list, &sums)
+	if err == nil && found && sums == nil {
 		err = errors.New("it holds nothing")
 	}
 	if err != nil {

@@ -168,9 +168,11 @@ func (t *Trainer) takeParts(s *bindings.Scope) error {
 					return err
 				}
 			}
-			err := t.Group.Broadcast(0, whole)
+			if err := t.Group.Broadcast(0, whole); err != nil {
+				return err
+			}
 			t.Opt.take(s, n, whole)
-			return err
+			return nil
 		})
 		if err != nil {
 			return err

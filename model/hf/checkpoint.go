@@ -83,6 +83,18 @@ func ReadJSON(path string) ([]byte, error) {
 	return raw, nil
 }
 
+// ReadInto reads a file that holds one JSON object into v, if it is there.
+func ReadInto(path string, v any) (found bool, err error) {
+	raw, err := ReadJSON(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, v)
+	}
+	return true, err
+}
+
 // ModelType is the architecture a config.json names, "" if none.
 func ModelType(config []byte) string {
 	var c struct {

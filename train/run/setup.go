@@ -253,8 +253,8 @@ func (r *run) keepsStored() bool {
 	return !r.on.Device.IsCUDA() || r.method.Needs().StoredWeights
 }
 
-// HoldBase is what a run holds the frozen base in folder in. It sets that in o, and patterns of the weights that its method trains in
-// place, which are fp32 in any case. Products are computed in precision p.
+// HoldBase is what a run holds the frozen base in folder in. It sets that in o, and patterns of the weights that its method
+// trains in place, which are fp32 in any case. Products are computed in precision p.
 func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) (base train.Base, err error) {
 	file, err := model.FileDType(folder)
 	if err != nil {

@@ -5,10 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -158,16 +156,13 @@ func identify(path string) (identity, error) {
 // Read reads the record in the folder of a run; nil: it is of a version that wrote none.
 func Read(dir string) (*Record, error) {
 	path := filepath.Join(dir, FileName)
-	raw, err := hf.ReadJSON(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	var r Record
-	if err == nil {
-		err = json.Unmarshal(raw, &r)
-	}
+	found, err := hf.ReadInto(path, &r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; without that file the run is resumed with whatever model is there", path, err)
+	}
+	if !found {
+		return nil, nil
 	}
 	return &r, nil
 }

@@ -1,10 +1,7 @@
 package provenance
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"gopeft/model/hf"
@@ -40,16 +37,13 @@ type File struct {
 // Read reads the record in a run's folder; nil: there is none.
 func Read(dir string) (*Record, error) {
 	path := filepath.Join(dir, FileName)
-	raw, err := hf.ReadJSON(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	var r Record
-	if err == nil {
-		err = json.Unmarshal(raw, &r)
-	}
+	found, err := hf.ReadInto(path, &r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if !found {
+		return nil, nil
 	}
 	return &r, nil
 }

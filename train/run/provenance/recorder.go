@@ -10,6 +10,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"gopeft/bindings/fault"
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/run/folder"
@@ -62,7 +63,7 @@ func Begin(ctx context.Context, dir string, record Record, data []Source, watch 
 	r.cancel = cancel
 	go func() {
 		defer close(r.done)
-		r.err = r.read(inner)
+		r.err = fault.Guard(func() error { return r.read(inner) })
 	}()
 	return r, nil
 }
