@@ -54,7 +54,7 @@ func replaceableFile(out string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(target)
+	f, err := fsutil.OpenRegular(target)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

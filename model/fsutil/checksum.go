@@ -9,7 +9,6 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
-	"os"
 )
 
 // Checksum is what a file was when it was written. CRC-32C finds what disks and
@@ -40,7 +39,7 @@ func (s *Summer) Sum() Checksum { return Checksum{s.n, fmt.Sprintf("%08x", s.crc
 
 // Compare says how the file at path differs from what it was, "" if it does not.
 func (c Checksum) Compare(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return "", err
 	}
@@ -61,14 +60,7 @@ func (c Checksum) Compare(path string) (string, error) {
 // CopyFile writes the bytes of the file at path to w, as long as ctx lasts. A device or a pipe, which may have no end, is
 // an error.
 func CopyFile(ctx context.Context, w io.Writer, path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: not a regular file", path)
-	}
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return err
 	}

@@ -12,17 +12,11 @@ import (
 // MaxSettings bounds settings of all kinds; a tokenizer's tables may be larger.
 const MaxSettings = 16 << 20
 
-// ReadSmall reads a file that is held in memory as a whole: a regular one, of at
-// most most bytes. Anything else is refused without waiting for it: a device
-// has no end, a named pipe perhaps no writer.
-func ReadSmall(path string, most int64) ([]byte, error) {
-	return readSmall(path, most, syscall.O_NONBLOCK)
-}
+// OpenRegular opens a regular file to read. Anything else is refused without
+// waiting for it: a device has no end, a named pipe perhaps no writer.
+func OpenRegular(path string) (*os.File, error) { return open(path, syscall.O_NONBLOCK) }
 
-// ReadSettings is ReadSmall that takes a pipe too, such as /dev/stdin.
-func ReadSettings(path string, most int64) ([]byte, error) { return readSmall(path, most, 0) }
-
-func readSmall(path string, most int64, how int) ([]byte, error) {
+func open(path string, how int) (*os.File, error) {
 	pipes := how == 0
 	if info, err := os.Stat(path); err != nil {
 		return nil, err
@@ -33,14 +27,32 @@ func readSmall(path string, most int64, how int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	info, err := f.Stat()
 	if err == nil {
 		err = readable(info, pipes)
 	}
 	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	return f, nil
+}
+
+// ReadSmall reads a regular file that is held in memory as a whole, of at most
+// most bytes.
+func ReadSmall(path string, most int64) ([]byte, error) {
+	return readSmall(path, most, syscall.O_NONBLOCK)
+}
+
+// ReadSettings is ReadSmall that takes a pipe too, such as /dev/stdin.
+func ReadSettings(path string, most int64) ([]byte, error) { return readSmall(path, most, 0) }
+
+func readSmall(path string, most int64, how int) ([]byte, error) {
+	f, err := open(path, how)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(raw)) > most {
 		err = fmt.Errorf("more than %d MB, too large for what it should be", most>>20)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"gopeft/model/fsutil"
 )
 
 // pull is a repository being fetched.
@@ -231,7 +233,7 @@ func (p *pull) copy(f *os.File, body io.Reader, name string, b blob, from int64,
 
 // check compares a file with the size and hash that its blob should have.
 func check(path string, b blob) error {
-	f, err := os.Open(path)
+	f, err := fsutil.OpenRegular(path)
 	if err != nil {
 		return err
 	}
@@ -296,7 +298,7 @@ func (p *pull) link(name, etag string) error {
 }
 
 func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
+	in, err := fsutil.OpenRegular(from)
 	if err != nil {
 		return err
 	}

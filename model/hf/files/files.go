@@ -14,6 +14,8 @@ import (
 	"strings"
 	"unicode/utf8"
 	"unsafe"
+
+	"gopeft/model/fsutil"
 )
 
 // Entry is one named tensor of an archive.
@@ -242,7 +244,7 @@ func escapeGlob(path string) string {
 }
 
 func readHead(path string, n int) ([]byte, error) {
-	f, err := openRegular(path)
+	f, err := fsutil.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

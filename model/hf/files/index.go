@@ -13,6 +13,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"gopeft/model/fsutil"
 )
 
 // maxIndexBytes bounds the JSON read into memory; the index of a model with
@@ -86,7 +88,7 @@ func openShard(path string) (*archive, error) {
 // readIndex gives tensor name → shard file, every path checked to stay in the
 // index's folder.
 func readIndex(path string) (map[string]string, error) {
-	f, err := openRegular(path)
+	f, err := fsutil.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -15,23 +15,8 @@ type mapping struct {
 	file *fsutil.Mapping // nil for bytes
 }
 
-func openRegular(path string) (*os.File, error) {
-	// Checked before opening: opening a named pipe would wait for a writer.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("%s: a folder, not a file", path)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	return os.Open(path)
-}
-
 func mapFile(path string) (*mapping, error) {
-	f, err := openRegular(path)
+	f, err := fsutil.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

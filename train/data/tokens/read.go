@@ -33,7 +33,7 @@ func readHeader(f *os.File, key string) (h header, sum []byte, checked int64, er
 		return h, nil, 0, err
 	}
 	size := info.Size()
-	if !info.Mode().IsRegular() || size < int64(len(magic)+trailerSize) {
+	if size < int64(len(magic)+trailerSize) {
 		return h, nil, 0, damaged("it is cut off")
 	}
 	head, tail := make([]byte, len(magic)), make([]byte, trailerSize)
@@ -71,7 +71,7 @@ func readHeader(f *os.File, key string) (h header, sum []byte, checked int64, er
 
 // open opens a file and checks every byte of it. A *damage says that there is one that cannot be used.
 func open(ctx context.Context, path, key string) (*File, error) {
-	f, err := os.Open(path)
+	f, err := fsutil.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

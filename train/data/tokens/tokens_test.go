@@ -230,6 +230,18 @@ func TestDamagedFilesAreMadeAnew(t *testing.T) {
 	try("of another key", raw)
 }
 
+// A pipe has no other end: neither reading what would be in it nor writing it anew may wait.
+func TestPipeInPlaceOfAFileIsAnError(t *testing.T) {
+	c := Cache{Dir: t.TempDir()}
+	if err := syscall.Mkfifo(filepath.Join(c.Dir, "k"+ending), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Vocab: 500}
+	if _, err := c.Open(context.Background(), "k", fill(o, some(1, o))); err == nil || !strings.Contains(err.Error(), "not a regular file (--cache-dir") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestMappedFileThatIsShortenedIsAnError(t *testing.T) {
 	c := Cache{Dir: t.TempDir()}
 	f, err := c.Open(context.Background(), "k", fill(Options{}, some(5000, Options{})))
