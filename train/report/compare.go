@@ -185,43 +185,52 @@ func WriteCompareCSV(path string, results []Result) error {
 	})
 }
 
-// WriteCompareMarkdown writes compare.md, the same table for a page. intro, if
-// not empty, goes above it.
+// WriteCompareMarkdown writes compare.md, the same table for a page, and below it
+// that of the conventional approaches, where there are several. intro, if not
+// empty, goes above.
 func WriteCompareMarkdown(path, intro string, results []Result) error {
 	return fsutil.WriteFile(path, func(out io.Writer) error {
 		var b bytes.Buffer
 		if intro != "" {
 			fmt.Fprintf(&b, "%s\n\n", strings.TrimSpace(intro))
 		}
-		escape := strings.NewReplacer("|", `\|`, "\n", " ")
-		cells := cells(results)
-		for _, line := range cells {
-			for j := range line {
-				line[j] = escape.Replace(line[j])
-			}
-		}
-		widths := columnWidths(cells)
-		for i, line := range cells {
-			for j, cell := range line {
-				b.WriteString("| ")
-				pad(&b, cell, widths[j], j == 0)
-				b.WriteByte(' ')
-			}
-			b.WriteString("|\n")
-			if i == 0 {
-				for j, w := range widths {
-					if j == 0 {
-						fmt.Fprintf(&b, "|%s", strings.Repeat("-", w+2))
-					} else {
-						fmt.Fprintf(&b, "|%s:", strings.Repeat("-", w+1))
-					}
-				}
-				b.WriteString("|\n")
-			}
+		writeMarkdown(&b, cells(results))
+		if lines := conventionalTable(results); lines != nil {
+			b.WriteByte('\n')
+			writeMarkdown(&b, lines)
 		}
 		_, err := b.WriteTo(out)
 		return err
 	})
+}
+
+func writeMarkdown(b *bytes.Buffer, lines [][]string) {
+	escape := strings.NewReplacer("|", `\|`, "\n", " ")
+	for _, line := range lines {
+		for j := range line {
+			line[j] = escape.Replace(line[j])
+		}
+	}
+	widths := columnWidths(lines)
+	for i, line := range lines {
+		for j, cell := range line {
+			b.WriteString("| ")
+			pad(b, cell, widths[j], j == 0)
+			b.WriteByte(' ')
+		}
+		b.WriteString("|\n")
+		if i > 0 {
+			continue
+		}
+		for j, w := range widths {
+			if j == 0 {
+				fmt.Fprintf(b, "|%s", strings.Repeat("-", w+2))
+			} else {
+				fmt.Fprintf(b, "|%s:", strings.Repeat("-", w+1))
+			}
+		}
+		b.WriteString("|\n")
+	}
 }
 
 // WriteTable prints the comparison aligned for a terminal.

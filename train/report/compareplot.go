@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -15,6 +16,7 @@ import (
 // both on logarithmic axes, as a PNG file. It is the test's figure or, where
 // no method has one, the validation's. Methods without it, or without the other figure, are left out
 // of the panel; those without trainable parameters stand at its left edge.
+// Beside the parameters, the area of a point's disc is its training time.
 func PlotCompare(path, title string, results []Result) error {
 	test, val := func(r Result) float64 { return 100 * r.TestAcc }, func(r Result) float64 { return 100 * r.ValAcc }
 	name := "accuracy (%)"
@@ -27,14 +29,14 @@ func PlotCompare(path, title string, results []Result) error {
 		score, part = test, "test"
 	}
 	name = part + " " + name
-	return drawPanels(path, title, nil,
-		comparePanel("trainable parameters", name, results, score,
-			func(r Result) float64 { return float64(r.Trainable) }, true),
-		comparePanel("training time (s)", name, results, score,
-			func(r Result) float64 { return r.Seconds }, false))
+	seconds := func(r Result) float64 { return r.Seconds }
+	parameters := comparePanel("trainable parameters (disc: training time)", name, results, score,
+		func(r Result) float64 { return float64(r.Trainable) }, seconds, true)
+	return drawPanels(path, title, nil, parameters,
+		comparePanel("training time (s)", name, results, score, seconds, nil, false))
 }
 
-func comparePanel(xName, yName string, results []Result, score, cost func(Result) float64, showZero bool) *plot.Plot {
+func comparePanel(xName, yName string, results []Result, score, cost, area func(Result) float64, showZero bool) *plot.Plot {
 	p := newPlot(xName, yName)
 	var marks []mark
 	low, high := math.Inf(1), math.Inf(-1)
@@ -44,6 +46,9 @@ func comparePanel(xName, yName string, results []Result, score, cost func(Result
 		m := mark{x: cost(r), y: score(r), label: r.Method, style: i}
 		if !isFinite(m.x) || !isFinite(m.y) || m.x < 0 || m.x == 0 && !showZero {
 			continue
+		}
+		if area != nil {
+			m.area = area(r)
 		}
 		if m.x > 0 {
 			low, high = min(low, m.x), max(high, m.x)
@@ -87,6 +92,7 @@ type mark struct {
 	x, y  float64
 	label string
 	style int // colour and shape
+	area  float64
 }
 
 // marked draws labelled points and finds room for the labels.
@@ -102,6 +108,7 @@ func (ms marked) Plot(c draw.Canvas, p *plot.Plot) {
 		places[i] = place{at: vg.Point{X: toX(m.x), Y: toY(m.y)}, width: extent.X, height: style.FontExtents().Ascent}
 	}
 	boxes := placeLabels(places, c.Rectangle)
+	ms.drawDiscs(&c, places)
 	for i, m := range ms {
 		colour := series[m.style%len(series)]
 		shape := shapes[m.style/len(series)%len(shapes)]
@@ -114,6 +121,24 @@ func (ms marked) Plot(c draw.Canvas, p *plot.Plot) {
 		style := textStyle(9, ink)
 		style.XAlign, style.YAlign = text.XLeft, text.YBottom
 		c.FillText(style, box.Min, m.label)
+	}
+}
+
+// drawDiscs draws the areas of the marks, the largest at the bottom. What is smaller than a mark itself is left out.
+func (ms marked) drawDiscs(c *draw.Canvas, places []place) {
+	largest := 0.0
+	order := make([]int, 0, len(ms))
+	for i, m := range ms {
+		if isFinite(m.area) {
+			largest = max(largest, m.area)
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(ms[b].area, ms[a].area) })
+	for _, i := range order {
+		if radius := mostRadius * vg.Length(math.Sqrt(ms[i].area/largest)); radius > markRadius {
+			c.DrawGlyph(draw.GlyphStyle{Color: fade(series[ms[i].style%len(series)], 0x38), Radius: radius, Shape: draw.CircleGlyph{}}, places[i].at)
+		}
 	}
 }
 

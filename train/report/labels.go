@@ -6,8 +6,10 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// markRadius is the size of a labelled point.
-const markRadius vg.Length = 4
+const (
+	markRadius vg.Length = 4  // of a labelled point
+	mostRadius vg.Length = 18 // of the largest disc about one
+)
 
 // place is a point with the size of the label it wants nearby.
 type place struct {

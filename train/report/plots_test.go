@@ -157,6 +157,24 @@ func TestPlotCompare(t *testing.T) {
 	}
 }
 
+// The slowest method's disc is largest; one much faster has none beyond its point.
+func TestDiscsShowTrainingTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "compare.png")
+	slow := Result{Method: "full", TestAcc: 0.9, Trainable: 1e6, Seconds: 100}
+	fast := Result{Method: "lora", TestAcc: 0.8, Trainable: 1e4, Seconds: 1}
+	if err := PlotCompare(path, "", []Result{slow, fast}); err != nil {
+		t.Fatal(err)
+	}
+	img := decode(t, path)
+	// The colours of the first two series, 0x38/0xff opaque on white.
+	if n := count(img, color.NRGBA{0xc7, 0xe0, 0xee, 0xff}); n < 1000 {
+		t.Errorf("%d dots of the slow method's disc", n)
+	}
+	if n := count(img, color.NRGBA{0xf6, 0xdb, 0xc7, 0xff}); n > 50 { // the edge of its point may have some
+		t.Errorf("%d dots of a disc about the fast method", n)
+	}
+}
+
 func TestPicturesIntoAMissingFolderAreAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "no", "curves.png")
 	if err := PlotCurves(path, "", runRows(3)); err == nil {
