@@ -102,7 +102,7 @@ func (e *encoder) encode() error {
 	t.rawAdded.split(e, whole, func(piece text) {
 		normalizer := t.normalizer
 		if t.behind != nil {
-			for len(piece.b) > stretch {
+			for len(piece.b) > stretch && !e.full() {
 				cut := spaceIn(piece.b, stretch)
 				if cut < 0 {
 					break

@@ -2,8 +2,9 @@ package tokenizer
 
 import "bytes"
 
-// A long text of SentencePiece's kind is one piece: there is no pre-tokenizer. Where its words are known to fall apart at
-// spaces it goes through in stretches, so that what is made of it on the way is not as long as the text.
+// A long text is normalized in stretches where its words are known to fall apart at spaces, so that what is made of it on
+// the way is not as long as the text: texts of SentencePiece's kind, which are one piece since there is no pre-tokenizer, and
+// those of BERT's.
 
 // stretch is about how many bytes of a text are normalized at once, where that makes no difference.
 const stretch = 1 << 20
@@ -11,13 +12,19 @@ const stretch = 1 << 20
 // behindSpaces is the normalizer of what follows a cut in front of a space: t's but for what it puts in front of a text.
 // It is nil where a text must not be cut so.
 func behindSpaces(t *Tokenizer) normalizer {
-	b, ok := t.model.(*bpe)
-	if !ok || b.boundary == 0 || len(t.preTokenizers) > 0 || len(t.normalizedAdded.tokens) > 0 {
-		return nil
-	}
 	steps, ok := t.normalizer.(normalizers)
 	if !ok {
 		steps = normalizers{t.normalizer}
+	}
+	switch {
+	case t.normalizer == nil || len(t.normalizedAdded.tokens) > 0:
+		return nil
+	case len(t.preTokenizers) > 0:
+		return behindWhiteSpace(t, steps)
+	}
+	b, ok := t.model.(*bpe)
+	if !ok || b.boundary == 0 {
+		return nil
 	}
 	var behind normalizers
 	for _, step := range steps {
@@ -36,6 +43,25 @@ func behindSpaces(t *Tokenizer) normalizer {
 		return nil
 	}
 	return behind
+}
+
+// behindWhiteSpace is behindSpaces where the first pre-tokenizer cuts at white space, which goes. The steps that may be
+// change characters one by one, or with marks that follow them: a space stays one, and what is before it and behind it does
+// not meet.
+func behindWhiteSpace(t *Tokenizer, steps normalizers) normalizer {
+	switch t.preTokenizers[0].(type) {
+	case bertSplit, whitespaceSplit:
+	default:
+		return nil
+	}
+	for _, step := range steps {
+		switch step.(type) {
+		case bertNormalizer, lowercase, stripAccents, canonical:
+		default:
+			return nil
+		}
+	}
+	return t.normalizer
 }
 
 // spaceIn is where, from byte from on, b may be cut: in front of a space that begins a word. -1: nowhere.
