@@ -1,6 +1,9 @@
 package tokenizer
 
-import "bytes"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // A long text is normalized in stretches where its words are known to fall apart at spaces, so that what is made of it on
 // the way is not as long as the text: texts of SentencePiece's kind, which are one piece since there is no pre-tokenizer, and
@@ -46,8 +49,7 @@ func behindSpaces(t *Tokenizer) normalizer {
 }
 
 // behindWhiteSpace is behindSpaces where the first pre-tokenizer cuts at white space, which goes. The steps that may be
-// change characters one by one, or with marks that follow them: a space stays one, and what is before it and behind it does
-// not meet.
+// change characters one by one, or with marks that follow them: what the text is cut in front of stays what it is.
 func behindWhiteSpace(t *Tokenizer, steps normalizers) normalizer {
 	switch t.preTokenizers[0].(type) {
 	case bertSplit, whitespaceSplit:
@@ -62,6 +64,28 @@ func behindWhiteSpace(t *Tokenizer, steps normalizers) normalizer {
 		}
 	}
 	return t.normalizer
+}
+
+// cutIn is where, from byte from on, a text that is taken in stretches may be cut. -1: nowhere.
+func (t *Tokenizer) cutIn(e *encoder, b []byte, from int) int {
+	if len(t.preTokenizers) == 0 {
+		return spaceIn(b, from)
+	}
+	at := whitespace
+	if _, ok := t.preTokenizers[0].(bertSplit); ok {
+		at |= punctuation
+	}
+	for from < len(b) && !utf8.RuneStart(b[from]) {
+		from++
+	}
+	for i := from; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if c := e.u.class(r); c&at != 0 && c&(normalizes|dropped) == 0 {
+			return i
+		}
+		i += n
+	}
+	return -1
 }
 
 // spaceIn is where, from byte from on, b may be cut: in front of a space that begins a word. -1: nowhere.
