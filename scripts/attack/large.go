@@ -14,7 +14,7 @@ import (
 
 // wideFiles are files that hold one row that is as long as rows may be, and a few usual ones.
 func wideFiles() []string {
-	return []string{"wide.csv", "wide.jsonl", "wide.json", "wide.tsv", "wide.txt", "wide-word.txt", "wide.parquet"}
+	return []string{"wide.csv", "wide.jsonl", "wide.json", "wide.tsv", "wide.txt", "wide-word.txt", "wide-accents.txt", "wide-accents.csv", "wide.parquet"}
 }
 
 // makeLarge makes those of the inputs that a load test brings and that are made when they are asked for, once.
@@ -107,11 +107,13 @@ var wideFormats = map[string]struct{ head, before, after, between, tail, of stri
 	"wide.json":         {"[", `{"text": "`, `", "label": "LABEL_0"}`, ",\n", "]\n", "good film "},
 	"wide.txt":          {"", "", "", "\n", "\n", "good film "},
 	"wide-word.txt":     {"", "", "", "\n", "\n", "film"},
+	"wide-accents.txt":  {"", "", "", "\n", "\n", "très élégant, Schöner Film "},
+	"wide-accents.csv":  {"text,label\n", `"`, `",LABEL_0`, "\n", "\n", "très élégant, Schöner Film "},
 	"wide-prompt.jsonl": {"", `{"prompt": "`, `"}`, "\n", "\n", "the film "},
 }
 
-// longText is n bytes of a phrase.
-func longText(phrase string, n int) string { return strings.Repeat(phrase, n/len(phrase)+1)[:n] }
+// longText is some n bytes of a phrase, the whole of it each time.
+func longText(phrase string, n int) string { return strings.Repeat(phrase, n/len(phrase)+1) }
 
 // reviews gives n rows of a few words, of three classes.
 func reviews(n int, give func(review) error) error {
