@@ -69,9 +69,9 @@ func (h *harness) maker(name string) func(w io.Writer) error {
 			return errors.Join(err, p.Close())
 		}
 	case "tokens.jsonl":
-		return func(w io.Writer) error { // of letters, each of which is a token
-			row := `{"text": "` + strings.TrimSpace(strings.Repeat("a b c d e g k m ", 63)) + "\"}\n"
-			for left := h.scaled(loadIDs); left > 0; left -= 1000 {
+		return func(w io.Writer) error { // of letters, each of which is a token, in rows that the model reads the whole of
+			row := `{"text": "` + strings.TrimSpace(strings.Repeat("a b c d e g k m ", 4)) + "\"}\n" // 64 and more
+			for left := h.scaled(loadIDs); left > 0; left -= 50 {
 				if _, err := io.WriteString(w, row); err != nil {
 					return err
 				}
