@@ -19,6 +19,7 @@ type CausalEncoder struct {
 	EOS         []int64 // the model's end tokens: the first ends answers where the tokenizer names none
 	Vocab       int     // token ids the model knows; 0: not checked
 	MaxLength   int
+	Longest     int  // most tokens of a text or a rendered chat, whose rest TextIDs and ChatIDs leave out; 0: any
 	TrainPrompt bool // learn the prompt too
 	// Chat renders a chat up to and including message n; with open the assistant's turn is begun.
 	Chat func(messages []data.Message, n int, open bool) (string, error)
@@ -116,11 +117,15 @@ func (e CausalEncoder) chat(messages []data.Message) (data.Sequence, error) {
 // TextIDs tokenizes with the tokenizer's begin token. What its template puts behind a text, an end token, is taken off; one
 // that the text itself ends with stays.
 func (e CausalEncoder) TextIDs(text string) ([]int64, error) {
-	ids, err := e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{AddSpecial: true})
+	before, behind := e.Tokenizer.Around()
+	o := tokenizer.Options{AddSpecial: true}
+	if e.Longest > 0 {
+		o.MaxLength = e.Longest + len(before) + len(behind)
+	}
+	ids, err := e.Tokenizer.EncodeIDs(nil, text, o)
 	if err != nil {
 		return nil, err
 	}
-	_, behind := e.Tokenizer.Around()
 	return ids[:len(ids)-len(behind)], nil
 }
 
@@ -134,7 +139,7 @@ func (e CausalEncoder) end() (int64, bool) {
 
 // ChatIDs tokenizes a rendered chat, which holds its special tokens as text.
 func (e CausalEncoder) ChatIDs(text string) ([]int64, error) {
-	return e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{})
+	return e.Tokenizer.EncodeIDs(nil, text, tokenizer.Options{MaxLength: e.Longest})
 }
 
 func commonPrefix(a, b []int64) int {

@@ -12,6 +12,7 @@ import (
 
 	"gopeft/model/fsutil"
 	"gopeft/train"
+	"gopeft/train/run/provenance"
 )
 
 // modelFiles are the files of models and adapters, as gopeft and the libraries whose formats it writes name them.
@@ -22,6 +23,7 @@ func modelFiles() []string {
 		"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
 		"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "adapter.safetensors", "gopeft.yaml", "head_config.json", "model_head.safetensors",
 		"pytorch_adapter.bin", "pytorch_model_head.bin", "README.md", ".gitattributes", // what hubs put beside them
+		provenance.FileName,
 	}
 }
 

@@ -105,6 +105,9 @@ func fold(c *cli.Context, done string, do func(*bindings.Scope, infer.Source, in
 	if err := freeOut(c, o.Out, src.Model, src.Adapter); err != nil {
 		return err
 	}
+	if o.Seal, err = sealed(c, src.Model, src.Adapter); err != nil {
+		return err
+	}
 	if path := c.String("data"); path != "" {
 		o.Data, err = data.OpenExamples(path, data.LoadOptions{Read: rows.Options{Context: c.Context}, NoLabels: true, TextColumn: c.String("text-column"), Limit: c.Int("limit")})
 		if err != nil {

@@ -51,6 +51,9 @@ func quantize(c *cli.Context) error {
 	if err := freeOut(c, o.Out, path); err != nil {
 		return err
 	}
+	if o.Seal, err = sealed(c, path, ""); err != nil {
+		return err
+	}
 	var r infer.QuantisedFolder
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
 		r, err = infer.Quantise(c.Context, s, path, o)

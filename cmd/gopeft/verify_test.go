@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +82,62 @@ func TestVerifyOfAComparison(t *testing.T) {
 	}
 	if code, stdout, _ := gopeft(t, "", "verify", out); code != exitFailed || !strings.Contains(stdout, "added  bitfit: more") {
 		t.Errorf("exit %d, %q", code, stdout)
+	}
+}
+
+// Folders that commands make of a model know what they were made of; --overwrite replaces them with their record.
+func TestVerifyOfWhatCommandsMake(t *testing.T) {
+	rows := writeText(t, "rows.jsonl", idRows)
+	for _, c := range []struct{ command, base, adapter, read, written string }{
+		{"merge --data " + rows, "distilbert/tiny", "peft/distilbert-seqcls-lora", "adapter/adapter_model.safetensors", "model.safetensors"},
+		{"convert --to adapterhub --data " + rows, "distilbert/tiny", "peft/distilbert-seqcls-lora", "model/model.safetensors", "pytorch_adapter.bin"},
+		{"quantize --to int8", "llama/base", "", "model/model.safetensors", "model.safetensors"},
+	} {
+		t.Run(c.command[:5], func(t *testing.T) {
+			dir := t.TempDir()
+			out, places := filepath.Join(dir, "out"), map[string]string{"model": filepath.Join(dir, "base"), "adapter": filepath.Join(dir, "given")}
+			args := append(strings.Fields(c.command), "--model", places["model"], "--out", out, "--threads", "1")
+			if err := os.CopyFS(places["model"], os.DirFS(modeltest.Testdata(t, c.base))); err != nil {
+				t.Fatal(err)
+			}
+			if c.adapter != "" {
+				args = append(args, "--adapter", places["adapter"])
+				if err := os.CopyFS(places["adapter"], os.DirFS(modeltest.Testdata(t, c.adapter))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			must(t, "", args...)
+			moved := out + ".moved"
+			if err := os.Rename(out, moved); err != nil {
+				t.Fatal(err)
+			}
+			if stdout, stderr := must(t, "", "verify", moved); !strings.Contains(stdout, "as they were recorded") || stderr != "" {
+				t.Errorf("%q, %q", stdout, stderr)
+			}
+			if err := os.Rename(moved, out); err != nil {
+				t.Fatal(err)
+			}
+			role, name, _ := strings.Cut(c.read, "/")
+			for file, want := range map[string]string{filepath.Join(places[role], name): "changed  " + c.read + " ", filepath.Join(out, c.written): "changed  " + c.written + " "} {
+				raw, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				damaged := slices.Clone(raw)
+				damaged[len(raw)/2] ^= 4
+				if err := os.WriteFile(file, damaged, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if code, stdout, _ := gopeft(t, "", "verify", out); code != exitFailed || strings.Count(stdout, "\n") != 1 || !strings.HasPrefix(stdout, want) {
+					t.Errorf("exit %d, %q, want %q", code, stdout, want)
+				}
+				if err := os.WriteFile(file, raw, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			must(t, "", append(args, "--overwrite")...)
+			must(t, "", "verify", out)
+		})
 	}
 }
 

@@ -102,8 +102,8 @@ func (e *encoder) encode() error {
 	t.rawAdded.split(e, whole, func(piece text) {
 		normalizer := t.normalizer
 		if t.behind != nil {
-			for len(piece.b) > stretch {
-				cut := spaceIn(piece.b, stretch)
+			for len(piece.b) > stretch && !e.full() {
+				cut := t.cutIn(e, piece.b, stretch)
 				if cut < 0 {
 					break
 				}
@@ -111,6 +111,9 @@ func (e *encoder) encode() error {
 				e.run(normalizer.normalize(e, piece.slice(0, cut)), 0)
 				piece, normalizer = piece.slice(cut, len(piece.b)), t.behind
 			}
+		}
+		if e.full() {
+			return
 		}
 		e.used = 0
 		if normalizer != nil {

@@ -8,7 +8,9 @@
 //
 // Terms:
 //
-//   - kind: fuzz, kill, flip, memory, disk, truncated or misuse; each is a file here;
+//   - kind: fuzz, kill, flip, memory, disk, truncated or misuse; each is a file here. Another is load, made only where --kinds
+//     names it: a million rows and steps, a hundred million tokens, rows of 60 MB, several runs at once; --scale 0.01 makes all
+//     of that smaller;
 //   - case: one attack, of one or several commands, in a folder of its own;
 //   - finding: what a case has shown to be wrong; any makes attack exit with 1.
 //

@@ -111,7 +111,8 @@ func fuzzCase(c *attempt) error {
 		patient := 6 * time.Second
 		switch {
 		case c.waits:
-			patient = time.Second
+			settled(p, ended)
+			patient = 0
 		case !t.open:
 			return
 		}

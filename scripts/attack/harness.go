@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -29,6 +30,8 @@ type harness struct {
 	flips    *flipBase
 	misuse   []misuse
 	least    int // kB of address space that the program starts in
+	loads    []load
+	scale    float64 // of loads
 }
 
 // skip is the error of a kind that cannot be made here.
@@ -77,6 +80,7 @@ type attempt struct {
 	waits    bool // the command waits for the other end of a pipe
 	stderr   []string
 	tally    *tally
+	noting   sync.Mutex // of what a command adds to this, where several run at once
 }
 
 // makeCase makes one case, and keeps it if it has found something.
@@ -174,7 +178,9 @@ func (c *attempt) start(l limits, within func(p *os.Process, ended <-chan struct
 	if l.space > 0 {
 		command = append([]string{"sh", "-c", `ulimit -v "$0" && exec "$@"`, strconv.Itoa(l.space)}, command...)
 	}
+	c.noting.Lock()
 	c.script = append(c.script, quoted(append([]string{"env", "-i"}, append(c.environment(), command...)...)))
+	c.noting.Unlock()
 	ctx, cancel := context.WithTimeout(c.ctx, l.time)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
@@ -209,6 +215,8 @@ func (c *attempt) start(l limits, within func(p *os.Process, ended <-chan struct
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		r.memory = u.Maxrss
 	}
+	c.noting.Lock()
+	defer c.noting.Unlock()
 	c.stderr = append(c.stderr, fmt.Sprintf("gopeft %s: exit %d %s\n%s", strings.Join(args, " "), r.code, r.signal, r.stderr))
 	c.tally.commands++
 	key := strconv.Itoa(r.code)

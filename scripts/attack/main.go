@@ -35,6 +35,7 @@ type kind struct {
 	prepare func(h *harness) error
 	run     func(c *attempt) error
 	cases   func(h *harness) int // how many there are, where their number is fixed
+	asked   bool                 // it is made only where --kinds names it
 }
 
 func kinds() []kind {
@@ -46,6 +47,7 @@ func kinds() []kind {
 		{name: "memory", share: 0.04, prepare: prepareMemory, run: memoryCase},
 		{name: "disk", share: 0.04, prepare: prepareDisk, run: diskCase},
 		{name: "truncated", share: 0.02, prepare: prepareTruncated, run: truncatedCase},
+		{name: "load", share: 1, prepare: prepareLoad, run: loadCase, cases: loadCases, asked: true},
 	}
 }
 
@@ -56,6 +58,7 @@ func attack(ctx context.Context) (code int, err error) {
 	chosen := flag.String("kinds", "", "only these kinds, comma-separated")
 	only := flag.Int("case", -1, "only this case of each kind")
 	first := flag.Int("first", 0, "begin with this case of each kind")
+	scale := flag.Float64("scale", 1, "of load, how much of its sizes")
 	keep := flag.String("keep", filepath.Join("runs", "attack"), "folder for the cases that fail")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -70,12 +73,15 @@ func attack(ctx context.Context) (code int, err error) {
 			}
 		}
 		all = slices.DeleteFunc(all, func(k kind) bool { return !slices.Contains(names, k.name) })
+	} else {
+		all = slices.DeleteFunc(all, func(k kind) bool { return k.asked })
 	}
 	h, err := newHarness(ctx, *binary, *keep, *seed)
 	if err != nil {
 		return 2, err
 	}
 	defer h.close()
+	h.scale = *scale
 	fmt.Printf("attacking %s with seed %d for %.0f s\n", h.version, *seed, *seconds)
 	tallies, err := h.spend(all, time.Duration(*seconds*float64(time.Second)), *first, *only)
 	if err != nil {

@@ -205,9 +205,10 @@ func (c *attempt) wrongUse(m misuse) {
 	told := time.Time{}
 	r := c.start(usual, func(p *os.Process, ended <-chan struct{}) {
 		if m.waits {
+			settled(p, ended)
 			select {
 			case <-ended:
-			case <-time.After(time.Second):
+			default:
 				told = time.Now()
 				_ = p.Signal(syscall.SIGINT)
 			}

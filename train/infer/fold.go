@@ -31,6 +31,17 @@ type FoldOptions struct {
 	MaxLength int                 // tokens of a text compared; 0: 64, or what the model can read
 	Load      peft.LoadOptions    // how Convert reads the adapter
 	Tolerance float64             // largest difference of a logit that passes; 0: for Merge by dtype
+	Seal      Seal
+}
+
+// Seal is called with a folder that is complete and found right, before it goes to its place: it may add to it. nil: nothing is.
+type Seal func(dir string) error
+
+func (f Seal) add(dir string) error {
+	if f == nil {
+		return nil
+	}
+	return f(dir)
 }
 
 // Folded is what Merge and Convert found when they compared.
@@ -114,7 +125,10 @@ func Merge(ctx context.Context, s *bindings.Scope, src Source, o FoldOptions) (F
 		if err := errors.Join(err, m.Close()); err != nil {
 			return err
 		}
-		return r.compare(before, after)
+		if err := r.compare(before, after); err != nil {
+			return err
+		}
+		return o.Seal.add(dir)
 	})
 	return r, err
 }
@@ -262,7 +276,10 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		if err != nil {
 			return err
 		}
-		return r.compare(before, after)
+		if err := r.compare(before, after); err != nil || d.IsFile() {
+			return err
+		}
+		return o.Seal.add(path)
 	}
 	write := writeThrough
 	if !d.IsFile() {

@@ -120,7 +120,8 @@ func parseDType(name string) (bindings.DType, error) {
 func (g *Generator) Model() model.CausalLM { return g.lm }
 
 // Prompt gives the token ids of an example's prompt, or of its chat with the assistant's turn begun. A mark such
-// as <|user|> that is no token of the model is an error, unless literal: the model would read it as letters.
+// as <|user|> that is no token of the model is an error, unless literal: the model would read it as letters. Of a prompt that
+// no model holds, of a million tokens and more than twice this one's positions, only so many are given.
 func (g *Generator) Prompt(x data.CausalExample, literal bool) ([]int64, error) {
 	if x.IDs != nil {
 		return x.IDs, nil
@@ -146,7 +147,7 @@ func (g *Generator) Prompt(x data.CausalExample, literal bool) ([]int64, error) 
 			return nil, err
 		}
 	}
-	enc := train.CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS}
+	enc := train.CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS, Longest: max(longest, 2*g.lm.Info().MaxPositions)}
 	if x.Messages != nil {
 		return enc.ChatIDs(text)
 	}
@@ -157,6 +158,9 @@ func (g *Generator) Prompt(x data.CausalExample, literal bool) ([]int64, error) 
 	}
 	return ids, err
 }
+
+// longest is how many tokens of a prompt are counted at least, for what is said of one that the model does not hold.
+const longest = 1 << 20
 
 // mark is how LLaMA-3, SmolLM2, Qwen2 and their like write special tokens.
 var mark = regexp.MustCompile(`<\|[^<>|\s]{1,64}\|>`)

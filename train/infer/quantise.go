@@ -18,6 +18,7 @@ type QuantiseOptions struct {
 	To      hf.Quantisation // hf.NF4 or hf.Int8
 	DType   string          // of the weights that are not quantised: fp32, bf16 or fp16; "": the files'
 	Threads int
+	Seal    Seal
 }
 
 // QuantisedFolder is what Quantise wrote.
@@ -92,7 +93,10 @@ func Quantise(ctx context.Context, s *bindings.Scope, path string, o QuantiseOpt
 		}
 		compared.Tolerance = max(1e-4, rounding[d]) * before.largest() // vectors are rounded to d
 		r.After, err = weightBytes(dir)
-		return errors.Join(err, compared.compare(before, after))
+		if err := errors.Join(err, compared.compare(before, after)); err != nil {
+			return err
+		}
+		return o.Seal.add(dir)
 	})
 	r.Compared, r.Difference, r.Largest = compared.Compared, compared.Difference, compared.Largest
 	if err == nil {

@@ -2,6 +2,7 @@ package run_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,6 +176,26 @@ func TestCausalEncoderTargets(t *testing.T) {
 	} {
 		if _, err := c.e.Encode(c.x); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// A text whose tokens are not all wanted has the first of them.
+func TestLongestLeavesOutTheRest(t *testing.T) {
+	tok, err := train.OpenTokenizer(textModel(t, "</s>"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, encode := range map[string]func(train.CausalEncoder, string) ([]int64, error){"text": train.CausalEncoder.TextIDs, "chat": train.CausalEncoder.ChatIDs} {
+		for _, text := range []string{"ab", "abc", "abcdefg"} {
+			all, err := encode(train.CausalEncoder{Tokenizer: tok}, text)
+			few, failed := encode(train.CausalEncoder{Tokenizer: tok, Longest: 3}, text)
+			if err := errors.Join(err, failed); err != nil {
+				t.Fatal(err)
+			}
+			if want := all[:min(len(all), len(all)-len(text)+3)]; !slices.Equal(few, want) {
+				t.Errorf("%s %q: %v, want %v", name, text, few, want)
+			}
 		}
 	}
 }

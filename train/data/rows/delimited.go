@@ -27,6 +27,9 @@ type csvReader struct {
 	src   *source
 	csv   *csv.Reader
 	names []string
+
+	lines  int // before what csv reads
+	offset int64
 }
 
 func newCSV(src *source, comma rune) (Reader, error) {
@@ -54,7 +57,7 @@ func newCSV(src *source, comma rune) (Reader, error) {
 func (r *csvReader) record(limit int) ([]string, error) {
 	// What one record may pull from the file: itself, and a buffer's worth ahead.
 	r.src.meter.left, r.src.meter.separators = limit+r.src.br.Size(), maxSeparators
-	begin := r.csv.InputOffset()
+	begin := r.offset + r.csv.InputOffset()
 	record, err := r.csv.Read()
 	if err == nil {
 		size := 0
@@ -68,8 +71,7 @@ func (r *csvReader) record(limit int) ([]string, error) {
 			err = errTooLong(limit)
 		}
 		if err != nil {
-			line, _ := r.csv.FieldPos(0)
-			return nil, r.src.bad(line, err)
+			return nil, r.src.bad(r.line(), err)
 		}
 		return record, nil
 	}
@@ -83,7 +85,7 @@ func (r *csvReader) record(limit int) ([]string, error) {
 		return nil, fmt.Errorf("%s: the row at byte %d is longer than %d bytes: is a quote unclosed?", r.src.name, begin, limit)
 	case errors.As(err, &parse) && errors.Is(err, csv.ErrQuote) && parse.Line > parse.StartLine && r.atEnd():
 		// Not a bad row to skip: it took all that follows with it.
-		return nil, fmt.Errorf("%s: line %d: a quote opened here is never closed (read to line %d, the end)", r.src.name, parse.StartLine, parse.Line)
+		return nil, fmt.Errorf("%s: line %d: a quote opened here is never closed (read to line %d, the end)", r.src.name, r.lines+parse.StartLine, r.lines+parse.Line)
 	case errors.As(err, &parse):
 		switch {
 		case errors.Is(err, csv.ErrFieldCount):
@@ -91,13 +93,13 @@ func (r *csvReader) record(limit int) ([]string, error) {
 		case errors.Is(err, csv.ErrBareQuote):
 			err = fmt.Errorf(`a bare " in column %d: quote the value and double its quotes`, parse.Column)
 		case errors.Is(err, csv.ErrQuote) && parse.Line > parse.StartLine:
-			err = fmt.Errorf("a quote opened here is not closed properly (read to line %d)", parse.Line)
+			err = fmt.Errorf("a quote opened here is not closed properly (read to line %d)", r.lines+parse.Line)
 		case errors.Is(err, csv.ErrQuote):
 			err = fmt.Errorf(`a stray or unclosed " at byte %d of the line`, parse.Column)
 		default:
 			err = parse.Err
 		}
-		return nil, r.src.bad(parse.StartLine, err)
+		return nil, r.src.bad(r.lines+parse.StartLine, err)
 	}
 	return nil, fmt.Errorf("%s: after row %d: %w", r.src.name, r.src.row, err)
 }
@@ -114,8 +116,33 @@ func (r *csvReader) Next() (Row, error) {
 	if err != nil {
 		return Row{}, err
 	}
+	row := tableRow(r.src, r.line(), r.names, record)
+	r.renew(record)
+	return row, nil
+}
+
+// line is where the last record begins.
+func (r *csvReader) line() int {
 	line, _ := r.csv.FieldPos(0)
-	return tableRow(r.src, line, r.names, record), nil
+	return r.lines + line
+}
+
+// renew puts another parser in place of one that has read a long record: it would keep two copies.
+func (r *csvReader) renew(record []string) {
+	size := 0
+	for _, field := range record {
+		size += len(field)
+	}
+	if size < 1<<20 {
+		return
+	}
+	last := len(record) - 1
+	line, _ := r.csv.FieldPos(last)
+	r.lines += line + strings.Count(record[last], "\n")
+	r.offset += r.csv.InputOffset()
+	old := r.csv
+	r.csv = csv.NewReader(r.src.br) // which it reads as it is
+	r.csv.Comma, r.csv.FieldsPerRecord = old.Comma, old.FieldsPerRecord
 }
 
 func (r *csvReader) Close() error { return r.src.Close() }

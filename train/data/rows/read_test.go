@@ -24,7 +24,8 @@ func flat(rows []Row) [][]any {
 }
 
 func TestRowsOfEveryTextFormat(t *testing.T) {
-	long := strings.Repeat("wörd ", 40_000) // 240 kB: beyond bufio's and csv's buffers
+	long := strings.Repeat("wörd ", 40_000)     // 240 kB: beyond bufio's and csv's buffers
+	longer := strings.Repeat("wörd\n", 200_000) // 1.2 MB: the parser is made anew
 	cases := []struct {
 		name, file, content string
 		opts                Options
@@ -40,6 +41,8 @@ func TestRowsOfEveryTextFormat(t *testing.T) {
 		{"csv blank lines are no rows", "a.csv", "text,label\n\nhi,1\n\n\n", Options{}, [][]any{{"hi", "1"}}, []int{3}},
 		{"csv empty values", "a.csv", "text,label\n,1\n\"\",0\n", Options{}, [][]any{{"", "1"}, {"", "0"}}, []int{2, 3}},
 		{"csv long value", "a.csv", "text,label\n\"" + long + "\",1\n", Options{}, [][]any{{long, "1"}}, []int{2}},
+		{"csv values of many lines", "a.csv", "text,label\n\"" + longer + "\",1\n\na,0\n\"" + longer + "\",\"" + longer + "\"\nb,0\n", Options{},
+			[][]any{{longer, "1"}, {"a", "0"}, {longer, longer}, {"b", "0"}}, []int{2, 200_004, 200_005, 600_006}},
 		{"csv by semicolon", "a.csv", "text;label\na,b;1\n", Options{Comma: ';'}, [][]any{{"a,b", "1"}}, []int{2}},
 		{"csv latin1 replaced", "a.csv", "text,label\ncaf\xe9,1\n", Options{Encoding: ReplaceUTF8}, [][]any{{"caf\ufffd", "1"}}, []int{2}},
 		{"csv windows-1252", "a.csv", "text,label\ncaf\xe9 \x93q\x94,1\nnaïve,0\n", Options{Encoding: Windows1252}, [][]any{{"café “q”", "1"}, {"naïve", "0"}}, []int{2, 3}},
@@ -322,6 +325,25 @@ func TestValuesOfJSON(t *testing.T) {
 }
 
 // A line without end is told as soon as it is too long, not at its end.
+// Behind a row for which the parser was made anew, bad rows still say where they are.
+func TestBadRowsBehindALongOne(t *testing.T) {
+	longer := strings.Repeat("word\n", 300_000)
+	head := "text,label\n\"" + longer + "\",1\n"
+	for text, want := range map[string]string{"x\n": "line 300003: 1 columns where the header has 2", "x\"y,1\n": `line 300003: a bare "`, "\"x\n\ny": "line 300003: a quote opened here is never closed (read to line 300005"} {
+		r, err := Open(write(t, "a.csv", head+text), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Next(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		r.Close()
+	}
+}
+
 func TestEndlessLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.jsonl")
 	if err := os.Symlink("/dev/zero", path); err != nil {

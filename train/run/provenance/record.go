@@ -7,10 +7,10 @@ import (
 	"gopeft/model/hf"
 )
 
-// FileName is the record's in the folder of a run.
+// FileName is the record's in the folder of a run, or in one that a command made of a model.
 const FileName = "provenance.json"
 
-// Record is what a run was made of and what it made.
+// Record is what a run, or a folder that a command made, was made of and what was made.
 type Record struct {
 	Finished bool           `json:"finished"`
 	Program  Program        `json:"program"`
@@ -18,9 +18,11 @@ type Record struct {
 	Model    string         `json:"model"` // folder or file
 	// AdapterInit is the adapter that the run went on from, if it did.
 	AdapterInit string `json:"adapter_init,omitempty"`
-	Inputs      bool   `json:"inputs_hashed"` // all of Read is known
-	Read        []File `json:"read"`
-	Written     []File `json:"written,omitempty"` // once it has finished
+	// Adapter is what a command made its folder of, beside the model.
+	Adapter string `json:"adapter,omitempty"`
+	Inputs  bool   `json:"inputs_hashed"` // all of Read is known
+	Read    []File `json:"read"`
+	Written []File `json:"written,omitempty"` // once it has finished
 }
 
 // File is one file, or a folder of data, of a record.

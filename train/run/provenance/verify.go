@@ -15,7 +15,6 @@ import (
 	"gopeft/model/fsutil"
 	"gopeft/train"
 	"gopeft/train/run/folder"
-	"gopeft/train/run/inputs"
 )
 
 // Kinds of findings.
@@ -171,18 +170,13 @@ func (v *verifier) read(r *Record) error {
 		v.note("the run ended before its model was hashed")
 		return nil
 	}
-	for _, in := range [][2]string{{r.Model, ""}, {"", r.AdapterInit}} {
-		now, err := inputs.Find(in[0], in[1])
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // each of its files is missing
-		}
-		if err != nil {
-			return err
-		}
-		for _, f := range now.Files {
-			if !known[f.Name] {
-				v.find(Added, f.Name, f.Path(), "a run would read it")
-			}
+	now, err := r.inputs()
+	if err != nil {
+		return err
+	}
+	for _, f := range now {
+		if !known[f.Name] {
+			v.find(Added, f.Name, f.Path(), "it would be read")
 		}
 	}
 	return nil
