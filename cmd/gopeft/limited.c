@@ -40,11 +40,16 @@ static int any_of(const char* const* words, const char* text) {
 }
 
 // How what is written in such an end begins, and what in it tells that it was for want of memory.
-static const char* const kDumps[] = {
-    "fatal error: ", "runtime: ", "runtime/cgo: ", "SIGSEGV: ", "terminate called", "libgomp: ", NULL};
+static const char* const kDumps[] = {"fatal error: ", "runtime: ", "runtime/cgo: ", "SIGSEGV: ", "terminate called",
+                                     "libgomp: ",     NULL};
 static const char* const kMemory[] = {
-    "out of memory",          "cannot allocate memory",         "pthread_create failed", "std::bad_alloc",
-    "Thread creation failed", "failed to create new OS thread", "can't allocate memory",
+    "out of memory",
+    "cannot allocate memory",
+    "pthread_create failed",
+    "std::bad_alloc",
+    "Thread creation failed",
+    "failed to create new OS thread",
+    "can't allocate memory",
     "runtime.(*spanQueue)",  // Go's garbage collector does not ask whether it was given memory for its queues
     NULL};
 

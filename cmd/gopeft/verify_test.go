@@ -90,7 +90,7 @@ func TestVerifyOfWhatCommandsMake(t *testing.T) {
 	rows := writeText(t, "rows.jsonl", idRows)
 	for _, c := range []struct{ command, base, adapter, read, written string }{
 		{"merge --data " + rows, "distilbert/tiny", "peft/distilbert-seqcls-lora", "adapter/adapter_model.safetensors", "model.safetensors"},
-		{"convert --to adapterhub --data " + rows, "distilbert/tiny", "peft/distilbert-seqcls-lora", "model/model.safetensors", "pytorch_adapter.bin"},
+		{"convert --to adapterhub --data " + rows, "distilbert/tiny", "adapterhub/distilbert-pfeiffer", "model/model.safetensors", "pytorch_adapter.bin"},
 		{"quantize --to int8", "llama/base", "", "model/model.safetensors", "model.safetensors"},
 	} {
 		t.Run(c.command[:5], func(t *testing.T) {
