@@ -1,6 +1,9 @@
 package model
 
 import (
+	"maps"
+	"slices"
+
 	"gopeft/bindings"
 )
 
@@ -54,6 +57,41 @@ func (c *Cache) Keep(s *bindings.Scope, rows []int) {
 		}
 		return nil
 	})
+}
+
+// Fork is a new cache that begins with the first places of the rows listed, in the order listed, and has room for so many
+// more behind them. A row may be listed several times; none may hold padding in those places. c stays as it is, and has to
+// outlive the new one.
+func (c *Cache) Fork(s *bindings.Scope, rows []int, places, more int) *Cache {
+	f := NewCache(s, places+more)
+	f.tokens = int64(places)
+	f.counts = slices.Repeat([]int64{f.tokens}, len(rows))
+	maps.Copy(f.branches, c.branches) // which are of no row
+	_ = s.Run(func(s *bindings.Scope) error {
+		for block, l := range c.layers {
+			n := l.front + f.tokens
+			of := &cacheLayer{used: n, front: l.front}
+			f.layers[block] = of
+			f.copyRows(s, &of.k, l.k, rows, n, int64(more))
+			f.copyRows(s, &of.v, l.v, rows, n, int64(more))
+		}
+		return nil
+	})
+	return f
+}
+
+// copyRows makes a buffer with the first n places of some rows of from, and room for more.
+func (c *Cache) copyRows(s *bindings.Scope, to *bindings.Tensor, from bindings.Tensor, rows []int, n, more int64) {
+	*to = c.scope.Empty([]int64{int64(len(rows)), from.Size(1), n + max(more, 1), from.Size(3)}, from.DType(), from.Device())
+	place, kept := s.Narrow(*to, 2, 0, n), s.Narrow(from, 2, 0, n)
+	if from.Size(0) > 1 {
+		index := make([]int64, len(rows))
+		for i, r := range rows {
+			index[i] = int64(r)
+		}
+		kept = s.IndexSelect(kept, 0, s.Int64sOn(from.Device(), index, int64(len(index))))
+	}
+	s.Copy(place, kept) // of one row: to all
 }
 
 // replace frees *old and puts t, owned by s, in its place.

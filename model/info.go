@@ -17,6 +17,7 @@ type Info struct {
 	HeadDim      int
 	FFN          int
 	MaxPositions int
+	Window       int `json:"-"` // the fewest positions that a block's tokens see, where some see less than all; else 0
 	// LoadedFrom is the model_type of the checkpoint, where that is another architecture's: "bert" of a DistilBERT.
 	LoadedFrom string
 

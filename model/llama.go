@@ -238,6 +238,11 @@ func (m *LLaMA) Info() Info {
 	c := m.cfg
 	i := Info{Family: "llama", Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads,
 		HeadDim: c.HeadDim, FFN: c.FFN, MaxPositions: c.Rope.reach(c.MaxPositions)}.Complete()
+	for _, w := range c.Windows {
+		if w > 0 && (i.Window == 0 || w < i.Window) {
+			i.Window = w
+		}
+	}
 	if c.QKVBias {
 		i.setBias(Q, K, V)
 	}

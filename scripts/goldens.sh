@@ -10,6 +10,7 @@ cd "$root"
 parts=(
     'distilbert'
     'llama'
+    'prompted'
     'quantised_folders'
     'chat'
     'peft_files'

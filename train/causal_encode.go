@@ -45,7 +45,7 @@ func (e CausalEncoder) encode(x data.CausalExample) (data.Sequence, error) {
 		if targets == nil {
 			targets = x.IDs
 		}
-		return cut(data.Sequence{IDs: x.IDs, Targets: firstIgnored(targets)}, e.MaxLength), nil
+		return data.Sequence{IDs: x.IDs, Targets: firstIgnored(targets)}.Cut(e.MaxLength), nil
 	case e.Tokenizer == nil:
 		return data.Sequence{}, e.Missing
 	case x.Messages != nil:
@@ -111,7 +111,7 @@ func (e CausalEncoder) chat(messages []data.Message) (data.Sequence, error) {
 	if seq.IDs == nil {
 		return seq, errors.New("the chat has no message of the assistant to learn from")
 	}
-	return cut(seq, e.MaxLength), nil
+	return seq.Cut(e.MaxLength), nil
 }
 
 // TextIDs tokenizes with the tokenizer's begin token. What its template puts behind a text, an end token, is taken off; one
@@ -156,13 +156,6 @@ func firstIgnored(targets []int64) []int64 {
 		out[0] = data.IgnoreTarget
 	}
 	return out
-}
-
-func cut(s data.Sequence, n int) data.Sequence {
-	if n > 0 && len(s.IDs) > n {
-		s.IDs, s.Targets = s.IDs[:n], s.Targets[:n]
-	}
-	return s
 }
 
 // EncodeCausal tokenizes a set on several goroutines. An example whose answer was cut off whole teaches

@@ -20,7 +20,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model"
 	"gopeft/model/fsutil"
+	"gopeft/model/hub"
 	"gopeft/train"
 	"gopeft/train/launch"
 	"gopeft/train/report"
@@ -94,8 +96,12 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 	}
 	switch text := c.String("methods"); {
 	case text == "all" || (text == "" && len(cmp.Methods) == 0):
+		writes, err := writesTexts(c, cmp.Base.Model.Path)
+		if err != nil {
+			return cmp, err
+		}
 		var note string
-		if cmp.Methods, note = run.AllMethods(cmp.Base.Model.Task); note != "" {
+		if cmp.Methods, note = run.AllMethods(cmp.Base.Model.Task, writes); note != "" {
 			newUI(c).Note("%s", note)
 		}
 	case text != "":
@@ -107,6 +113,19 @@ func readComparison(c *cli.Context) (run.Comparison, error) {
 		}
 	}
 	return cmp, nil
+}
+
+// writesTexts reports whether a model, which is fetched where it is the hub's, is a language model.
+func writesTexts(c *cli.Context, path string) (bool, error) {
+	if path == "" {
+		return false, nil // a mistake that is told of later
+	}
+	folder, err := hub.Find(c.Context, path, newUI(c))
+	if err != nil {
+		return false, err
+	}
+	facts, err := model.ReadFacts(folder)
+	return facts.Writes, err
 }
 
 // trainElsewhere runs one configuration as `gopeft train` in a process of its own, or in several, so that the peak of

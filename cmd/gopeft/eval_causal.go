@@ -17,6 +17,7 @@ import (
 	"gopeft/train/data/rows"
 	"gopeft/train/dist"
 	"gopeft/train/infer"
+	"gopeft/train/prompted"
 )
 
 // evaluatedText is what eval prints of a language model.
@@ -77,16 +78,15 @@ func evalCausal(c *cli.Context, group *dist.Group, src infer.Source, perRow io.W
 		e.matcher = &m
 	}
 	err = bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
-		g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Shard: c.Bool("shard-frozen"), Threads: c.Int("threads"), Group: group})
+		g, err := openGeneratorFor(c, s, src, group)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, g.Close()) }()
-		for _, note := range g.Notes() {
-			e.u.Note("%s", note)
-		}
-		if err := g.Join(c.Context, s); err != nil {
-			return err
+		if c.String("method") != "" || src.Prompt != "" {
+			if e.shots, err = chooseExamples(c, g, src, o, length); err != nil {
+				return err
+			}
 		}
 		return e.run(s, g)
 	})
@@ -94,6 +94,21 @@ func evalCausal(c *cli.Context, group *dist.Group, src infer.Source, perRow io.W
 		return err
 	}
 	return e.print()
+}
+
+// openGeneratorFor opens the language model of eval, and meets the other processes.
+func openGeneratorFor(c *cli.Context, s *bindings.Scope, src infer.Source, group *dist.Group) (*infer.Generator, error) {
+	g, err := infer.OpenGenerator(s, src, infer.GeneratorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Shard: c.Bool("shard-frozen"), Threads: c.Int("threads"), Group: group})
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range g.Notes() {
+		newUI(c).Note("%s", note)
+	}
+	if err := g.Join(c.Context, s); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
 }
 
 // openCausal opens --data for a language model.
@@ -123,6 +138,7 @@ type textEval struct {
 	withPrompt bool
 	length     int
 	matcher    *infer.Matcher
+	shots      *prompted.FewShot // examples before each instruction; nil: none
 
 	scores  []infer.RowScore
 	tokens  int
@@ -145,7 +161,7 @@ func (e *textEval) run(s *bindings.Scope, g *infer.Generator) error {
 			if err != nil {
 				return err
 			}
-			seq, err := g.Encode(x, e.length, e.withPrompt)
+			seq, err := e.encode(g, x)
 			if err != nil {
 				return fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
 			}
@@ -171,10 +187,22 @@ func (e *textEval) run(s *bindings.Scope, g *infer.Generator) error {
 	return nil
 }
 
+// encode tokenizes a row, with the examples before it where there are some.
+func (e *textEval) encode(g *infer.Generator, x data.CausalExample) (data.Sequence, error) {
+	if e.shots != nil {
+		return e.shots.Encode(x)
+	}
+	return g.Encode(x, e.length, e.withPrompt)
+}
+
 // stretch scores some rows and writes a line for each.
 func (e *textEval) stretch(s *bindings.Scope, g *infer.Generator, xs []data.CausalExample, seqs []data.Sequence) error {
 	begun := time.Now()
-	scores, err := g.Score(e.c.Context, s, seqs, infer.ScoreOptions{Batch: e.c.Int("batch-size"), MaxTokens: e.c.Int("max-tokens"),
+	score := g.Score
+	if e.shots != nil {
+		score = g.ScoreShared
+	}
+	scores, err := score(e.c.Context, s, seqs, infer.ScoreOptions{Batch: e.c.Int("batch-size"), MaxTokens: e.c.Int("max-tokens"),
 		Progress: func(done, total int) { e.u.Progress("score", done, total, "") }})
 	if err != nil {
 		return err
@@ -212,12 +240,18 @@ func (e *textEval) answer(s *bindings.Scope, g *infer.Generator, xs []data.Causa
 		if wanted[i], ok = e.matcher.Find(questions[i].Answer); !ok {
 			return at(i, fmt.Errorf("--match finds nothing in the answer %.60q", questions[i].Answer))
 		}
+		if e.shots != nil {
+			if questions[i], err = e.shots.Before(questions[i]); err != nil {
+				return at(i, err)
+			}
+		}
 	}
 	o := g.Defaults
 	if g.Unusable != nil && len(e.scores) == len(xs) {
 		e.u.Note("not used for the answers: %v", g.Unusable)
 	}
-	o.Temperature, o.MaxNew, o.Batch, o.Stop = 0, e.c.Int("max-new-tokens"), e.c.Int("batch-size"), unescape(e.c.StringSlice("stop"))
+	o.Temperature, o.MaxNew, o.Batch, o.Stop = 0, e.c.Int("max-new-tokens"), e.c.Int("batch-size"), stopsOf(e.c, e.shots)
+	o.Share = e.shots != nil
 	done := 0
 	results, err := g.SharedAnswers(s, questions, o, func(ev generate.Event) error {
 		if ev.Reason != "" {

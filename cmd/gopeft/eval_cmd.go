@@ -25,8 +25,9 @@ func evalCommand() *cli.Command {
 		Flags: slices.Concat(
 			inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}),
 			modelFlags(), distTimeoutFlag(), adapterFlag(), dataFlags(), lengthFlag(),
+			promptFlags(),
 			inGroup(groupData,
-				&cli.StringFlag{Name: "template", Usage: "causal: prompt and answer from columns, e.g. '{question} -> {answer}'", DefaultText: "the run's"},
+				&cli.StringFlag{Name: "template", Usage: "causal: prompt and answer from columns, e.g. '{question} -> {answer}'; in-context: how a text and its label are written, e.g. 'Review: {text}\\nSentiment: {label}'", DefaultText: "the run's"},
 				&cli.BoolFlag{Name: "mask-prompt", Value: true, Usage: "causal: score the answer only; --mask-prompt=false scores the prompt too"}),
 			inGroup(groupDecoding,
 				&cli.StringFlag{Name: "match", Usage: "causal: let the model answer, and compare what this regular expression (or its group) finds first, e.g. '#### (-?[0-9,]+)'"},
@@ -61,11 +62,24 @@ func eval(c *cli.Context, group *dist.Group) error {
 			task = src.Run.Task
 		}
 	}
+	asked, err := asks(c)
+	if err != nil {
+		return err
+	}
 	to := func(w io.Writer) error { return evalLabels(c, group, w) }
+	switch {
+	case task == "classify" && asked:
+		to = func(w io.Writer) error { return evalAsked(c, group, src, w) }
+	case task == "causal" && asked:
+		err = shotFlags(c)
+	}
+	if err != nil {
+		return err
+	}
 	switch task {
 	case "classify":
 		for _, name := range []string{"template", "mask-prompt", "match", "stop", "max-new-tokens"} {
-			if c.IsSet(name) {
+			if c.IsSet(name) && !(asked && name == "template") {
 				return &train.UsageError{Err: fmt.Errorf("--%s goes with --task causal", name)}
 			}
 		}
@@ -105,7 +119,7 @@ func evalLabels(c *cli.Context, group *dist.Group, perRow io.Writer) error {
 				return part.Err
 			}
 			say()
-			predictions, err := p.Predict(c.Context, s, part.IDs)
+			predictions, err := p.PredictRows(c.Context, s, part, nil)
 			if err != nil {
 				return err
 			}
@@ -142,6 +156,12 @@ func evalLabels(c *cli.Context, group *dist.Group, perRow io.Writer) error {
 	if c.Bool("json") {
 		return printJSON(w, result)
 	}
+	printLabels(w, result, confusion)
+	return nil
+}
+
+// printLabels prints a classifier's scores for people.
+func printLabels(w io.Writer, result evaluated, confusion *metrics.Confusion) {
 	fmt.Fprintf(w, "%d rows: accuracy %.4f, macro F1 %.4f, loss %.4f\n", result.Rows, result.Accuracy, result.MacroF1, result.Loss)
 	for i, l := range result.Labels {
 		fmt.Fprintf(w, "  %-20s F1 %.4f", l, confusion.Class(i).F1)
@@ -150,7 +170,6 @@ func evalLabels(c *cli.Context, group *dist.Group, perRow io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	}
-	return nil
 }
 
 // countsOf lists how often each label was predicted: "negative (14), positive (10)". Labels that never were are left out.

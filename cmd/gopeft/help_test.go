@@ -56,7 +56,7 @@ func TestHelpGroupsEveryFlagOnce(t *testing.T) {
 
 func TestHelpOfTrain(t *testing.T) {
 	help, _ := must(t, "", "train", "--help")
-	if got := headings(help)[:5]; !slices.Equal(got, []string{"Model", "Data", "Machine", "Training", "Output"}) {
+	if got := headings(help)[:6]; !slices.Equal(got, []string{"Model", "Data", "Prompts", "Machine", "Training", "Output"}) {
 		t.Errorf("groups %q", got)
 	}
 	for _, want := range []string{"passes over the training data (default: 3)", "auto, cpu, cuda or cuda:N (default: auto)", "(default: 0.8,0.1,0.1)",

@@ -186,7 +186,7 @@ func predict(c *cli.Context, group *dist.Group, w io.Writer) error {
 					return fmt.Errorf("%s, row %d: %w", x.File, x.Row, err)
 				}
 			}
-			results, err := p.PredictWith(c.Context, s, part.IDs, adapters)
+			results, err := p.PredictRows(c.Context, s, part, adapters)
 			if err != nil {
 				return err
 			}

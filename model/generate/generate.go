@@ -35,6 +35,12 @@ func Run(s *bindings.Scope, m model.CausalLM, prompts [][]int64, o Options, on f
 	}
 	r.device = m.Params().All()[0].Device()
 	s.Inference(func() {
+		if err = r.share(s, prompts, fitting); err != nil {
+			return
+		}
+		if r.shared != nil {
+			defer r.shared.Close()
+		}
 		for _, group := range groups(prompts, fitting, cmp.Or(o.Batch, 16)) {
 			if err = s.Run(func(s *bindings.Scope) error { return r.batch(s, prompts, group) }); err != nil {
 				return
@@ -63,6 +69,39 @@ type run struct {
 	fixed   int // positions of memories and virtual tokens
 	device  bindings.Device
 	results []Result
+	shared  *model.Cache // of one row: the tokens that all prompts begin with; nil: none
+	begun   int          // how many there are
+}
+
+// share computes what prompts begin with, but for the last token of each.
+func (r *run) share(s *bindings.Scope, prompts [][]int64, fitting []int) error {
+	if !r.o.Share || r.o.NoCache || len(fitting) < 2 || r.m.Info().Window > 0 { // a window would count the padding behind what is shared
+		return nil
+	}
+	first := prompts[fitting[0]]
+	n, width := len(first)-1, 0
+	for _, i := range fitting {
+		p := prompts[i]
+		width = max(width, len(p))
+		k := 0
+		for k < min(n, len(p)-1) && p[k] == first[k] {
+			k++
+		}
+		n = k
+	}
+	if n == 0 {
+		return nil
+	}
+	r.begun, r.shared = n, model.NewCache(s, r.fixed+n)
+	err := s.Run(func(s *bindings.Scope) error {
+		in := model.Input{IDs: r.upload(s, first[:n], 1, n), Cache: r.shared, HiddenOnly: true, FullLength: r.fixed + width}
+		_, err := r.prefill(s, in, pieceOf(1, int64(n), false), true)
+		return err
+	})
+	if err != nil {
+		r.shared.Close()
+	}
+	return err
 }
 
 // place is the prompt's place in the whole list.
@@ -137,7 +176,12 @@ func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
 	}
 	var cache *model.Cache
 	if !r.o.NoCache {
-		cache = model.NewCache(s, r.fixed+width+min(cmp.Or(r.o.MaxNew, 256), 256))
+		room := width + min(cmp.Or(r.o.MaxNew, 256), 256)
+		if r.shared == nil {
+			cache = model.NewCache(s, r.fixed+room)
+		} else {
+			cache = r.shared.Fork(s, make([]int, len(rows)), r.shared.Len(), room-r.begun)
+		}
 		defer cache.Close()
 	}
 	in := r.input(s, rows)
@@ -184,19 +228,19 @@ func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
 	return nil
 }
 
-// input is all tokens of the rows, padded on the left.
+// input is all tokens of the rows behind those that are shared, padded on the left.
 func (r *run) input(s *bindings.Scope, rows []*row) model.Input {
-	width, padded := longest(rows), false
+	width, padded := longest(rows)-r.begun, false
 	for _, w := range rows {
-		padded = padded || len(w.ids) != width
+		padded = padded || len(w.ids)-r.begun != width
 	}
-	if width == 0 {
+	if len(rows) == 0 {
 		return model.Input{}
 	}
 	ids, mask := make([]int64, len(rows)*width), make([]int64, len(rows)*width)
 	for i, w := range rows {
-		at := (i+1)*width - len(w.ids)
-		copy(ids[at:], w.ids)
+		at := (i+1)*width - len(w.ids) + r.begun
+		copy(ids[at:], w.ids[r.begun:])
 		for j := at; j < (i+1)*width; j++ {
 			mask[j] = 1
 		}
@@ -242,20 +286,13 @@ func (r *run) step(s *bindings.Scope, rows []*row, in model.Input, cache *model.
 	in.Cache = cache
 	if n := in.IDs.Size(1); cache != nil && n > 1 {
 		width := pieceOf(in.IDs.Size(0), n, in.Mask.Defined())
-		if width < n {
+		if width < n || r.begun > 0 {
 			in.FullLength = r.fixed + longest(rows)
 		}
-		from := int64(0)
-		for ; n-from > width; from += width {
-			if err := s.Context().Err(); err != nil {
-				return nil, err
-			}
-			_ = s.Run(func(s *bindings.Scope) error {
-				r.m.Forward(s, piece(s, in, from, width))
-				return nil
-			})
+		var err error
+		if in, err = r.prefill(s, in, width, false); err != nil {
+			return nil, err
 		}
-		in = piece(s, in, from, n-from)
 	}
 	h := r.m.Forward(s, in).Hidden
 	logits := r.m.Logits(s, s.Select(h, 1, h.Size(1)-1))
@@ -279,6 +316,24 @@ func (r *run) step(s *bindings.Scope, rows []*row, in model.Input, cache *model.
 		next[i] = id
 	}
 	return next, nil
+}
+
+// prefill computes pieces of a width, and gives the last one, which it leaves to the caller unless all are wanted.
+func (r *run) prefill(s *bindings.Scope, in model.Input, width int64, all bool) (model.Input, error) {
+	n, from := in.IDs.Size(1), int64(0)
+	for ; n-from > width || all && from < n; from += width {
+		if err := s.Context().Err(); err != nil {
+			return in, err
+		}
+		_ = s.Run(func(s *bindings.Scope) error {
+			r.m.Forward(s, piece(s, in, from, min(width, n-from)))
+			return nil
+		})
+	}
+	if all {
+		return in, nil
+	}
+	return piece(s, in, from, n-from), nil
 }
 
 func piece(s *bindings.Scope, in model.Input, from, length int64) model.Input {

@@ -24,6 +24,8 @@ type Options struct {
 	Context int                          // positions at most; 0: the model's
 	Decode  func(prompt []int64) Decoder // makes a decoder for a prompt's continuation; nil: ids only
 	NoCache bool                         // compute all tokens anew at every step
+	// Share computes the tokens that all prompts begin with once, for all of them. Results differ in the last digits.
+	Share bool
 	// SkipLong ends a prompt that leaves no room for an answer at once, with reason Context, instead of failing the run.
 	SkipLong bool
 }

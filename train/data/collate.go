@@ -209,10 +209,15 @@ func NewSequence(prompt, answer []int64, maxLength int, trainPrompt bool) Sequen
 			targets[i] = IgnoreTarget
 		}
 	}
-	if maxLength > 0 && n > maxLength {
-		ids, targets = ids[:maxLength], targets[:maxLength]
+	return Sequence{IDs: ids, Targets: targets}.Cut(maxLength)
+}
+
+// Cut is the sequence's first n tokens; 0: all.
+func (s Sequence) Cut(n int) Sequence {
+	if n > 0 && len(s.IDs) > n {
+		s.IDs, s.Targets = s.IDs[:n], s.Targets[:n]
 	}
-	return Sequence{IDs: ids, Targets: targets}
+	return s
 }
 
 // NumTargets counts what the sequence teaches: 0 if truncation left no answer.

@@ -12,6 +12,7 @@ const (
 	forSample
 	forShuffle
 	forMix
+	forShots
 )
 
 // newRNG gives the generator of one purpose and epoch.

@@ -218,3 +218,29 @@ func (s *Set) balanced(order []int, n int) ([]int, error) {
 	}
 	return kept, nil
 }
+
+// DrawBalanced draws n of the examples whose classes are given, at random and none twice: of each class as many as of any other,
+// as far as there are so many. They come in rounds, one of each class in random order, so that the first of them are
+// balanced too. draw tells several draws of one seed apart. n is at most the number of examples.
+func DrawBalanced(classes []int, n int, seed, draw uint64) []int {
+	rng := newRNG(seed, forShots, draw)
+	var order []int // of the classes, as they come
+	left := map[int][]int{}
+	for _, i := range permutation(rng, len(classes)) {
+		class := classes[i]
+		if _, known := left[class]; !known {
+			order = append(order, class)
+		}
+		left[class] = append(left[class], i)
+	}
+	drawn := make([]int, 0, n)
+	for len(drawn) < n {
+		shuffle(rng, order)
+		for _, class := range order {
+			if of := left[class]; len(of) > 0 && len(drawn) < n {
+				drawn, left[class] = append(drawn, of[0]), of[1:]
+			}
+		}
+	}
+	return drawn
+}

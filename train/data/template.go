@@ -92,6 +92,49 @@ func (t Template) Columns() []string {
 	return names
 }
 
+// SplitAt divides a template at the first place where a column stands, which is in neither part; ok tells whether there is one.
+func (t Template) SplitAt(column string) (before, behind Template, ok bool) {
+	at := slices.Index(t.pieces, piece{column: column})
+	if at < 0 {
+		return t, Template{source: t.source}, false
+	}
+	return Template{t.source, t.pieces[:at]}, Template{t.source, t.pieces[at+1:]}, true
+}
+
+// Rename gives a template in which columns have other names.
+func (t Template) Rename(names map[string]string) Template {
+	out := Template{pieces: slices.Clone(t.pieces)}
+	for i, p := range out.pieces {
+		if name, ok := names[p.column]; ok {
+			out.pieces[i].column = name
+		}
+	}
+	out.source = out.String()
+	return out
+}
+
+// String is text that ParseTemplate reads as the same template.
+func (t Template) String() string {
+	var b strings.Builder
+	escape := strings.NewReplacer("{", "{{", "}", "}}", "\n", `\n`, "\t", `\t`, `\`, `\\`)
+	for _, p := range t.pieces {
+		if p.column != "" {
+			b.WriteString("{" + p.column + "}")
+		}
+		b.WriteString(escape.Replace(p.text))
+	}
+	return b.String()
+}
+
+// Fill fills the template from values by column; what has none is left out.
+func (t Template) Fill(values map[string]string) string {
+	var b strings.Builder
+	for _, p := range t.pieces {
+		b.WriteString(p.text + values[p.column])
+	}
+	return b.String()
+}
+
 // Render fills the template from a row. A column the row lacks, or that holds no
 // text, is a *rows.Error.
 func (t Template) Render(row rows.Row) (string, error) {

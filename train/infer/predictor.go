@@ -15,6 +15,7 @@ import (
 	"gopeft/train/classic"
 	"gopeft/train/data"
 	"gopeft/train/dist"
+	"gopeft/train/prompted"
 )
 
 // PredictorOptions are how a Predictor computes.
@@ -41,6 +42,7 @@ type Predictor struct {
 	noTok  error // why there is no Tokenizer
 	pad    int64
 	clf    classic.Classifier
+	prompt *prompted.Classifier // nil: labels are not asked for by a prompt
 	opts   PredictorOptions
 	adapters
 }
@@ -60,7 +62,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	if err := p.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Shard: o.Shard, Group: o.Group}); err != nil {
 		return p, err
 	}
-	mo := model.Options{Device: p.on.Device, Shard: p.on.Shard, Classify: classify && src.Classifier == ""}
+	mo := model.Options{Device: p.on.Device, Shard: p.on.Shard, Classify: classify && src.Classifier == "" && src.Prompt == ""}
 	base, err := src.base(o.BaseDType, o.Quantize, p.on.Precision)
 	if err != nil {
 		return p, err
@@ -102,7 +104,11 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	if err := p.load(s, src, p.model); err != nil {
 		return p, err
 	}
-	if p.clf == nil && classify {
+	if src.Prompt != "" && classify {
+		if err := p.loadPrompt(); err != nil {
+			return p, err
+		}
+	} else if p.clf == nil && classify {
 		p.Labels = p.labels()
 		if p.set.Active() == nil && len(p.model.Fresh()) > 0 {
 			return p, fmt.Errorf("model %s has no trained classification head (it has no %s): fine-tune it first", src.Model, strings.Join(p.model.Fresh(), ", "))
@@ -220,6 +226,14 @@ func (p *Predictor) classify(ctx context.Context, x classic.Matrix) ([]Predictio
 	return out, nil
 }
 
+// PredictRows is PredictWith of rows that Stream gave.
+func (p *Predictor) PredictRows(ctx context.Context, s *bindings.Scope, rows Rows, adapters []string) ([]Prediction, error) {
+	if p.prompt == nil {
+		return p.PredictWith(ctx, s, rows.IDs, adapters)
+	}
+	return p.ask(ctx, s, rows.Examples)
+}
+
 // PredictWith is Predict with the adapter of its name for each row; see Several.
 func (p *Predictor) PredictWith(ctx context.Context, s *bindings.Scope, ids [][]int64, adapters []string) ([]Prediction, error) {
 	out := make([]Prediction, len(ids))
@@ -293,7 +307,11 @@ type Rows struct {
 // Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
 // however long the file is. The last value has Err set unless the file ended well.
 func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) iter.Seq[Rows] {
-	return StreamRows(ctx, r, size, train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, p.model.Info().Vocab, train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
+	var enc data.Encoder = train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}
+	if p.prompt != nil {
+		enc = p.prompt
+	}
+	return StreamRows(ctx, r, size, enc, maxLength, p.model.Info().Vocab, train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
 }
 
 // OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.

@@ -22,12 +22,7 @@ func (g *Generator) Encode(x data.CausalExample, maxLength int, withPrompt bool)
 	if err != nil {
 		return data.Sequence{}, err
 	}
-	var missing error
-	if g.Tokenizer == nil {
-		missing = errNoTokenizer(g.source.Model, g.missing)
-	}
-	return train.CausalEncoder{Tokenizer: g.Tokenizer, Missing: missing, EOS: g.Defaults.EOS, Vocab: g.lm.Info().Vocab, MaxLength: length,
-		TrainPrompt: withPrompt, Chat: g.chat}.Encode(x)
+	return g.Encoder(length, withPrompt).Encode(x)
 }
 
 // RowScore is how well a model predicts one sequence.

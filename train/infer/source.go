@@ -16,6 +16,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/data"
+	"gopeft/train/prompted"
 )
 
 // Source is what a path given as --model or --adapter stands for.
@@ -26,6 +27,7 @@ type Source struct {
 	Adapters   []NamedAdapter // several adapters in place of Adapter, for rows to choose from
 	Classifier string         // file of a features run's, "" if none
 	Pool       string         // how that run pooled
+	Prompt     string         // file of the prompt by which a run asked the model as it is, "" if none
 	MaxLength  int            // how that run cut texts
 	Run        *Trained       // of the run whose result it is; nil for what is no run's
 	Methods    peft.Catalog   // what the adapters' methods are looked for in; nil: gopeft's own
@@ -102,6 +104,8 @@ func resolveRun(dir string) (Source, error) {
 	switch path := classic.FileIn(dir); {
 	case path != "":
 		src.Classifier, src.Pool = path, run.Pool
+	case fsutil.Exists(filepath.Join(dir, prompted.FileName)):
+		src.Prompt = filepath.Join(dir, prompted.FileName)
 	case fsutil.Exists(filepath.Join(best, "config.json")):
 		src.Model = best
 	case fsutil.Exists(filepath.Join(best, "adapter_config.json")):
@@ -114,7 +118,7 @@ func resolveRun(dir string) (Source, error) {
 
 // base is what to hold the frozen base in, where products are computed in precision p.
 func (s Source) base(dtype, quantize string, p train.Precision) (train.Base, error) {
-	if quantize == "" && s.Run != nil && (s.Adapter != "" || s.Classifier != "") {
+	if quantize == "" && s.Run != nil && (s.Adapter != "" || s.Classifier != "" || s.Prompt != "") {
 		quantize = s.Run.Quantize
 	}
 	file, err := model.FileDType(s.Model)

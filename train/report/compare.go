@@ -25,6 +25,7 @@ type Result struct {
 	SamplesPerS               float64 // trained samples per second
 	PeakRSSMB                 float64
 	Loss                      *Splits // of a language model, which has no accuracy; nil for a classifier
+	Spread                    *Splits // standard deviations of the accuracies over several draws; nil: there is one
 }
 
 // MarshalJSON implements json.Marshaler: the columns of compare.csv under their names, those of both kinds of model,
@@ -34,21 +35,27 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	if r.Loss != nil {
 		loss = *r.Loss
 	}
+	var valSpread, testSpread *Number
+	if r.Spread != nil {
+		valSpread, testSpread = &r.Spread.Val, &r.Spread.Test
+	}
 	return json.Marshal(struct {
-		Method      string `json:"method"`
-		TrainAcc    Number `json:"train_acc"`
-		ValAcc      Number `json:"val_acc"`
-		TestAcc     Number `json:"test_acc"`
-		Trainable   int64  `json:"trainable"`
-		Total       int64  `json:"total"`
-		Seconds     Number `json:"seconds"`
-		SamplesPerS Number `json:"samples_per_s"`
-		PeakRSSMB   Number `json:"peak_rss_mb"`
-		TrainLoss   Number `json:"train_loss"`
-		ValLoss     Number `json:"val_loss"`
-		TestLoss    Number `json:"test_loss"`
+		Method      string  `json:"method"`
+		TrainAcc    Number  `json:"train_acc"`
+		ValAcc      Number  `json:"val_acc"`
+		TestAcc     Number  `json:"test_acc"`
+		Trainable   int64   `json:"trainable"`
+		Total       int64   `json:"total"`
+		Seconds     Number  `json:"seconds"`
+		SamplesPerS Number  `json:"samples_per_s"`
+		PeakRSSMB   Number  `json:"peak_rss_mb"`
+		TrainLoss   Number  `json:"train_loss"`
+		ValLoss     Number  `json:"val_loss"`
+		TestLoss    Number  `json:"test_loss"`
+		ValSpread   *Number `json:"val_acc_spread,omitempty"`
+		TestSpread  *Number `json:"test_acc_spread,omitempty"`
 	}{r.Method, Number(r.TrainAcc), Number(r.ValAcc), Number(r.TestAcc), r.Trainable, r.Total, Number(r.Seconds), Number(r.SamplesPerS), Number(r.PeakRSSMB),
-		loss.Train, loss.Val, loss.Test})
+		loss.Train, loss.Val, loss.Test, valSpread, testSpread})
 }
 
 // resultColumn is a column of the comparison, in its form for programs and the
@@ -62,8 +69,8 @@ type resultColumn struct {
 func columnsOf(results []Result) []resultColumn {
 	scores := []resultColumn{
 		fractionColumn("train_acc", "train acc", func(r Result) float64 { return r.TrainAcc }),
-		fractionColumn("val_acc", "val acc", func(r Result) float64 { return r.ValAcc }),
-		fractionColumn("test_acc", "test acc", func(r Result) float64 { return r.TestAcc }),
+		spreadColumn("val_acc", "val acc", func(r Result) float64 { return r.ValAcc }, Result.valSpread),
+		spreadColumn("test_acc", "test acc", func(r Result) float64 { return r.TestAcc }, Result.testSpread),
 	}
 	if haveLosses(results) {
 		scores = []resultColumn{
@@ -101,6 +108,30 @@ func fractionColumn(name, title string, get func(Result) float64) resultColumn {
 	return resultColumn{name, title,
 		func(r Result) string { return exact(get(r)) },
 		func(r Result) string { return pretty(get(r), 4) }}
+}
+
+// valSpread and testSpread are NaN where there is none.
+func (r Result) valSpread() float64  { return float64(r.spread().Val) }
+func (r Result) testSpread() float64 { return float64(r.spread().Test) }
+
+func (r Result) spread() Splits {
+	if r.Spread == nil {
+		return MissingSplits()
+	}
+	return *r.Spread
+}
+
+// spreadColumn is fractionColumn of what may be a mean, which people see with its spread.
+func spreadColumn(name, title string, get, spread func(Result) float64) resultColumn {
+	c := fractionColumn(name, title, get)
+	plain := c.pretty
+	c.pretty = func(r Result) string {
+		if math.IsNaN(spread(r)) {
+			return plain(r)
+		}
+		return plain(r) + " ± " + pretty(spread(r), 4)
+	}
+	return c
 }
 
 func countColumn(name, title string, get func(Result) int64) resultColumn {
@@ -159,11 +190,15 @@ func thousands(n int64) string {
 
 // WriteCompareCSV writes compare.csv: method, train_acc, val_acc, test_acc,
 // trainable, total, seconds, samples_per_s, peak_rss_mb. Language models have
-// train_loss, val_loss, test_loss in place of the accuracies.
+// train_loss, val_loss, test_loss in place of the accuracies. Where accuracies are means over draws of examples, val_acc_spread
+// and test_acc_spread follow: their standard deviations.
 func WriteCompareCSV(path string, results []Result) error {
 	return fsutil.WriteFile(path, func(out io.Writer) error {
 		w := csv.NewWriter(out)
 		columns := columnsOf(results)
+		if slices.ContainsFunc(results, func(r Result) bool { return r.Spread != nil }) {
+			columns = append(columns, fractionColumn("val_acc_spread", "", Result.valSpread), fractionColumn("test_acc_spread", "", Result.testSpread))
+		}
 		header := make([]string, len(columns))
 		for i, c := range columns {
 			header[i] = c.name

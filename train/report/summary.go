@@ -68,6 +68,8 @@ type Summary struct {
 	PeakCUDAMB  Number `json:"peak_cuda_mb"`
 	BestEpoch   int    `json:"best_epoch"`
 	Fingerprint string `json:"fingerprint,omitempty"` // of the settings and the data
+	// Spread is the standard deviation of the accuracies, where they are the mean of several draws of examples; else nil.
+	Spread *Splits `json:"accuracy_spread,omitempty"`
 }
 
 // Result is the summary's line in a comparison.
@@ -75,7 +77,7 @@ func (s Summary) Result() Result {
 	r := Result{
 		Method: s.Method, TrainAcc: float64(s.Accuracy.Train), ValAcc: float64(s.Accuracy.Val), TestAcc: float64(s.Accuracy.Test),
 		Trainable: s.Params.Trainable, Total: s.Params.Total,
-		Seconds: float64(s.Seconds), SamplesPerS: float64(s.SamplesPerS), PeakRSSMB: float64(s.PeakRSSMB),
+		Seconds: float64(s.Seconds), SamplesPerS: float64(s.SamplesPerS), PeakRSSMB: float64(s.PeakRSSMB), Spread: s.Spread,
 	}
 	if !s.Accuracy.measured() && s.Loss.measured() {
 		r.Loss = &s.Loss

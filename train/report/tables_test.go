@@ -15,10 +15,10 @@ import (
 func results() []Result {
 	nan := math.NaN()
 	return []Result{
-		{"logreg", 0.93, 0.86, 0.8612345, 769, 66363649, 12.346, 812.5, 640.2, nil},
-		{"forest", 1, 0.82, 0.824, 0, 66362880, 9.5, nan, 655, nil},
-		{"full", 0.99, 0.91, 0.914, 66955010, 66955010, 1234.5, 3.6, 2578, nil},
-		{"llama|ada", nan, nan, nan, 605954, 66955010, nan, nan, nan, nil},
+		{"logreg", 0.93, 0.86, 0.8612345, 769, 66363649, 12.346, 812.5, 640.2, nil, nil},
+		{"forest", 1, 0.82, 0.824, 0, 66362880, 9.5, nan, 655, nil, nil},
+		{"full", 0.99, 0.91, 0.914, 66955010, 66955010, 1234.5, 3.6, 2578, nil, nil},
+		{"llama|ada", nan, nan, nan, 605954, 66955010, nan, nan, nan, nil, nil},
 	}
 }
 
@@ -35,6 +35,35 @@ llama|ada,,,,605954,66955010,,,
 `
 	if diff := cmp.Diff(want, read(t, path)); diff != "" {
 		t.Errorf("file (-want +got):\n%s", diff)
+	}
+}
+
+// Accuracies that are means over draws come with their spread: beside them for people, in columns of their own for programs.
+func TestSpreads(t *testing.T) {
+	asked := Result{Method: "in-context", TrainAcc: math.NaN(), ValAcc: 0.6, TestAcc: 0.57, Total: 10, Seconds: 1, SamplesPerS: 2, PeakRSSMB: 3,
+		Spread: &Splits{Missing(), 0.05, 0.02}}
+	all := append(results()[:1], asked)
+	path := filepath.Join(t.TempDir(), "compare.csv")
+	if err := WriteCompareCSV(path, all); err != nil {
+		t.Fatal(err)
+	}
+	want := `method,train_acc,val_acc,test_acc,trainable,total,seconds,samples_per_s,peak_rss_mb,val_acc_spread,test_acc_spread
+logreg,0.93,0.86,0.861235,769,66363649,12.346,812.5,640.2,,
+in-context,,0.6,0.57,0,10,1,2,3,0.05,0.02
+`
+	if diff := cmp.Diff(want, read(t, path)); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+	var b strings.Builder
+	if err := WriteTable(&b, all); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(b.String(), "\n"); !strings.Contains(lines[2], "–  0.6000 ± 0.0500  0.5700 ± 0.0200 ") || !strings.Contains(lines[1], "0.9300           0.8600           0.8612 ") {
+		t.Errorf("table:\n%s", b.String())
+	}
+	raw, err := json.Marshal(all)
+	if err != nil || strings.Count(string(raw), "spread") != 2 || !strings.Contains(string(raw), `"val_acc_spread":0.05,"test_acc_spread":0.02`) {
+		t.Errorf("JSON: %s, %v", raw, err)
 	}
 }
 

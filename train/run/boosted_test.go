@@ -145,18 +145,18 @@ func TestWithoutXGBoostsLibrary(t *testing.T) {
 	if _, err := run.Compare(context.Background(), c, run.Refuse, train.Quiet{}, each.each); err == nil || !strings.Contains(err.Error(), "`make xgboost`") || len(each.count) > 0 {
 		t.Errorf("a comparison: %v, after %v", err, each.count)
 	}
-	methods, note := run.AllMethods("classify")
+	methods, note := run.AllMethods("classify", true)
 	if slices.Contains(methods, "xgboost") || !slices.Contains(methods, "forest") || !strings.HasPrefix(note, "xgboost is left out: XGBoost's library is not there") {
 		t.Errorf("all methods are %q, %q", methods, note)
 	}
-	if methods, note := run.AllMethods("causal"); slices.Contains(methods, "forest") || !slices.Contains(methods, "lora") || note != "" {
+	if methods, note := run.AllMethods("causal", true); slices.Contains(methods, "forest") || !slices.Contains(methods, "lora") || note != "" {
 		t.Errorf("all methods of a language model are %q, %q", methods, note)
 	}
 }
 
 func TestXGBoostIsAmongAllMethods(t *testing.T) {
 	needXGBoost(t)
-	if methods, note := run.AllMethods("classify"); !slices.Equal(methods, run.CompareMethods()) || methods[2] != "xgboost" || note != "" {
+	if methods, note := run.AllMethods("classify", true); !slices.Equal(methods, run.CompareMethods()) || methods[2] != "xgboost" || note != "" {
 		t.Errorf("all methods are %q, %q", methods, note)
 	}
 	c := tinyComparison(t, "logreg", "xgboost")

@@ -15,6 +15,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/classic/xgboost"
+	"gopeft/train/prompted"
 	"gopeft/train/report"
 	"gopeft/train/run/folder"
 )
@@ -31,12 +32,15 @@ func CompareMethods() []string {
 	return append(classic.Kinds(), Methods()[1:]...)
 }
 
-// AllMethods are those of CompareMethods that can do the task here; note says which cannot for want of a library, "" if
-// nothing is to be said.
-func AllMethods(task string) (methods []string, note string) {
+// AllMethods are those of CompareMethods that can do the task here, with a model that writes texts or one that only reads
+// them; note says which cannot for want of a library, "" if nothing is to be said.
+func AllMethods(task string, writes bool) (methods []string, note string) {
 	methods = CompareMethods()
 	if task == "causal" {
-		return slices.DeleteFunc(methods, isClassifier), ""
+		return slices.DeleteFunc(methods, func(m string) bool { return isClassifier(m) || m == prompted.HardPrompt }), ""
+	}
+	if !writes {
+		methods = slices.DeleteFunc(methods, prompted.Is)
 	}
 	if _, err := xgboost.Find(); err != nil {
 		methods = slices.DeleteFunc(methods, func(m string) bool { return m == classic.KindBoosted })
@@ -75,6 +79,9 @@ func (c Comparison) Config(method string) (Config, error) {
 	if isClassifier(method) {
 		cfg.Model.Method, cfg.Model.Classifier = train.Features, method
 	}
+	if c.asksByTemplate() && method != prompted.InContext {
+		cfg.Data.Template = ""
+	}
 	if n, ok := c.Settings[method]; ok {
 		var err error
 		if cfg, err = overlay(cfg, &n); err != nil {
@@ -83,6 +90,11 @@ func (c Comparison) Config(method string) (Config, error) {
 	}
 	cfg.Output.Out = filepath.Join(c.Base.Output.Out, method)
 	return cfg, cfg.Check()
+}
+
+// asksByTemplate reports whether the template is how labels are asked for, which is in-context's alone.
+func (c Comparison) asksByTemplate() bool {
+	return c.Base.Model.Task == "classify" && slices.Contains(c.Methods, prompted.InContext)
 }
 
 // dataHashes reads the data of every run, which tells a bad row before the first of them, and identifies it. It also
@@ -96,7 +108,7 @@ func dataHashes(ctx context.Context, configs []Config, ui train.UI) ([]string, e
 			return nil, err
 		}
 		configs[i] = cfg
-		key := fmt.Sprint(cfg.Data, cfg.Machine.Seed, cfg.Model.Task, cfg.Model.Method == train.Features, cfg.Model.found, cfg.Model.AdapterInit)
+		key := fmt.Sprint(cfg.Data, cfg.Machine.Seed, cfg.Model.Task, cfg.trains(), cfg.Model.Method == prompted.HardPrompt, cfg.Prompt.Templates, cfg.Model.found, cfg.Model.AdapterInit)
 		hash, ok := known[key]
 		if !ok {
 			if hash, err = cfg.dataHash(ctx, ui); err != nil {

@@ -13,6 +13,7 @@ import (
 	"gopeft/train/classic"
 	"gopeft/train/classic/xgboost"
 	"gopeft/train/data"
+	"gopeft/train/prompted"
 )
 
 // Config is a whole run, its settings in groups. Each field of a group that has a usage is a setting: a flag of the same
@@ -22,6 +23,7 @@ type Config struct {
 	Data    data.Settings         `yaml:",inline" group:"data"`
 	Machine train.MachineSettings `yaml:",inline" group:"machine"`
 	Loop    train.LoopSettings    `yaml:",inline" group:"training"`
+	Prompt  prompted.Settings     `yaml:",inline" group:"prompts"`
 	Output  OutputSettings        `yaml:",inline" group:"output"`
 	Peft    peft.Options          `yaml:",inline" group:"methods"`
 
@@ -38,7 +40,7 @@ type Config struct {
 // ModelSettings say what is fine-tuned, and how.
 type ModelSettings struct {
 	Task        string  `yaml:"task" usage:"classify, or causal for a language model"`
-	Method      string  `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods"`
+	Method      string  `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods; in-context and hard-prompt train nothing and ask a language model"`
 	Path        string  `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
 	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
 	BaseDType   string  `yaml:"base-dtype" usage:"what the frozen base is held in: fp32, bf16, fp16, or auto: the files' own 16 bits where products are computed in them"`
@@ -67,6 +69,7 @@ func Defaults() Config {
 		Data:    data.Settings{Split: []float64{0.8, 0.1, 0.1}, MaskPrompt: true},
 		Machine: train.DefaultMachine(),
 		Loop:    train.DefaultLoop(),
+		Prompt:  prompted.Defaults(),
 		Output:  OutputSettings{Minutes: 5},
 	}
 }
@@ -126,14 +129,18 @@ func (c *Config) Check() error {
 	switch {
 	case m.CacheStates && (m.Method != "last" || m.Task != "classify" || len(c.Peft.Unfreeze) > 0):
 		return train.Usage("--cache-features needs --method last and --task classify, without --unfreeze: all but the head must be frozen")
-	case m.Task == "classify" && c.Data.Template != "":
-		return train.Usage("--template goes with --task causal")
+	case m.Method == prompted.HardPrompt && c.Data.Template != "":
+		return train.Usage("--template is one template, for method %s: %s chooses among those of --templates", prompted.InContext, prompted.HardPrompt)
+	case m.Task == "classify" && m.Method != prompted.InContext && c.Data.Template != "":
+		return train.Usage("--template goes with --task causal, or with method %s", prompted.InContext)
 	case m.Task == "classify" && c.Data.Pack:
 		return train.Usage("--pack goes with --task causal")
+	case m.Method == prompted.InContext && !c.Data.MaskPrompt:
+		return train.Usage("--mask-prompt=false: method %s scores answers, the prompt is where its examples are", m.Method)
 	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
 	}
-	for _, check := range []func() error{c.checkData, c.Machine.Check, c.Loop.Check, c.Output.check} {
+	for _, check := range []func() error{c.checkData, c.Machine.Check, c.Loop.Check, c.Prompt.Check, c.Output.check} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -145,8 +152,8 @@ func (c *Config) checkData() error {
 	if err := c.Data.Check(); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	if weights, _ := c.Data.Weights(); weights != nil && c.Model.Method == train.Features {
-		return train.Usage("--method features has no epochs that weights of files could be of: give the files without them")
+	if weights, _ := c.Data.Weights(); weights != nil && !c.trains() {
+		return train.Usage("--method %s has no epochs that weights of files could be of: give the files without them", c.Model.Method)
 	}
 	return nil
 }
@@ -163,8 +170,10 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--task %q is not known (classify, causal)", m.Task)
 	case !slices.Contains(classic.Kinds(), m.Classifier):
 		return train.Usage("--classifier %q is not known (%s)", m.Classifier, strings.Join(classic.Kinds(), ", "))
-	case m.Method == train.Features && m.Task == "causal":
-		return train.Usage("--method features classifies: it has no --task causal")
+	case (m.Method == train.Features || m.Method == prompted.HardPrompt) && m.Task == "causal":
+		return train.Usage("--method %s classifies: it has no --task causal", m.Method)
+	case prompted.Is(m.Method) && m.AdapterInit != "":
+		return train.Usage("--method %s trains nothing that could go on from --adapter-init: merge the adapter, or give it to eval", m.Method)
 	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
@@ -195,4 +204,11 @@ func (o OutputSettings) check() error {
 // Methods lists what --method takes.
 func Methods() []string { return methods(nil) }
 
-func methods(c peft.Catalog) []string { return append([]string{train.Features}, c.Names()...) }
+func methods(c peft.Catalog) []string {
+	return slices.Concat([]string{train.Features}, prompted.Methods(), c.Names())
+}
+
+// trains reports whether the method trains parameters on the transformer, or of it.
+func (c Config) trains() bool {
+	return c.Model.Method != train.Features && !prompted.Is(c.Model.Method)
+}

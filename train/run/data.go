@@ -7,12 +7,14 @@ import (
 
 	"gopeft/bindings/fault"
 	"gopeft/model"
+	"gopeft/model/fsutil"
 	"gopeft/model/tokenizer"
 	"gopeft/train"
 	"gopeft/train/corpus"
 	"gopeft/train/data"
 	"gopeft/train/data/spool"
 	"gopeft/train/data/tokens"
+	"gopeft/train/prompted"
 )
 
 // runData is a run's data: labels at once, tokens when wait returns.
@@ -175,7 +177,7 @@ func (c Config) labelOrders() ([][]string, error) {
 // splits reads the data with its labels in the order of the head that training starts from, where that head
 // has the same ones: that of --adapter-init, which must, or the model's own. The rows are kept in memory, or in on.
 func (c Config) splits(ctx context.Context, on *spool.File) (*data.Splits, error) {
-	if c.Model.Method == train.Features {
+	if !c.trains() {
 		return c.loadSplits(ctx, nil, on)
 	}
 	orders, err := c.labelOrders()
@@ -211,12 +213,12 @@ func (c Config) causalSplits(ctx context.Context, on *spool.File) (*data.CausalS
 
 // dataHash reads the data and identifies it: the hashes of its parts.
 func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
-	if c.Model.Method == train.Features { // whose features are kept, and not its tokens
+	if !c.trains() && c.Model.Task == "classify" { // whose features are kept, or texts asked about, and not its tokens
 		splits, err := c.splits(ctx, nil)
 		if err != nil {
 			return "", err
 		}
-		return splits.Sum(ctx)
+		return c.sum(ctx, splits)
 	}
 	tok, missing := train.OpenTokenizer(c.Model.folder())
 	if c.Model.Task == "causal" {
@@ -231,6 +233,17 @@ func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
 		return "", err
 	}
 	return source.Hash(ctx)
+}
+
+// sum identifies a classifier's data, with the templates that are read besides.
+func (c Config) sum(ctx context.Context, splits *data.Splits) (string, error) {
+	hash, err := splits.Sum(ctx)
+	if path := c.Prompt.Templates; err == nil && path != "" && c.Model.Method == prompted.HardPrompt {
+		var of string
+		of, err = fsutil.HashFile(ctx, path)
+		hash += of
+	}
+	return hash, err
 }
 
 // describe tells a process's data from another's.
@@ -283,7 +296,7 @@ func (c Config) maxLength() (int, error) {
 		return 0, err
 	}
 	room := facts.Room
-	if c.Model.Method != train.Features { // virtual tokens take positions
+	if c.trains() { // virtual tokens take positions
 		settings := c.Peft
 		if dir := c.Model.AdapterInit; dir != "" {
 			info, err := c.Methods.Probe(dir)

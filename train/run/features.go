@@ -164,51 +164,14 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 	}
 	xs := make([]classic.Matrix, len(sets))
 	err = bindings.Do(ctx, func(s *bindings.Scope) (err error) {
-		machine, err := cfg.Machine.BeginInference(s)
+		o, err := cfg.openFrozen(ctx, s, hash, f.ui, f.recorder)
 		if err != nil {
 			return err
 		}
-		if machine.Note != "" {
-			f.ui.Note("%s", machine.Note)
-		}
-		dev, precision := machine.Device, machine.Precision
-		file, err := model.FileDType(cfg.Model.folder())
-		if err != nil {
-			return err
-		}
-		held, err := train.ChooseBase(cfg.Model.BaseDType, cfg.Model.Quantize, file, precision)
-		if err != nil {
-			return err
-		}
-		if err := machine.CheckHold(held); err != nil {
-			return err
-		}
-		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Shard: machine.Shard, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
-		if err != nil {
-			return err
-		}
+		m := o.model
 		defer func() { err = errors.Join(err, m.Close()) }()
-		quantize := train.QuantizeName(held.Quantise, m)
-		chosen := cfg.choose(choices{amp: precision.DType, base: train.BaseDTypeName(held.DType), quantize: quantize, pool: train.DefaultPool(m.Info().Decoder), device: dev, threads: s.Threads()})
-		f.pool, cfg.Model.Pool = chosen.Model.Pool, chosen.Model.Pool
-		if cfg.Machine.Group.First() {
-			if err := f.recorder.Begun(); err != nil {
-				return err
-			}
-			if err := WriteConfig(filepath.Join(cfg.Output.Out, "config.yaml"), chosen); err != nil {
-				return err
-			}
-		}
-		if err := cfg.Machine.Group.Agree(ctx, "data", hash); err != nil {
-			return err
-		}
-		if err := machine.HoldWeights(m, true, true, f.ui.Note); err != nil {
-			return err
-		}
-		if err := machine.Join(ctx, s, m); err != nil {
-			return err
-		}
-		f.print = chosen.fingerprint(hash)
+		dev, precision := o.on.Device, o.on.Precision
+		f.pool, cfg.Model.Pool, f.print = o.cfg.Model.Pool, o.cfg.Model.Pool, o.print
 		_, f.frozen = m.Params().Count()
 		length, err := train.ClampLength(cfg.Data.MaxLength, m.Info().MaxPositions)
 		if err != nil {
@@ -218,7 +181,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			if set == nil || len(set.Examples) == 0 {
 				continue
 			}
-			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, held.DType, quantize, dev)
+			key := featureKey(base, set.Hash(), cfg.Model.Pool, length, precision.DType, o.held.DType, o.quantize, dev)
 			var seconds float64
 			xs[i], seconds, err = readFeatures(key, len(set.Examples), m.Info().Hidden)
 			everywhere, failed := f.everywhere(s, err == nil)
@@ -239,7 +202,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 			if err != nil {
 				return fmt.Errorf("%s: %w", set.File, err)
 			}
-			xs[i], err = train.ComputeFeatures(ctx, s, m, ids, pad, train.FeatureOptions{Pool: cfg.Model.Pool, Batch: max(32, cfg.Loop.BatchSize), On: machine,
+			xs[i], err = train.ComputeFeatures(ctx, s, m, ids, pad, train.FeatureOptions{Pool: cfg.Model.Pool, Batch: max(32, cfg.Loop.BatchSize), On: o.on,
 				Progress: func(done, total int) { f.ui.Progress("features", done, total, "") }})
 			if err != nil {
 				return err
@@ -259,4 +222,65 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		return err
 	})
 	return xs, err
+}
+
+// frozen is the model of a run that trains nothing on it.
+type frozen struct {
+	model    model.Model
+	on       train.Machine
+	cfg      Config // with what the run has chosen
+	held     train.Base
+	quantize string
+	print    string // fingerprint of settings and data
+}
+
+// openFrozen loads the model, writes what was chosen, and meets the other processes; hash is the data's.
+func (c Config) openFrozen(ctx context.Context, s *bindings.Scope, hash string, ui train.UI, rec *provenance.Recorder) (o frozen, err error) {
+	if o.on, err = c.Machine.BeginInference(s); err != nil {
+		return o, err
+	}
+	if o.on.Note != "" {
+		ui.Note("%s", o.on.Note)
+	}
+	file, err := model.FileDType(c.Model.folder())
+	if err != nil {
+		return o, err
+	}
+	if o.held, err = train.ChooseBase(c.Model.BaseDType, c.Model.Quantize, file, o.on.Precision); err != nil {
+		return o, err
+	}
+	if err := o.on.CheckHold(o.held); err != nil {
+		return o, err
+	}
+	m, err := model.Load(s, c.Model.folder(), model.Options{Device: o.on.Device, Shard: o.on.Shard, Base: o.held.DType, Quantise: o.held.Quantise, Copy: !c.Machine.Without.Use(train.LeverMapping)})
+	if err != nil {
+		return o, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	o.model, o.quantize = m, train.QuantizeName(o.held.Quantise, m)
+	chosen := choices{amp: o.on.Precision.DType, base: train.BaseDTypeName(o.held.DType), quantize: o.quantize, device: o.on.Device, threads: s.Threads()}
+	if c.Model.Method == train.Features {
+		chosen.pool = train.DefaultPool(m.Info().Decoder)
+	}
+	o.cfg = c.choose(chosen)
+	if c.Machine.Group.First() {
+		if err := rec.Begun(); err != nil {
+			return o, err
+		}
+		if err := WriteConfig(filepath.Join(c.Output.Out, "config.yaml"), o.cfg); err != nil {
+			return o, err
+		}
+	}
+	if err := c.Machine.Group.Agree(ctx, "data", hash); err != nil {
+		return o, err
+	}
+	if err := o.on.HoldWeights(m, true, true, ui.Note); err != nil {
+		return o, err
+	}
+	o.print = o.cfg.fingerprint(hash)
+	return o, o.on.Join(ctx, s, m)
 }

@@ -15,6 +15,7 @@ import (
 	"gopeft/train"
 	"gopeft/train/classic"
 	"gopeft/train/data"
+	"gopeft/train/prompted"
 	"gopeft/train/run/folder"
 	"gopeft/train/run/inputs"
 	"gopeft/train/run/provenance"
@@ -31,14 +32,14 @@ const (
 )
 
 // runFiles is what a run leaves in its folder.
-var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "classifier.json", "events", inputs.FileName, provenance.FileName}
+var runFiles = [...]string{"config.yaml", "metrics.csv", "summary.json", "curves.png", "best", "last", "classifier.safetensors", "classifier.json", prompted.FileName, templatesFile, "events", inputs.FileName, provenance.FileName}
 
 // asideOf is what a run in dir replaces.
 func asideOf(dir string) folder.Aside { return folder.Aside{Dir: dir, Names: runFiles[:]} }
 
-// stands reports whether the run in dir has a checkpoint, or is a classic classifier's and has ended.
+// stands reports whether the run in dir has a checkpoint, or is one without any and has ended.
 func stands(dir string) bool {
-	return fsutil.Exists(filepath.Join(dir, "last")) || classic.FileIn(dir) != ""
+	return fsutil.Exists(filepath.Join(dir, "last")) || classic.FileIn(dir) != "" || fsutil.Exists(filepath.Join(dir, prompted.FileName))
 }
 
 // prepareOut readies the run folder, which is there and locked, to begin or to go on, or refuses it. Nothing is touched
@@ -188,6 +189,9 @@ func (c Config) dataFiles() (all []provenance.Source, err error) {
 		for _, f := range files {
 			all = append(all, provenance.Source{Setting: n.Key, Path: f.Path})
 		}
+	}
+	if path := c.Prompt.Templates; path != "" && c.Model.Method == prompted.HardPrompt {
+		all = append(all, provenance.Source{Setting: "templates", Path: path})
 	}
 	return all, nil
 }

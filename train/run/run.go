@@ -14,6 +14,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/dist"
+	"gopeft/train/prompted"
 	"gopeft/train/report"
 	"gopeft/train/run/inputs"
 	"gopeft/train/run/provenance"
@@ -69,8 +70,11 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.S
 
 // runTask trains, and leaves everything in the run's folder but the record of it.
 func runTask(ctx context.Context, cfg Config, mode OutMode, ui train.UI, watch *inputs.Watch, rec *provenance.Recorder) (report.Summary, error) {
-	if cfg.Model.Method == train.Features {
+	switch {
+	case cfg.Model.Method == train.Features:
 		return runFeatures(ctx, cfg, ui, watch, rec)
+	case prompted.Is(cfg.Model.Method):
+		return runPrompted(ctx, cfg, ui, watch, rec)
 	}
 	r := &run{cfg: cfg, mode: mode, ui: ui, inputs: watch, recorder: rec}
 	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
