@@ -12,7 +12,7 @@ import (
 func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, method peft.Method, task Task, p *Part, order data.Sampler) (*Trainer, error) {
 	loop := LoopConfig{
 		Epochs: c.Epochs, MaxSteps: c.MaxSteps, EvalBatch: max(32, c.BatchSize), GradAccum: c.GradAccum, Clip: c.Clip, Device: on.Device,
-		Precision: on.Precision.DType, LogEvery: c.LogEvery, Checkpoint: c.Recompute, Sampler: order,
+		Precision: on.Precision.DType, LogEvery: c.LogEvery, EvalEvery: c.EvalEvery, Checkpoint: c.Recompute, Sampler: order,
 	}
 	total, err := loop.TotalSteps()
 	if err != nil {

@@ -40,6 +40,7 @@ type LoopSettings struct {
 	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
 	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
 	Clip        float64 `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
+	EvalEvery   int     `yaml:"eval-every" usage:"evaluate the validation part every N steps too, besides after every epoch (0: never)"`
 	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
 	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
 	NoShuffle   bool    `yaml:"no-shuffle" usage:"train in the data's order"`
@@ -123,7 +124,7 @@ func (c LoopSettings) Check() error {
 		value, least int
 	}{
 		{"epochs", c.Epochs, 1}, {"batch-size", c.BatchSize, 1}, {"grad-accum", c.GradAccum, 1}, {"log-every", c.LogEvery, 1},
-		{"max-steps", c.MaxSteps, 0}, {"max-tokens", c.MaxTokens, 0}, {"early-stop", c.EarlyStop, 0},
+		{"max-steps", c.MaxSteps, 0}, {"max-tokens", c.MaxTokens, 0}, {"eval-every", c.EvalEvery, 0}, {"early-stop", c.EarlyStop, 0},
 	} {
 		if err := CheckCount(n.flag, n.value, n.least); err != nil {
 			return err

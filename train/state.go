@@ -328,7 +328,7 @@ func (p Progress) check(path string, epochs, steps int) error {
 	}{
 		{"epoch", p.Epoch, epochs}, {"step", p.Step, steps}, {"batch", p.Batch, noBound}, {"weight", p.Weight, noBound}, {"rows", p.Rows, noBound}, {"correct", p.Correct, p.Rows},
 		{"window_weight", p.WindowW, noBound}, {"window_rows", p.WindowRows, noBound}, {"window_correct", p.WindowRight, p.WindowRows},
-		{"samples", p.Samples, noBound}, {"tokens", p.Tokens, noBound}, {"skipped", p.Skipped, p.Step}, {"stale", p.Stale, noBound},
+		{"samples", p.Samples, noBound}, {"tokens", p.Tokens, noBound}, {"skipped", p.Skipped, p.Step}, {"evaluated", p.Evaluated, p.Step}, {"stale", p.Stale, noBound},
 		{"best_epoch", p.BestEpoch, p.Epoch + 1 /* where the end of an epoch was interrupted */}, {"best_step", p.BestStep, p.Step},
 	} {
 		if n.value < 0 || n.most != noBound && n.value > n.most {

@@ -27,6 +27,7 @@ type LoopConfig struct {
 	Device     bindings.Device
 	Precision  bindings.DType
 	LogEvery   int
+	EvalEvery  int  // steps between two calls of OnEval, besides OnEpoch; 0: it is never called
 	Checkpoint bool // recompute activations in the backward pass
 }
 
@@ -59,9 +60,10 @@ type Trainer struct {
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
-	// OnStep is called after every optimizer step, OnEpoch after every epoch; an error ends the run. ErrStop is
-	// returned to end it early without error.
+	// OnStep is called after every optimizer step, OnEval after every EvalEvery-th that ends no epoch, OnEpoch after every
+	// epoch; an error ends the run. ErrStop is returned to end it early without error.
 	OnStep  func(s *bindings.Scope, r StepReport) error
+	OnEval  func(s *bindings.Scope, r StepReport) error
 	OnEpoch func(s *bindings.Scope, r StepReport) error
 }
 
@@ -78,9 +80,10 @@ type Position struct {
 	WindowW     int     `json:"window_weight"`
 	WindowRight int     `json:"window_correct"`
 	WindowRows  int     `json:"window_rows"`
-	Samples     int     `json:"samples"` // rows trained on in the whole run
-	Tokens      int     `json:"tokens"`  // real tokens trained on in the whole run
-	Skipped     int     `json:"skipped"` // steps the loss scaler skipped
+	Samples     int     `json:"samples"`             // rows trained on in the whole run
+	Tokens      int     `json:"tokens"`              // real tokens trained on in the whole run
+	Skipped     int     `json:"skipped"`             // steps the loss scaler skipped
+	Evaluated   int     `json:"evaluated,omitempty"` // step of the last OnEval
 }
 
 // StepReport says what a step or an epoch gave.
@@ -187,6 +190,10 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 		return fmt.Errorf("the checkpoint stands at batch %d, an epoch has %d: the data is not what the run was started with", t.At.Batch, len(batches))
 	case t.At.Batch == len(batches) || t.At.Batch > 0 && t.lastStep(): // stopped while its end was evaluated
 		return t.end(s, t.stepReport(len(batches), start))
+	case t.At.Batch > 0 && t.evalDue(): // stopped while this step was evaluated
+		if err := t.eval(s, t.stepReport(len(batches), start)); err != nil {
+			return err
+		}
 	}
 	group := make([]data.Batch, 0, accum)
 	t.Laps.restart()
@@ -238,10 +245,31 @@ func (t *Trainer) report(s *bindings.Scope, batches int, start time.Time) error 
 			return err
 		}
 	}
-	if !r.EndOf {
-		return nil
+	switch {
+	case r.EndOf:
+		return t.end(s, r)
+	case t.evalDue():
+		return t.eval(s, r)
 	}
-	return t.end(s, r)
+	return nil
+}
+
+// evalDue reports whether the run stands after a step that is to be evaluated and was not.
+func (t *Trainer) evalDue() bool {
+	every := t.Config.EvalEvery
+	return every > 0 && t.At.Step%every == 0 && t.At.Evaluated != t.At.Step
+}
+
+// eval has a step evaluated. Where that fails the run still stands before it.
+func (t *Trainer) eval(s *bindings.Scope, r StepReport) error {
+	was := t.At.Evaluated
+	t.At.Evaluated = t.At.Step
+	r.Position = t.At
+	err := t.OnEval(s, r)
+	if err != nil && !errors.Is(err, ErrStop) {
+		t.At.Evaluated = was
+	}
+	return err
 }
 
 // end moves to the next epoch. Where OnEpoch fails the run still stands before the end of this one.

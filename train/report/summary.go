@@ -67,6 +67,7 @@ type Summary struct {
 	PeakRSSMB   Number `json:"peak_rss_mb"`
 	PeakCUDAMB  Number `json:"peak_cuda_mb"`
 	BestEpoch   int    `json:"best_epoch"`
+	BestStep    int    `json:"best_step,omitempty"`   // where steps were evaluated inside epochs
 	Fingerprint string `json:"fingerprint,omitempty"` // of the settings and the data
 }
 

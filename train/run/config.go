@@ -182,8 +182,18 @@ func (m ModelSettings) findLibrary() error {
 	return nil
 }
 
-// errNoValidation is of --early-stop without what it goes by.
-var errNoValidation = train.Usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
+// needsValidation refuses settings that go by validation data, where there is none.
+func needsValidation(c train.LoopSettings) error {
+	for _, need := range []struct {
+		flag string
+		n    int
+	}{{"early-stop", c.EarlyStop}, {"eval-every", c.EvalEvery}} {
+		if need.n > 0 {
+			return train.Usage("--%s needs validation data: give --val, or --data with a --split that has it", need.flag)
+		}
+	}
+	return nil
+}
 
 func (o OutputSettings) check() error {
 	if !(o.Minutes >= 0) { // NaN fails too

@@ -22,7 +22,11 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 		if err := r.loadBest(s); err != nil {
 			return err
 		}
-		r.ui.Note("scoring the best checkpoint, of epoch %d", r.prog.BestEpoch)
+		if r.cfg.Loop.EvalEvery > 0 {
+			r.ui.Note("scoring the best checkpoint, of step %d", r.prog.BestStep)
+		} else {
+			r.ui.Note("scoring the best checkpoint, of epoch %d", r.prog.BestEpoch)
+		}
 	} else if r.prog.Best == nil {
 		if err := r.saveBest(s); err != nil {
 			return err
@@ -50,6 +54,9 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	}
 	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
 	sum.PeakRSSMB, sum.BestEpoch, sum.Fingerprint = report.Number(train.PeakRSSMB()), r.prog.BestEpoch, r.prog.Config
+	if r.cfg.Loop.EvalEvery > 0 {
+		sum.BestStep = r.prog.BestStep
+	}
 	var err error
 	if sum.PeakCUDAMB, err = peakCUDAMB(r.on.Device); err != nil {
 		return err

@@ -56,16 +56,9 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepRepo
 	r.prog.Position = rep.Position
 	stop := false
 	if r.data.val != nil {
-		e, err := r.evaluate(ctx, s, r.data.val, "validate")
-		if err != nil {
+		var err error
+		if _, stop, err = r.validate(ctx, s, &row); err != nil {
 			return err
-		}
-		row.ValLoss, row.ValAcc = e.Loss, e.Acc
-		var best bool
-		if best, stop = r.monitor.Note(&r.prog, e); best {
-			if err := r.saveBest(s); err != nil {
-				return err
-			}
 		}
 	}
 	r.ui.Note("epoch %d: %s", rep.Epoch, describeRow(row))
@@ -75,20 +68,60 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepRepo
 	if err := r.saveLast(s); err != nil {
 		return err
 	}
-	if stop {
-		r.ui.Note("stopping early: %s has not improved for %d evaluations", r.monitor.Metric, r.prog.Stale)
-		return train.ErrStop
-	}
-	return nil
+	return r.stopped(stop)
 }
 
-// describeRow says how an epoch went.
+// onEval scores the model inside an epoch.
+func (r *run) onEval(ctx context.Context, s *bindings.Scope, rep train.StepReport) error {
+	row := report.NewRow(rep.Step, rep.Epochs)
+	row.LR, row.SamplesPerS = rep.LR, r.rate(rep)
+	r.prog.Position = rep.Position
+	best, stop, err := r.validate(ctx, s, &row)
+	if err != nil {
+		return err
+	}
+	r.ui.Note("step %d: %s", rep.Step, describeRow(row))
+	if err := r.record(row); err != nil {
+		return err
+	}
+	if best { // last/ knows of best/
+		if err := r.saveLast(s); err != nil {
+			return err
+		}
+	}
+	return r.stopped(stop)
+}
+
+// validate scores the validation part into row, keeps the model if it is the best so far, and reports whether it was and
+// whether to stop.
+func (r *run) validate(ctx context.Context, s *bindings.Scope, row *report.Row) (best, stop bool, err error) {
+	e, err := r.evaluate(ctx, s, r.data.val, "validate")
+	if err != nil {
+		return false, false, err
+	}
+	row.ValLoss, row.ValAcc = e.Loss, e.Acc
+	if best, stop = r.monitor.Note(&r.prog, e); best {
+		err = r.saveBest(s)
+	}
+	return best, stop, err
+}
+
+// stopped ends the run where patience has.
+func (r *run) stopped(stop bool) error {
+	if !stop {
+		return nil
+	}
+	r.ui.Note("stopping early: %s has not improved for %d evaluations", r.monitor.Metric, r.prog.Stale)
+	return train.ErrStop
+}
+
+// describeRow says how an epoch, or the model inside one, went.
 func describeRow(row report.Row) string {
-	parts := []string{fmt.Sprintf("train loss %.4f", row.EpochTrainLoss)}
+	var parts []string
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"train acc", row.EpochTrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
+	}{{"train loss", row.EpochTrainLoss}, {"train acc", row.EpochTrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
 		if !math.IsNaN(v.value) {
 			parts = append(parts, fmt.Sprintf("%s %.4f", v.name, v.value))
 		}

@@ -71,14 +71,17 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := machine.Group.Agree(ctx, "data", r.data.describe()); err != nil {
 		return err
 	}
-	if cfg.Loop.EarlyStop > 0 && r.data.val == nil {
-		return errNoValidation
+	if r.data.val == nil {
+		if err := needsValidation(cfg.Loop); err != nil {
+			return err
+		}
 	}
 	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
 		return err
 	}
 	r.trainer.Seed, r.trainer.Due, r.trainer.OnStep = cfg.Machine.Seed, r.checkpointDue, r.onStep
 	r.trainer.OnEpoch = func(s *bindings.Scope, rep train.StepReport) error { return r.onEpoch(ctx, s, rep) }
+	r.trainer.OnEval = func(s *bindings.Scope, rep train.StepReport) error { return r.onEval(ctx, s, rep) }
 	r.monitor = train.Monitor{Metric: cfg.Loop.Monitor, Patience: cfg.Loop.EarlyStop}
 	if r.monitor.Metric == "" {
 		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Model.Task]
