@@ -14,7 +14,7 @@ type Evaluation struct {
 	Loss    float64 // mean over rows, or over target tokens
 	Acc     float64 // NaN for tasks without accuracy
 	Rows    int
-	Weight  int
+	Weight  int // rows, or target tokens
 	Tokens  int
 	Logits  [][]float32 // one row per example in the data's order, when asked for
 	RowLoss []float64   // of causal data, when asked for: one per example
@@ -60,7 +60,7 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 					e.Logits[example] = values[k*n : (k+1)*n]
 				}
 			}
-			e.Weight += weightOf(b)
+			e.Weight += int(task.Weight(b))
 			e.Rows += b.Rows
 			e.Tokens += b.Tokens
 		}

@@ -40,6 +40,9 @@ type LoopSettings struct {
 	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
 	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
 	Clip        float64 `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
+	Smoothing   float64 `yaml:"label-smoothing" usage:"share of each target that all classes or tokens get in training, as transformers' --label_smoothing_factor; scores are of the targets as they are"`
+	Weights     string  `yaml:"class-weights" usage:"of --task classify: what rows of a class count in training: balanced (as scikit-learn's), or LABEL=W,LABEL=W (others 1); in scores all count the same"`
+	NEFTune     float64 `yaml:"neftune" usage:"alpha of NEFTune's noise on token embeddings in training, 5 to 15 say its authors (0: none)"`
 	EvalEvery   int     `yaml:"eval-every" usage:"evaluate the validation part every N steps too, besides after every epoch (0: never)"`
 	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
 	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
@@ -133,13 +136,18 @@ func (c LoopSettings) Check() error {
 	for _, n := range []struct {
 		flag  string
 		value float64
-	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}} {
+	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}, {"label-smoothing", c.Smoothing}, {"neftune", c.NEFTune}} {
 		if !(n.value >= 0) || math.IsInf(n.value, 0) { // NaN fails too
 			return Usage("--%s is %v, want 0 or a positive number", n.flag, n.value)
 		}
 	}
-	if c.Momentum >= 1 {
-		return Usage("--momentum is %v, want it below 1", c.Momentum)
+	for _, n := range []struct {
+		flag  string
+		value float64
+	}{{"momentum", c.Momentum}, {"label-smoothing", c.Smoothing}} {
+		if n.value >= 1 {
+			return Usage("--%s is %v, want it below 1", n.flag, n.value)
+		}
 	}
 	if _, err := NewSchedule(c.Schedule, 1, c.Warmup, 1); err != nil {
 		return Usage("--%w", err) // it begins with the setting's name

@@ -28,6 +28,8 @@ type Measure struct {
 // Task computes the loss of a batch.
 type Task interface {
 	Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure
+	// Weight is what a batch's loss is the sum over: its rows, its targets, or the weights of its rows' classes.
+	Weight(b data.Batch) float64
 }
 
 // Input copies a batch to a device.
@@ -47,18 +49,36 @@ func Input(s *bindings.Scope, b data.Batch, dev bindings.Device) model.Input {
 	return in
 }
 
-// Classification is single-label sequence classification by cross-entropy.
+// Classification is single-label sequence classification by cross-entropy: torch's cross_entropy with weight and
+// label_smoothing, whose mean is over the weights of the rows' classes.
 type Classification struct {
-	EveryPosition bool // the last block computes every position, not only the one that is read
+	EveryPosition bool      // the last block computes every position, not only the one that is read
+	Weights       []float32 // of the classes; nil: all 1
+	Smoothing     float64   // the share of each target that all classes get
+}
+
+// Weight implements Task: the weights of the rows' classes.
+func (c Classification) Weight(b data.Batch) float64 {
+	if c.Weights == nil {
+		return float64(b.Rows)
+	}
+	sum := 0.0
+	for _, label := range b.Labels {
+		sum += float64(c.Weights[label])
+	}
+	return sum
 }
 
 // Measure implements Task.
 func (c Classification) Measure(s *bindings.Scope, m model.Model, b data.Batch, in model.Input) Measure {
 	in.Pooled = !c.EveryPosition
 	logits := s.To(m.Classify(s, in, m.Forward(s, in)), bindings.Float)
-	labels := s.Int64sOn(logits.Device(), b.Labels, int64(b.Rows))
+	labels, weights := s.Int64sOn(logits.Device(), b.Labels, int64(b.Rows)), bindings.Tensor{}
+	if c.Weights != nil {
+		weights = s.Float32sOn(logits.Device(), c.Weights, int64(len(c.Weights)))
+	}
 	return Measure{
-		Loss:    s.CrossEntropy(logits, labels, data.IgnoreTarget, false),
+		Loss:    s.SmoothCrossEntropy(logits, labels, weights, data.IgnoreTarget, c.Smoothing),
 		Correct: s.Sum(s.Compare(s.ArgMax(logits, 1), bindings.Equal, labels)),
 		Rows:    b.Rows, Logits: logits,
 	}

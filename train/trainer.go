@@ -14,6 +14,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train/data"
 	"gopeft/train/dist"
+	"gopeft/train/neftune"
 )
 
 // LoopConfig are the settings of the loop itself.
@@ -52,6 +53,7 @@ type Trainer struct {
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
+	noise    *neftune.Noise  // on token embeddings; nil: none
 	resumed  string          // the file that state which processes share is still to be read from
 	sums     *dist.Gradients // the gradients of all processes, once a step was taken
 	checked  bool            // the gradients of the first step taken were
@@ -73,11 +75,11 @@ type Position struct {
 	Epoch       int     `json:"epoch"`       // epochs completed
 	Batch       int     `json:"batch"`       // batches of the running epoch done
 	LossSum     float64 `json:"loss_sum"`    // of the running epoch, with its weight
-	Weight      int     `json:"weight"`      //
+	Weight      float64 `json:"weight"`      //
 	Correct     int     `json:"correct"`     //
 	Rows        int     `json:"rows"`        //
 	WindowLoss  float64 `json:"window_loss"` // the same since the last log line
-	WindowW     int     `json:"window_weight"`
+	WindowW     float64 `json:"window_weight"`
 	WindowRight int     `json:"window_correct"`
 	WindowRows  int     `json:"window_rows"`
 	Samples     int     `json:"samples"`             // rows trained on in the whole run
@@ -229,7 +231,7 @@ func (t *Trainer) stepReport(batches int, start time.Time) StepReport {
 	at := &t.At
 	return StepReport{
 		Position: *at, Epochs: float64(at.Epoch) + float64(at.Batch)/float64(batches), LR: t.Schedule.Rate(at.Step - 1),
-		Loss: at.WindowLoss / float64(at.WindowW), Acc: ratio(at.WindowRight, at.WindowRows),
+		Loss: at.WindowLoss / at.WindowW, Acc: ratio(at.WindowRight, at.WindowRows),
 		Log: at.Step%t.Config.LogEvery == 0, EndOf: at.Batch == batches || t.lastStep(), Elapsed: time.Since(start), Timed: t.timed,
 	}
 }
@@ -278,7 +280,7 @@ func (t *Trainer) end(s *bindings.Scope, r StepReport) error {
 	at.Epoch++
 	at.Batch, at.LossSum, at.Weight, at.Correct, at.Rows = 0, 0, 0, 0, 0
 	r.Position = *at
-	r.Loss, r.Acc = done.LossSum/float64(done.Weight), ratio(done.Correct, done.Rows)
+	r.Loss, r.Acc = done.LossSum/done.Weight, ratio(done.Correct, done.Rows)
 	if t.OnEpoch != nil {
 		if err := t.OnEpoch(s, r); err != nil {
 			if !errors.Is(err, ErrStop) {
@@ -302,7 +304,7 @@ func ratio(a, b int) float64 {
 
 // step takes one optimizer step on a group of batches, as if they were one batch: the loss is averaged over total, what
 // they hold together on all processes.
-func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
+func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total float64) error {
 	s = s.Child()
 	defer s.Close()
 	measures := make([]Measure, len(group))
@@ -326,9 +328,11 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 		c := s.Child()
 		in := Input(c, b, t.Config.Device)
 		in.Train, in.CheckpointActivations = !b.Idle, t.Config.Checkpoint
-		c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
+		t.noise.During(in.Train, func() {
+			c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
+		})
 		m := &measures[i]
-		share := 1 / float64(total)
+		share := 1 / total
 		if b.Idle {
 			share = 0
 		}
@@ -367,17 +371,6 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 	at.Samples += sum.samples
 	at.Tokens += sum.tokens
 	return nil
-}
-
-// weightOf is what a batch's loss is averaged over: its targets, or its rows.
-func weightOf(b data.Batch) int {
-	switch {
-	case b.Idle:
-		return 0
-	case b.Targets != nil:
-		return b.NumTargets
-	}
-	return b.Rows
 }
 
 // update clips and applies the gradients of rows that held something to learn from, or not.

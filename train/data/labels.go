@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,6 +87,81 @@ func allIntegers(labels []string) bool {
 		_, err := strconv.ParseInt(s, 10, 64)
 		return err != nil
 	})
+}
+
+// Balanced is the setting of [ClassWeights] that makes every class count the same in all.
+const Balanced = "balanced"
+
+// ClassWeights are what rows of each class count, by a setting: Balanced is rows / (classes · rows of the class), as
+// scikit-learn's compute_class_weight; else it lists some labels' weights, LABEL=W,LABEL=W, and others have 1. counts are the
+// rows of each class that are trained on. No setting gives none.
+func ClassWeights(setting string, labels []string, counts []int) ([]float32, error) {
+	if setting == "" {
+		return nil, nil
+	}
+	weights := make([]float32, len(labels))
+	if setting == Balanced {
+		all := 0
+		for _, n := range counts {
+			all += n
+		}
+		for i, n := range counts {
+			if n == 0 {
+				return nil, fmt.Errorf("class %s has no row to be balanced by: give its weight", rows.Brief(labels[i]))
+			}
+			weights[i] = float32(float64(all) / float64(len(labels)*n))
+		}
+		return weights, nil
+	}
+	index, err := newLabelIndex(labels)
+	if err != nil {
+		return nil, err
+	}
+	for i := range weights {
+		weights[i] = 1
+	}
+	given := make([]bool, len(labels))
+	for entry := range classWeightEntries(setting) {
+		at := strings.LastIndexByte(entry, '=')
+		if at < 0 {
+			return nil, fmt.Errorf("%s is no LABEL=W: give %s, or the weights of labels", rows.Brief(entry), Balanced)
+		}
+		name, err := labelName(entry[:at])
+		if err != nil {
+			return nil, fmt.Errorf("%s has no label", rows.Brief(entry))
+		}
+		class, err := index.class(name)
+		if err != nil {
+			return nil, err
+		}
+		w, err := strconv.ParseFloat(strings.TrimSpace(entry[at+1:]), 32)
+		switch {
+		case err != nil || !(w > 0) || math.IsInf(w, 0): // NaN fails too
+			return nil, fmt.Errorf("the weight of %s is %s, want a number above 0", rows.Brief(name), rows.Brief(entry[at+1:]))
+		case given[class]:
+			return nil, fmt.Errorf("label %s stands there twice", rows.Brief(name))
+		}
+		given[class], weights[class] = true, float32(w)
+	}
+	return weights, nil
+}
+
+// classWeightEntries divides a list at its commas, but for those of labels: what has no weight belongs to what follows.
+func classWeightEntries(setting string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		entry := ""
+		for part := range strings.SplitAfterSeq(setting, ",") {
+			if entry += part; strings.Contains(part, "=") {
+				if !yield(strings.TrimSpace(strings.TrimSuffix(entry, ","))) {
+					return
+				}
+				entry = ""
+			}
+		}
+		if entry != "" {
+			yield(strings.TrimSpace(entry))
+		}
+	}
 }
 
 // labelIndex maps canonical label texts to class indices.

@@ -130,6 +130,10 @@ func (c *Config) Check() error {
 		return train.Usage("--template goes with --task causal")
 	case m.Task == "classify" && c.Data.Pack:
 		return train.Usage("--pack goes with --task causal")
+	case m.Task != "classify" && c.Loop.Weights != "":
+		return train.Usage("--class-weights goes with --task classify")
+	case m.CacheStates && c.Loop.NEFTune > 0:
+		return train.Usage("--neftune changes embeddings at every step, which --cache-features runs once: give one of the two")
 	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
 	}
@@ -145,8 +149,19 @@ func (c *Config) checkData() error {
 	if err := c.Data.Check(); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	if weights, _ := c.Data.Weights(); weights != nil && c.Model.Method == train.Features {
+	if c.Model.Method != train.Features {
+		return nil
+	}
+	if weights, _ := c.Data.Weights(); weights != nil {
 		return train.Usage("--method features has no epochs that weights of files could be of: give the files without them")
+	}
+	for _, n := range []struct {
+		flag  string
+		asked bool
+	}{{"class-weights", c.Loop.Weights != ""}, {"label-smoothing", c.Loop.Smoothing > 0}, {"neftune", c.Loop.NEFTune > 0}} {
+		if n.asked {
+			return train.Usage("--%s: --method features trains no network that it could change", n.flag)
+		}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 // runData is a run's data: labels at once, tokens when wait returns.
 type runData struct {
 	labels           []string
-	task             train.Task
+	learns, scores   train.Task // in training, and in evaluations
 	train, val, test *train.Part
 	hash             string   // of the sets they were made of
 	notes            []string // for people, once wait has returned
@@ -54,7 +54,8 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	without := r.cfg.Machine.Without
-	d := &runData{task: train.Classification{EveryPosition: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
+	task := train.Classification{EveryPosition: !without.Use(train.LeverPooling)}
+	d := &runData{scores: task, ready: make(chan error, 1)}
 	if d.weights, err = r.cfg.Data.Weights(); err != nil {
 		return err
 	}
@@ -74,6 +75,10 @@ func (r *run) loadData(ctx context.Context) error {
 				return err
 			}
 		}
+		counts := func() ([]int, error) { return countClasses(d.file.Part(corpus.TrainPart), len(d.labels)) }
+		if d.learns, err = r.cfg.learns(task, d.labels, counts); err != nil {
+			return err
+		}
 		d.ready <- nil
 		return nil
 	}
@@ -88,6 +93,9 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	d.labels = splits.Train.Labels
+	if d.learns, err = r.cfg.learns(task, d.labels, func() ([]int, error) { return splits.Train.Counts(), nil }); err != nil {
+		return err
+	}
 	go func() {
 		d.ready <- fault.Guard(func() (err error) {
 			if d.hash, err = splits.Sum(ctx); err != nil {
@@ -114,6 +122,33 @@ func (r *run) loadData(ctx context.Context) error {
 		})
 	}()
 	return nil
+}
+
+// learns is task as it is trained: with what classes count, by the rows of each in the training part, and smoothed targets.
+func (c Config) learns(task train.Classification, labels []string, counts func() ([]int, error)) (_ train.Task, err error) {
+	task.Smoothing = c.Loop.Smoothing
+	var n []int
+	if c.Loop.Weights == data.Balanced {
+		if n, err = counts(); err != nil {
+			return nil, err
+		}
+	}
+	if task.Weights, err = data.ClassWeights(c.Loop.Weights, labels, n); err != nil {
+		return nil, train.Usage("--class-weights: %w", err)
+	}
+	return task, nil
+}
+
+// countClasses gives the number of examples of each class.
+func countClasses(p *tokens.Part, classes int) ([]int, error) {
+	counts := make([]int, classes)
+	labels, err := p.Labels()
+	for _, label := range labels {
+		if label >= 0 && label < classes {
+			counts[label]++
+		}
+	}
+	return counts, err
 }
 
 // readClassification makes a part of one in a file of tokens, nil of none.

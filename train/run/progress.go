@@ -136,6 +136,6 @@ func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *train.Part, ph
 	if tokens == 0 {
 		tokens = r.cfg.Loop.BatchSize * slices.Max(r.data.train.Lengths)
 	}
-	return train.Evaluate(ctx, s, r.trainer.Model, r.data.task, p, train.EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, On: r.on,
+	return train.Evaluate(ctx, s, r.trainer.Model, r.data.scores, p, train.EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, On: r.on,
 		Progress: func(done, total int) { r.ui.Progress(phase, done, total, "") }})
 }

@@ -76,7 +76,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 			return err
 		}
 	}
-	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
+	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.learns, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
 		return err
 	}
 	r.trainer.Seed, r.trainer.Due, r.trainer.OnStep = cfg.Machine.Seed, r.checkpointDue, r.onStep
