@@ -281,6 +281,24 @@ func (s *Scope) SmoothCrossEntropy(logits, targets, weights Tensor, ignore int64
 	return s.crossEntropy(logits, targets, weights, reduceSum, ignore, smoothing)
 }
 
+// SquaredError is the sum of (x - y)², in fp32, for x and y of one shape.
+func (s *Scope) SquaredError(x, y Tensor) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		x := s.To(x, Float)
+		lib.AtgMseLoss(s.prep(), lib.Ctensor(x.p), lib.Ctensor(y.p), reduceSum)
+		return s.take("mse_loss", x, y)
+	})
+}
+
+// BinaryCrossEntropy is the sum of -y·log σ(x) - (1-y)·log(1-σ(x)), in fp32, for logits x and targets y of one shape.
+func (s *Scope) BinaryCrossEntropy(x, y Tensor) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		x := s.To(x, Float)
+		lib.AtgBinaryCrossEntropyWithLogits(s.prep(), lib.Ctensor(x.p), lib.Ctensor(y.p), nil, nil, reduceSum)
+		return s.take("binary_cross_entropy_with_logits", x, y)
+	})
+}
+
 // Reductions of libtorch's losses.
 const (
 	reduceMean = 1

@@ -115,3 +115,34 @@ func TestSmoothedCausalLossIsTransformers(t *testing.T) {
 		}
 	}
 }
+
+// Losses, logits and gradients of numbers and of any number of labels are transformers' by problem_type.
+func TestTargetsLossesAreTransformers(t *testing.T) {
+	g := modeltest.OpenGolden(t, "losses.safetensors")
+	for _, family := range []struct{ name, folder, batch string }{{"distilbert", "distilbert/tiny", "padded"}, {"llama", "llama/seqcls", "right"}} {
+		for name, problem := range map[string]model.Problem{"regression": model.Regression, "multilabel": model.AnyLabels} {
+			t.Run(family.name+"/"+name, func(t *testing.T) {
+				of := modeltest.OpenGolden(t, family.folder+"/golden.safetensors")
+				bindingstest.Do(t, func(s *bindings.Scope) error {
+					none := 0.0
+					m, err := model.Load(s, modeltest.Testdata(t, family.folder), model.Options{Classify: true, Dropout: &none})
+					if err != nil {
+						return err
+					}
+					trainAll(s, m)
+					b := goldenBatch(s, of, family.batch)
+					b.Values = g.Tensor(s, name+".targets").Float32s()
+					task := train.Targets{Problem: problem}
+					got := task.Measure(s, m, b, train.Input(s, b, bindings.CPU))
+					loss := s.MulScalar(got.Loss, 1/task.Weight(b))
+					s.Backward(loss)
+					prefix := name + "." + family.name
+					modeltest.Close(t, "loss", loss, g.Tensor(s, prefix+".loss"), 1e-5)
+					modeltest.Close(t, "logits", got.Logits, g.Tensor(s, prefix+".logits"), 1e-5)
+					sameGradients(t, s, g, prefix, m, 1e-5)
+					return m.Close()
+				})
+			})
+		}
+	}
+}

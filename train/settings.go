@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"gopeft/model"
 	"gopeft/train/dist"
 )
 
@@ -45,7 +46,7 @@ type LoopSettings struct {
 	NEFTune     float64 `yaml:"neftune" usage:"alpha of NEFTune's noise on token embeddings in training, 5 to 15 say its authors (0: none)"`
 	EvalEvery   int     `yaml:"eval-every" usage:"evaluate the validation part every N steps too, besides after every epoch (0: never)"`
 	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
-	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
+	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss, of regression and multi-label also val_ and the name of a score, as val_spearman or val_macro_f1"`
 	NoShuffle   bool    `yaml:"no-shuffle" usage:"train in the data's order"`
 	NoBucket    bool    `yaml:"no-bucket" usage:"batch at random, not by similar length"`
 	Recompute   bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
@@ -60,6 +61,52 @@ func DefaultMachine() MachineSettings {
 // DefaultLoop is the loop of a run that says nothing; its learning rate is the method's.
 func DefaultLoop() LoopSettings {
 	return LoopSettings{Epochs: 3, BatchSize: 12, Optimizer: "adam", Schedule: "constant", GradAccum: 1, LogEvery: 10}
+}
+
+// The tasks.
+const (
+	TaskClassify   = "classify"
+	TaskCausal     = "causal"
+	TaskRegression = "regression"
+	TaskMultiLabel = "multi-label"
+)
+
+// problems are what the heads of the tasks score.
+var problems = [...]struct {
+	task    string
+	problem model.Problem
+}{{TaskClassify, model.OneLabel}, {TaskCausal, ""}, {TaskRegression, model.Regression}, {TaskMultiLabel, model.AnyLabels}}
+
+// ProblemOf is what the head of a task scores; "" without one.
+func ProblemOf(task string) model.Problem {
+	for _, p := range problems {
+		if p.task == task {
+			return p.problem
+		}
+	}
+	return ""
+}
+
+// TaskOf is the task whose head scores p.
+func TaskOf(p model.Problem) string {
+	for _, q := range problems {
+		if q.problem == p {
+			return q.task
+		}
+	}
+	return ""
+}
+
+// CheckTask refuses what is no task.
+func CheckTask(task string) error {
+	var names []string
+	for _, p := range problems {
+		if p.task == task {
+			return nil
+		}
+		names = append(names, p.task)
+	}
+	return Usage("--task %q is not known (%s)", task, strings.Join(names, ", "))
 }
 
 // UsageError is a setting that cannot be right, whatever the data.
@@ -117,8 +164,6 @@ func (c MachineSettings) Check() error {
 // Check reports the first setting that cannot be right.
 func (c LoopSettings) Check() error {
 	switch {
-	case c.Monitor != "" && c.Monitor != "val_acc" && c.Monitor != "val_loss":
-		return Usage("--monitor %q is not known (val_acc, val_loss)", c.Monitor)
 	case c.LR < 0 || math.IsNaN(c.LR) || math.IsInf(c.LR, 0):
 		return Usage("--lr is %v, want a positive learning rate", c.LR)
 	}

@@ -355,7 +355,7 @@ const noBound = -1
 
 // Monitor follows a metric and says when it is at its best.
 type Monitor struct {
-	Metric   string // "val_acc" or "val_loss"
+	Metric   string // "val_acc", "val_loss", or "val_" and the name of a figure
 	Patience int    // evaluations without improvement before stopping; 0: never
 }
 
@@ -363,6 +363,15 @@ type Monitor struct {
 func (m Monitor) Value(e Evaluation) float64 {
 	if m.Metric == "val_acc" {
 		return e.Acc
+	}
+	for _, f := range e.Figures {
+		switch {
+		case m.Metric != "val_"+f.Name:
+		case f.Less:
+			return -f.Value
+		default:
+			return f.Value
+		}
 	}
 	return -e.Loss
 }

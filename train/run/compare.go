@@ -35,7 +35,7 @@ func CompareMethods() []string {
 // nothing is to be said.
 func AllMethods(task string) (methods []string, note string) {
 	methods = CompareMethods()
-	if task == "causal" {
+	if task != train.TaskClassify {
 		return slices.DeleteFunc(methods, isClassifier), ""
 	}
 	if _, err := xgboost.Find(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"gopeft/train/classic"
 	"gopeft/train/classic/xgboost"
 	"gopeft/train/data"
+	"gopeft/train/metrics"
 )
 
 // Config is a whole run, its settings in groups. Each field of a group that has a usage is a setting: a flag of the same
@@ -37,7 +38,7 @@ type Config struct {
 
 // ModelSettings say what is fine-tuned, and how.
 type ModelSettings struct {
-	Task        string  `yaml:"task" usage:"classify, or causal for a language model"`
+	Task        string  `yaml:"task" usage:"classify, multi-label (any number of labels to a row), regression (numbers), or causal for a language model"`
 	Method      string  `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods"`
 	Path        string  `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
 	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
@@ -126,16 +127,22 @@ func (c *Config) Check() error {
 	switch {
 	case m.CacheStates && (m.Method != "last" || m.Task != "classify" || len(c.Peft.Unfreeze) > 0):
 		return train.Usage("--cache-features needs --method last and --task classify, without --unfreeze: all but the head must be frozen")
-	case m.Task == "classify" && c.Data.Template != "":
+	case m.Task != train.TaskCausal && c.Data.Template != "":
 		return train.Usage("--template goes with --task causal")
-	case m.Task == "classify" && c.Data.Pack:
+	case m.Task != train.TaskCausal && c.Data.Pack:
 		return train.Usage("--pack goes with --task causal")
+	case m.Task != train.TaskClassify && c.Data.Stratify:
+		return train.Usage("--stratify goes with --task classify: other rows have no class")
+	case m.kind() != data.OneLabel && c.Loop.Smoothing > 0:
+		return train.Usage("--label-smoothing goes with --task classify and causal: --task %s has targets of its own", m.Task)
 	case m.Task != "classify" && c.Loop.Weights != "":
 		return train.Usage("--class-weights goes with --task classify")
 	case m.CacheStates && c.Loop.NEFTune > 0:
 		return train.Usage("--neftune changes embeddings at every step, which --cache-features runs once: give one of the two")
-	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
+	case c.Loop.Monitor == "val_acc" && m.Task == train.TaskCausal:
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
+	case c.Loop.Monitor != "" && !slices.Contains(monitors(m.Task), c.Loop.Monitor):
+		return train.Usage("--monitor %q is not known (of --task %s: %s)", c.Loop.Monitor, m.Task, strings.Join(monitors(m.Task), ", "))
 	}
 	for _, check := range []func() error{c.checkData, c.Machine.Check, c.Loop.Check, c.Output.check} {
 		if err := check(); err != nil {
@@ -174,16 +181,53 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--method is missing: one of %s", strings.Join(methods, ", "))
 	case !slices.Contains(methods, m.Method):
 		return train.Usage("--method %q is not known: one of %s", m.Method, strings.Join(methods, ", "))
-	case m.Task != "classify" && m.Task != "causal":
-		return train.Usage("--task %q is not known (classify, causal)", m.Task)
+	case train.CheckTask(m.Task) != nil:
+		return train.CheckTask(m.Task)
 	case !slices.Contains(classic.Kinds(), m.Classifier):
 		return train.Usage("--classifier %q is not known (%s)", m.Classifier, strings.Join(classic.Kinds(), ", "))
-	case m.Method == train.Features && m.Task == "causal":
-		return train.Usage("--method features classifies: it has no --task causal")
+	case m.Method == train.Features && m.Task != train.TaskClassify:
+		return train.Usage("--method features classifies: it has no --task %s", m.Task)
 	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
 	return errors.Join(train.CheckPool(m.Pool), train.CheckBase(m.BaseDType, m.Quantize))
+}
+
+// monitors are what a task's best checkpoint can be chosen by, the usual one first.
+func monitors(task string) []string {
+	switch task {
+	case train.TaskClassify:
+		return []string{"val_acc", "val_loss"}
+	case train.TaskMultiLabel:
+		return append(figuresOf(task), "val_acc", "val_loss")
+	}
+	return append([]string{"val_loss"}, figuresOf(task)...)
+}
+
+// figuresOf are the columns of a task's scores beside its loss and accuracy.
+func figuresOf(task string) (names []string) {
+	if kindOf(task) == data.OneLabel {
+		return nil
+	}
+	for _, f := range (train.Targets{Problem: train.ProblemOf(task)}).Score(nil, nil) {
+		if f.Name != metrics.MSE && f.Name != metrics.SubsetAccuracy { // the loss, and the accuracy
+			names = append(names, "val_"+f.Name)
+		}
+	}
+	return names
+}
+
+// kind is what rows are labelled with.
+func (m ModelSettings) kind() data.Kind { return kindOf(m.Task) }
+
+func kindOf(task string) data.Kind {
+	switch task {
+	case train.TaskRegression:
+		return data.Numbers
+	case train.TaskMultiLabel:
+		return data.AnyLabels
+	}
+	return data.OneLabel
 }
 
 // findLibrary makes sure, before any work, that the classifier's library is there if it has one.

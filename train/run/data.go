@@ -42,7 +42,7 @@ func (d *runData) parts() map[string]**train.Part {
 
 // loadData reads the files, and starts tokenizing them on the other cores; or opens the file that holds them as tokens.
 func (r *run) loadData(ctx context.Context) error {
-	if r.cfg.Model.Task == "causal" {
+	if r.cfg.Model.Task == train.TaskCausal {
 		return r.loadCausal(ctx)
 	}
 	pad, err := train.PadID(r.tok, r.cfg.Model.folder())
@@ -93,7 +93,10 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	d.labels = splits.Train.Labels
-	if d.learns, err = r.cfg.learns(task, d.labels, func() ([]int, error) { return splits.Train.Counts(), nil }); err != nil {
+	if r.cfg.Model.kind() != data.OneLabel {
+		d.learns = train.Targets{Problem: train.ProblemOf(r.cfg.Model.Task), EveryPosition: task.EveryPosition}
+		d.scores = d.learns
+	} else if d.learns, err = r.cfg.learns(task, d.labels, func() ([]int, error) { return splits.Train.Counts(), nil }); err != nil {
 		return err
 	}
 	go func() {
@@ -112,7 +115,11 @@ func (r *run) loadData(ctx context.Context) error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
 				}
-				*p.part = train.ClassificationPart(ids, classes(p.set), pad)
+				if p.set.Kind == data.OneLabel {
+					*p.part = train.ClassificationPart(ids, classes(p.set), pad)
+				} else {
+					*p.part = train.TargetsPart(ids, targets(p.set), pad)
+				}
 				(*p.part).InTurn = !without.Use(train.LeverOverlap)
 			}
 			if d.weights != nil {
@@ -185,6 +192,9 @@ func (c Config) classification(tok *tokenizer.Tokenizer, missing error, ui train
 	if err != nil {
 		return corpus.Classification{}, err
 	}
+	if c.Model.kind() != data.OneLabel {
+		source.Settings.CacheDir = corpus.None // files of tokens hold classes
+	}
 	orders, err := c.labelOrders()
 	return corpus.Classification{Source: source, Orders: orders, Encoder: train.Encoder{Tokenizer: tok, Missing: missing}, Load: c.splits}, err
 }
@@ -222,7 +232,7 @@ func (c Config) splits(ctx context.Context, on *spool.File) (*data.Splits, error
 		return c.loadSplits(ctx, head, on)
 	}
 	splits, err := c.loadSplits(ctx, nil, on)
-	if err == nil && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
+	if err == nil && c.Model.kind() != data.Numbers && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
 		return c.loadSplits(ctx, base, on)
 	}
 	return splits, err
@@ -232,7 +242,7 @@ func (c Config) splits(ctx context.Context, on *spool.File) (*data.Splits, error
 func (c Config) loadSplits(ctx context.Context, labels []string, on *spool.File) (*data.Splits, error) {
 	seed := c.Machine.Seed
 	o := c.Data.LoadOptions(labels, seed)
-	o.Spool = on
+	o.Spool, o.Kind = on, c.Model.kind()
 	return data.LoadSplits(ctx, c.Data.Sources(seed), o)
 }
 
@@ -254,7 +264,7 @@ func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
 		return splits.Sum(ctx)
 	}
 	tok, missing := train.OpenTokenizer(c.Model.folder())
-	if c.Model.Task == "causal" {
+	if c.Model.Task == train.TaskCausal {
 		source, err := c.causal(tok, missing, ui)
 		if err != nil {
 			return "", err
@@ -308,6 +318,14 @@ func classes(set *data.Set) []int {
 		ys[i] = e.Label
 	}
 	return ys
+}
+
+func targets(set *data.Set) [][]float32 {
+	out := make([][]float32, len(set.Examples))
+	for i, e := range set.Examples {
+		out[i] = e.Targets(set.Kind, len(set.Labels))
+	}
+	return out
 }
 
 // maxLength is how many tokens of a text are read: what was asked for, or what the model has room for beside

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -45,9 +46,13 @@ func (r *run) record(row report.Row) error {
 	if r.events == nil {
 		return nil
 	}
-	return r.events.Write(row.Step, time.Now(), report.Scalar{Tag: "train/loss", Value: row.TrainLoss}, report.Scalar{Tag: "train/acc", Value: row.TrainAcc},
+	var extra []report.Scalar
+	for _, name := range slices.Sorted(maps.Keys(row.Extra)) {
+		extra = append(extra, report.Scalar{Tag: "val/" + strings.TrimPrefix(name, "val_"), Value: row.Extra[name]})
+	}
+	return r.events.Write(row.Step, time.Now(), append(extra, report.Scalar{Tag: "train/loss", Value: row.TrainLoss}, report.Scalar{Tag: "train/acc", Value: row.TrainAcc},
 		report.Scalar{Tag: "train/epoch_loss", Value: row.EpochTrainLoss}, report.Scalar{Tag: "train/epoch_acc", Value: row.EpochTrainAcc},
-		report.Scalar{Tag: "val/loss", Value: row.ValLoss}, report.Scalar{Tag: "val/acc", Value: row.ValAcc}, report.Scalar{Tag: "lr", Value: row.LR})
+		report.Scalar{Tag: "val/loss", Value: row.ValLoss}, report.Scalar{Tag: "val/acc", Value: row.ValAcc}, report.Scalar{Tag: "lr", Value: row.LR})...)
 }
 
 func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepReport) error {
@@ -100,6 +105,15 @@ func (r *run) validate(ctx context.Context, s *bindings.Scope, row *report.Row) 
 		return false, false, err
 	}
 	row.ValLoss, row.ValAcc = e.Loss, e.Acc
+	known := figuresOf(r.cfg.Model.Task)
+	for _, f := range e.Figures {
+		if name := "val_" + f.Name; slices.Contains(known, name) {
+			if row.Extra == nil {
+				row.Extra = map[string]float64{}
+			}
+			row.Extra[name] = f.Value
+		}
+	}
 	if best, stop = r.monitor.Note(&r.prog, e); best {
 		err = r.saveBest(s)
 	}
@@ -125,6 +139,9 @@ func describeRow(row report.Row) string {
 		if !math.IsNaN(v.value) {
 			parts = append(parts, fmt.Sprintf("%s %.4f", v.name, v.value))
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(row.Extra)) {
+		parts = append(parts, fmt.Sprintf("%s %.4f", strings.ReplaceAll(name, "_", " "), row.Extra[name]))
 	}
 	return strings.Join(append(parts, fmt.Sprintf("%.1f samples/s", row.SamplesPerS)), ", ")
 }
