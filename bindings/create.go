@@ -66,13 +66,22 @@ func (s *Scope) FromInt64s(v []int64, shape ...int64) Tensor {
 
 // Int64sOn copies v, in row-major order, to a new int64 tensor on dev: on a GPU without waiting for it.
 func (s *Scope) Int64sOn(dev Device, v []int64, shape ...int64) Tensor {
+	return s.onDevice(dev, unsafe.Pointer(unsafe.SliceData(v)), len(v), Int64, shape)
+}
+
+// Float32sOn is Int64sOn of fp32.
+func (s *Scope) Float32sOn(dev Device, v []float32, shape ...int64) Tensor {
+	return s.onDevice(dev, unsafe.Pointer(unsafe.SliceData(v)), len(v), Float, shape)
+}
+
+func (s *Scope) onDevice(dev Device, v unsafe.Pointer, n int, d DType, shape []int64) Tensor {
 	if !dev.IsCUDA() {
-		return s.FromInt64s(v, shape...)
+		return s.fromSlice(v, n, d, shape)
 	}
-	t := s.emptyPinned(shape, Int64)
+	t := s.emptyPinned(shape, d)
 	defer s.Free(t)
-	s.fill(t, unsafe.Pointer(unsafe.SliceData(v)), len(v))
-	return s.ToDevice(t, Int64, dev)
+	s.fill(t, v, n)
+	return s.ToDevice(t, d, dev)
 }
 
 // FromRaw copies the bytes of row-major elements of dtype d to a new tensor on the CPU.

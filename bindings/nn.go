@@ -267,13 +267,48 @@ func (s *Scope) attentionComposed(q, k, v, bias Tensor, scale, dropout float64) 
 // CrossEntropy is the mean (or sum) over rows of -log softmax(logits)[target], in fp32, for logits [N, C]
 // and int64 targets [N]; targets equal to ignore are left out of both the sum and the count.
 func (s *Scope) CrossEntropy(logits, targets Tensor, ignore int64, mean bool) Tensor {
+	reduction := int64(reduceSum)
+	if mean {
+		reduction = reduceMean
+	}
+	return s.crossEntropy(logits, targets, Tensor{}, reduction, ignore, 0)
+}
+
+// SmoothCrossEntropy is the sum of CrossEntropy, each row of which counts as much as weights [C] fp32 has for its target
+// (an undefined tensor: all 1), and a share smoothing of it is spread over all classes: torch's
+// cross_entropy(weight=, label_smoothing=, reduction="sum").
+func (s *Scope) SmoothCrossEntropy(logits, targets, weights Tensor, ignore int64, smoothing float64) Tensor {
+	return s.crossEntropy(logits, targets, weights, reduceSum, ignore, smoothing)
+}
+
+// SquaredError is the sum of (x - y)², in fp32, for x and y of one shape.
+func (s *Scope) SquaredError(x, y Tensor) Tensor {
 	return s.In(func(s *Scope) Tensor {
-		reduction := int64(2)
-		if mean {
-			reduction = 1
-		}
+		x := s.To(x, Float)
+		lib.AtgMseLoss(s.prep(), lib.Ctensor(x.p), lib.Ctensor(y.p), reduceSum)
+		return s.take("mse_loss", x, y)
+	})
+}
+
+// BinaryCrossEntropy is the sum of -y·log σ(x) - (1-y)·log(1-σ(x)), in fp32, for logits x and targets y of one shape.
+func (s *Scope) BinaryCrossEntropy(x, y Tensor) Tensor {
+	return s.In(func(s *Scope) Tensor {
+		x := s.To(x, Float)
+		lib.AtgBinaryCrossEntropyWithLogits(s.prep(), lib.Ctensor(x.p), lib.Ctensor(y.p), nil, nil, reduceSum)
+		return s.take("binary_cross_entropy_with_logits", x, y)
+	})
+}
+
+// Reductions of libtorch's losses.
+const (
+	reduceMean = 1
+	reduceSum  = 2
+)
+
+func (s *Scope) crossEntropy(logits, targets, weights Tensor, reduction, ignore int64, smoothing float64) Tensor {
+	return s.In(func(s *Scope) Tensor {
 		wide := s.To(logits, Float) // before prep, as it uses the output slot too
-		lib.AtgCrossEntropyLoss(s.prep(), lib.Ctensor(wide.p), lib.Ctensor(targets.p), nil, reduction, ignore, 0)
+		lib.AtgCrossEntropyLoss(s.prep(), lib.Ctensor(wide.p), lib.Ctensor(targets.p), lib.Ctensor(weights.p), reduction, ignore, smoothing)
 		return s.take("cross_entropy", logits, targets)
 	})
 }

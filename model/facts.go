@@ -13,11 +13,12 @@ import (
 
 // Facts is what a model says about itself before its weights are read.
 type Facts struct {
-	Room   int      // positions it has, as Info's MaxPositions
-	Vocab  int      // token ids it knows
-	Labels []string // of its classification head: its own names, or LABEL_0, …
-	Pad    int64    // the padding token; 0 if it names none
-	Writes bool     // its files are a language model's, with a head that predicts tokens
+	Room    int      // positions it has, as Info's MaxPositions
+	Vocab   int      // token ids it knows
+	Labels  []string // of its classification head: its own names, or LABEL_0, …
+	Problem Problem  // of its classification head, as far as its config says
+	Pad     int64    // the padding token; 0 if it names none
+	Writes  bool     // its files are a language model's, with a head that predicts tokens
 }
 
 // ReadFacts reads the config.json of a model's folder, or a GGUF file's metadata.
@@ -42,7 +43,7 @@ func ReadFacts(path string) (Facts, error) {
 	if err != nil {
 		return Facts{}, where(err)
 	}
-	f := Facts{Room: positions, Vocab: vocab}
+	f := Facts{Room: positions, Vocab: vocab, Problem: configProblem(raw)}
 	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool { return strings.HasSuffix(name, "ForCausalLM") })
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad
@@ -51,6 +52,51 @@ func ReadFacts(path string) (Facts, error) {
 		return Facts{}, where(err)
 	}
 	return f, nil
+}
+
+// Problem is what a classification head's scores are, as transformers' problem_type names it; "": it was not said.
+type Problem string
+
+// The problem types.
+const (
+	OneLabel   Problem = "single_label_classification" // of one class, by softmax
+	AnyLabels  Problem = "multi_label_classification"  // of each label for itself, by the logistic function
+	Regression Problem = "regression"                  // numbers
+)
+
+const problemKey = "problem_type"
+
+// ProblemOf is what m's config.json says.
+func ProblemOf(m Model) Problem {
+	text, _ := m.Config()[problemKey].(string)
+	return Problem(text)
+}
+
+// configProblem is what a config.json says.
+func configProblem(raw []byte) Problem {
+	var c struct {
+		Problem string `json:"problem_type"`
+	}
+	_ = json.Unmarshal(raw, &c) // one of another kind says nothing
+	return Problem(c.Problem)
+}
+
+// SetProblem writes p, unless it is "", into the config.json that m is saved with.
+func SetProblem(m Model, p Problem) {
+	if p != "" {
+		m.Config()[problemKey] = string(p)
+	}
+}
+
+// Or is p; where it was not said, or something else, what transformers makes of so many labels: regression of one, else classification.
+func (p Problem) Or(labels int) Problem {
+	switch {
+	case p == OneLabel, p == AnyLabels, p == Regression:
+		return p
+	case labels == 1:
+		return Regression
+	}
+	return OneLabel
 }
 
 func readConfig(path string) ([]byte, error) {

@@ -80,7 +80,11 @@ func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", c.Path, err)
 	}
-	return f.load(s, x)
+	m, err := f.load(s, x)
+	if err == nil && len(m.Labels()) > 0 {
+		SetProblem(m, configProblem(c.Config))
+	}
+	return m, err
 }
 
 // readGGUF finds the family that loads a GGUF file, and the config.json that the file was made from.

@@ -54,6 +54,26 @@ func (p *Param) CrossEntropy(s *bindings.Scope, h, targets bindings.Tensor) bind
 	return s.LMCrossEntropy(h, p.Value(), targets, bindings.AllTargets, false, 0)
 }
 
+// MeanRow is the mean of a matrix' rows [columns] in fp32. Where it takes a copy in fp32 that exists for some rows at a time.
+func (p *Param) MeanRow(s *bindings.Scope) bindings.Tensor {
+	if p.quant == nil && p.Value().DType() == bindings.Float {
+		return s.MeanDim(p.Value(), 0, false)
+	}
+	const atOnce = 4096
+	rows := p.T.Size(0)
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		sum := s.Zeros([]int64{p.T.Size(1)}, bindings.Float, p.Device())
+		for from := int64(0); from < rows; from += atOnce {
+			_ = s.Run(func(s *bindings.Scope) error {
+				ids := s.Arange(from, min(from+atOnce, rows), bindings.Int64, p.Device())
+				s.AddInPlace(sum, s.SumDim(p.Rows(s, ids, bindings.Float), 0, false), 1)
+				return nil
+			})
+		}
+		return s.MulScalar(sum, 1/float64(rows))
+	})
+}
+
 // quantised is what a parameter is asked for in: the matrices of the blocks in o's bits, the tables as the file has them.
 func (p *Param) quantised(o Options) hf.Quantisation {
 	switch {

@@ -65,3 +65,19 @@ func TestDescribeSaysHowWeightsAreQuantised(t *testing.T) {
 		})
 	}
 }
+
+// The mean row of a head is that of its rows in fp32, whatever it is held in, frozen or trained.
+func TestMeanRowIsThatOfTheRows(t *testing.T) {
+	for _, c := range []struct {
+		folder string
+		o      model.Options
+	}{{"llama/gqa", model.Options{}}, {"llama/base-bf16", model.Options{Base: bindings.BFloat16}}, {"quantised_folders/nf4", model.Options{Quantise: hf.Keep}}} {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := causalLM(t, load(t, s, modeltest.Testdata(t, c.folder), c.o))
+			head := m.LMHead()
+			all := head.Rows(s, s.Arange(0, head.T.Size(0), bindings.Int64, bindings.CPU), bindings.Float)
+			modeltest.Close(t, c.folder, head.MeanRow(s), s.MeanDim(all, 0, false), 1e-6)
+			return m.Close()
+		})
+	}
+}

@@ -93,6 +93,7 @@ func (f *adapterFiles) readSettings() error {
 		return err
 	}
 	if side := f.sidecar; side != nil {
+		f.Problem = model.Problem(side.Problem)
 		f.Labels, f.Base, f.Tokenizer, f.Options = side.Labels, side.Base, side.Tokenizer, side.Options
 	}
 	return nil

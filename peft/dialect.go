@@ -66,8 +66,9 @@ type Info struct {
 	// empty where the files do not record them.
 	NumLabels int
 	Labels    []string
-	Tokenizer string  // name or path, "" if not recorded
-	Options   Options // settings as far as the files tell them without the model
+	Problem   model.Problem // of that head; "": it is not recorded
+	Tokenizer string        // name or path, "" if not recorded
+	Options   Options       // settings as far as the files tell them without the model
 }
 
 // HeadLabels are the label names to load a base model with, given the names that the base itself has: the

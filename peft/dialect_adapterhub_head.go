@@ -56,8 +56,8 @@ func (f *adapterFiles) openHubHead() (*hubHeadFile, error) {
 	n, output := 0, "classifier.weight or score.weight"
 	if c.Config != nil {
 		switch {
-		case c.Config.Type != "classification":
-			return nil, fmt.Errorf("%s: head_type %q is not supported (classification)", path, c.Config.Type)
+		case hubProblem(c.Config.Type) == "":
+			return nil, fmt.Errorf("%s: head_type %q is not supported (classification, multilabel_classification)", path, c.Config.Type)
 		case c.Config.UsePooler:
 			return nil, fmt.Errorf("%s: use_pooler is not supported", path)
 		case c.Config.Layers != 1 && c.Config.Layers != 2:
@@ -69,6 +69,9 @@ func (f *adapterFiles) openHubHead() (*hubHeadFile, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		h.flexible, h.layers, h.act = *c.Name, c.Config.Layers, c.Config.Activation
+		if p := hubProblem(c.Config.Type); f.Problem == "" && p == model.AnyLabels {
+			f.Problem = p
+		}
 		output = h.key(h.layers) + ".weight"
 	}
 	if h.archive, err = files.OpenFirst(f.Path, "model_head.safetensors", hubHead); err != nil {
@@ -113,6 +116,20 @@ func (f *adapterFiles) openHubHead() (*hubHeadFile, error) {
 	}
 	return h, nil
 }
+
+// hubProblem is what a flexible head of a type scores; "" of one that is no classifier. Regression is a classification of
+// one label there.
+func hubProblem(headType string) model.Problem {
+	switch headType {
+	case "classification":
+		return model.OneLabel
+	case hubMultiLabel:
+		return model.AnyLabels
+	}
+	return ""
+}
+
+const hubMultiLabel = "multilabel_classification"
 
 // hubHeadKind is what the class of a model says of its own head: what follows its architecture's name.
 func hubHeadKind(class string) (kind string, ok bool) {

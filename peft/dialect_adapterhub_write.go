@@ -134,8 +134,12 @@ func (a *method) hubHead(flexible string) map[string]any {
 	c := map[string]any{"config": nil, "name": nil, "num_labels": len(a.labels), "label2id": ids}
 	if w, ok := a.tuner.(*headTuner); ok {
 		c["name"], c["model_class"] = w.head.flexible, flexible
+		kind := "classification"
+		if a.problem == model.AnyLabels {
+			kind = hubMultiLabel
+		}
 		c["config"] = map[string]any{
-			"head_type": "classification", "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
+			"head_type": kind, "num_labels": len(a.labels), "layers": w.head.layers, "activation_function": w.head.act,
 			"label2id": ids, "use_pooler": false, "bias": true, "dropout_prob": nil,
 		}
 	}

@@ -42,7 +42,7 @@ func (modelFolder) read(f *adapterFiles) error {
 			return err
 		}
 		if len(facts.Labels) == f.NumLabels {
-			f.Labels = facts.Labels
+			f.Labels, f.Problem = facts.Labels, facts.Problem
 		}
 	}
 	f.prepare = func(model.Model, *Options) (Tuner, error) { return nil, nil }

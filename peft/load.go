@@ -71,7 +71,7 @@ func (f *adapterFiles) load(s *bindings.Scope, m model.Model) (*method, error) {
 		if err != nil {
 			return err
 		}
-		stored.labels = f.HeadLabels(m.Labels())
+		stored.labels, stored.problem = f.HeadLabels(m.Labels()), f.Problem
 		if err := a.attach(s, m, stored); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}

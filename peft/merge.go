@@ -51,6 +51,7 @@ func Merge(s *bindings.Scope, of Method, m model.Model) error {
 		}
 		if len(a.labels) > 0 {
 			relabel(m, a.labels)
+			model.SetProblem(m, a.problem)
 		}
 		a.Close()
 		return nil

@@ -30,6 +30,8 @@ type Method interface {
 	Silent(name string) bool
 	// Labels are the label names of the head the method was trained with, empty without one.
 	Labels() []string
+	// Problem is what the scores of that head are; "": it was not said.
+	Problem() model.Problem
 	// Save writes the method to the folder dir, which is made if need be.
 	Save(s *bindings.Scope, dir string, m model.Model) error
 	// Definition is what the method's file says of it.
@@ -56,6 +58,7 @@ type method struct {
 	zeroGrad   map[string]bool // of params, whose first gradient may be zero
 	weights    []trainedWeight
 	labels     []string
+	problem    model.Problem
 	restore    []func() // takes weights off; nil when detached
 	memos      []*Memo
 	notes      []string
@@ -72,9 +75,10 @@ type trainedWeight struct {
 // storedValues take the place of initial ones: of a method's own parameters and, by their names there, of the model's.
 // An undefined tensor stands for "not stored".
 type storedValues struct {
-	own    map[string]bindings.Tensor
-	model  map[string]bindings.Tensor
-	labels []string
+	own     map[string]bindings.Tensor
+	model   map[string]bindings.Tensor
+	labels  []string
+	problem model.Problem
 }
 
 func newStoredValues() storedValues {
@@ -86,6 +90,7 @@ func (a *method) Definition() Definition { return a.definition }
 func (a *method) Options() Options       { return a.o }
 func (a *method) Params() *model.Params  { return &a.params }
 func (a *method) Labels() []string       { return a.labels }
+func (a *method) Problem() model.Problem { return a.problem }
 func (a *method) Notes() []string        { return a.notes }
 func (a *method) LR() float64            { return a.tuner.LR() }
 func (a *method) Needs() Needs           { return a.tuner.Needs() }
@@ -167,9 +172,12 @@ func (a *method) make(s *bindings.Scope, m model.Model, stored storedValues) err
 		}
 	}
 	a.base = fingerprintOf(s, m)
-	a.labels = m.Labels()
+	a.labels, a.problem = m.Labels(), model.ProblemOf(m)
 	if len(stored.labels) > 0 {
 		a.labels = stored.labels
+	}
+	if stored.problem != "" {
+		a.problem = stored.problem
 	}
 	return s.Run(func(s *bindings.Scope) error {
 		if a.definition.InPlace { // what such a method saves is every parameter

@@ -17,6 +17,7 @@ import (
 type sidecar struct {
 	Method      string       `yaml:"method"`
 	Labels      []string     `yaml:"labels,omitempty"`
+	Problem     string       `yaml:"problem-type,omitempty"` // of the head, as transformers names it
 	Base        string       `yaml:"base,omitempty"`
 	Tokenizer   string       `yaml:"tokenizer,omitempty"`
 	Fingerprint *fingerprint `yaml:"fingerprint"`
@@ -43,7 +44,7 @@ func readSidecar(dir string) (*sidecar, error) {
 
 func (a *method) writeSidecar(dir string, o Options) error {
 	o.InitText = "" // of no use to what is trained
-	c := sidecar{Method: a.Name(), Labels: a.labels, Base: o.Base, Tokenizer: o.Tokenizer, Fingerprint: a.base, Options: o}
+	c := sidecar{Method: a.Name(), Labels: a.labels, Problem: string(a.problem), Base: o.Base, Tokenizer: o.Tokenizer, Fingerprint: a.base, Options: o}
 	return fsutil.WriteFile(filepath.Join(dir, sidecarName), func(w io.Writer) error {
 		e := yaml.NewEncoder(w)
 		e.SetIndent(2)

@@ -13,7 +13,7 @@ layers=(
     'peft'
     'train/data/rows'
     'train/data train/metrics train/report train/classic train/launch'
-    'train/dist'
+    'train/dist train/neftune'
     'train'
     'train/run train/infer train/bench'
     'cmd'

@@ -15,6 +15,7 @@ parts=(
     'chat'
     'peft_files'
     'peft_targets'
+    'losses'
     'adapterhub'
     'reference'
     'classic'

@@ -5,14 +5,15 @@ import (
 	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train/data"
+	"gopeft/train/neftune"
 )
 
 // NewTrainer makes the trainer of a method attached to m, on the part p in the sampler's order, with a loop's length,
-// schedule and optimizer (a zero LR is the method's). Its Opt and Scaler are to be closed.
+// schedule and optimizer (a zero LR is the method's). It is to be closed.
 func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, method peft.Method, task Task, p *Part, order data.Sampler) (*Trainer, error) {
 	loop := LoopConfig{
 		Epochs: c.Epochs, MaxSteps: c.MaxSteps, EvalBatch: max(32, c.BatchSize), GradAccum: c.GradAccum, Clip: c.Clip, Device: on.Device,
-		Precision: on.Precision.DType, LogEvery: c.LogEvery, Checkpoint: c.Recompute, Sampler: order,
+		Precision: on.Precision.DType, LogEvery: c.LogEvery, EvalEvery: c.EvalEvery, Checkpoint: c.Recompute, Sampler: order,
 	}
 	total, err := loop.TotalSteps()
 	if err != nil {
@@ -36,6 +37,9 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 		return nil, &UsageError{err}
 	}
 	t := &Trainer{Config: loop, Model: m, Params: trainable, Task: task, Data: p, Opt: opt, Schedule: schedule, Silent: method.Silent, Group: on.Group, Shard: on.Shard}
+	if c.NEFTune > 0 {
+		t.noise = neftune.Attach(m.Hooks(), c.NEFTune)
+	}
 	if loop.Precision == bindings.Half {
 		t.Scaler = NewScaler(s, on.Device)
 	}

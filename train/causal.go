@@ -9,7 +9,8 @@ import (
 // Causal is next-token prediction: cross-entropy over the tokens that have a target, without ever holding
 // the logits of a whole batch unless it is told to.
 type Causal struct {
-	WholeLogits bool // the logits of all targets exist at once
+	WholeLogits bool    // the logits of all targets exist at once
+	Smoothing   float64 // the share of each target that all tokens get: of torch's label_smoothing, as of transformers' LabelSmoother
 }
 
 // Measure implements Task. The language model's head runs only where there is a target.
@@ -40,11 +41,25 @@ func (c Causal) Loss(s *bindings.Scope, m model.CausalLM, out model.Output, b da
 	want := s.Int64sOn(dev, targets, n)
 	switch {
 	case c.WholeLogits:
-		return logitsLoss(s, m, h, want), int(n)
+		return c.logitsLoss(s, m, h, want), int(n)
 	case m.Hooks().Unembed != nil || !sameProduct(s, h, m.LMHead()): // a method's map stands in for the head, or it is held in fewer bits
-		return mappedLoss(s, m, h, want), int(n)
+		return c.mappedLoss(s, m, h, want), int(n)
 	}
-	return m.LMHead().CrossEntropy(s, h, want), int(n)
+	loss := m.LMHead().CrossEntropy(s, h, want)
+	if c.Smoothing > 0 {
+		loss = c.smoothed(s, m.LMHead(), h, want, loss)
+	}
+	return loss, int(n)
+}
+
+// smoothed is the loss of states h [n, hidden] and targets want [n] with a share of each target given to all tokens. That
+// changes it by this share of how far the target's logit lies above the mean of all; and since logits are products with
+// the head's rows, their mean is the product with its mean row: none of them has to exist.
+func (c Causal) smoothed(s *bindings.Scope, head *model.Param, h, want, loss bindings.Tensor) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		rows := s.Sub(head.Rows(s, want, bindings.Float), head.MeanRow(s))
+		return s.Add(loss, s.MulScalar(s.Sum(s.Mul(s.To(h, bindings.Float), rows)), c.Smoothing))
+	})
 }
 
 // sameProduct reports whether states h and the head are multiplied in a dtype that the head has, or is cast to.
@@ -59,12 +74,12 @@ const chunkBytes = 64 << 20
 // mappedLoss is the summed cross-entropy of states h [n, hidden] whose logits a method's map computes, for targets
 // want [n]. Where the logits are many they exist for a chunk of tokens at a time: the backward pass computes each
 // chunk's again.
-func mappedLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
+func (c Causal) mappedLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
 	n, chunk := h.Size(0), max(1, chunkBytes/(4*int64(m.Info().Vocab)))
 	if n <= chunk {
-		return logitsLoss(s, m, h, want)
+		return c.logitsLoss(s, m, h, want)
 	}
-	loss := func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor { return logitsLoss(s, m, ts[0], ts[1]) }
+	loss := func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor { return c.logitsLoss(s, m, ts[0], ts[1]) }
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		var sum bindings.Tensor
 		for from := int64(0); from < n; from += chunk {
@@ -80,9 +95,12 @@ func mappedLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bi
 }
 
 // logitsLoss is mappedLoss of the logits as a whole.
-func logitsLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
-	return s.CrossEntropy(s.To(m.Logits(s, h), bindings.Float), want, data.IgnoreTarget, false)
+func (c Causal) logitsLoss(s *bindings.Scope, m model.CausalLM, h, want bindings.Tensor) bindings.Tensor {
+	return s.SmoothCrossEntropy(m.Logits(s, h), want, bindings.Tensor{}, data.IgnoreTarget, c.Smoothing)
 }
+
+// Weight implements Task: the targets of a batch.
+func (c Causal) Weight(b data.Batch) float64 { return float64(b.NumTargets) }
 
 // CausalPart makes a part of token sequences; with packTo above 0 they are packed into rows of that width.
 func CausalPart(seqs []data.Sequence, pad int64, packTo int) (*Part, error) {

@@ -7,17 +7,19 @@ import (
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/train/data"
+	"gopeft/train/metrics"
 )
 
 // Evaluation is a model's score on a part of the data.
 type Evaluation struct {
 	Loss    float64 // mean over rows, or over target tokens
-	Acc     float64 // NaN for tasks without accuracy
+	Acc     float64 // NaN for tasks without accuracy; of several labels the share of rows with all right
 	Rows    int
-	Weight  int
+	Weight  int // rows, or target tokens
 	Tokens  int
-	Logits  [][]float32 // one row per example in the data's order, when asked for
-	RowLoss []float64   // of causal data, when asked for: one per example
+	Logits  [][]float32      // one row per example in the data's order, when asked for
+	RowLoss []float64        // of causal data, when asked for: one per example
+	Figures []metrics.Figure // of a Scorer
 }
 
 // EvalOptions are how Evaluate runs.
@@ -38,7 +40,12 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 		return Evaluation{}, err
 	}
 	e := Evaluation{Acc: math.NaN()}
-	if o.Logits {
+	scorer, scores := task.(Scorer)
+	var wanted [][]float32
+	if scores {
+		wanted = make([][]float32, len(p.Lengths))
+	}
+	if o.Logits || scores {
 		e.Logits = make([][]float32, len(p.Lengths))
 	}
 	losses := make([]float64, len(batches))
@@ -54,13 +61,16 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 				correct += int(ms.Correct.Item())
 				counted += ms.Rows
 			}
-			if o.Logits && ms.Logits.Defined() {
+			if e.Logits != nil && ms.Logits.Defined() {
 				values, n := ms.Logits.Float32s(), int(ms.Logits.Size(1))
 				for k, example := range batches[i] {
 					e.Logits[example] = values[k*n : (k+1)*n]
+					if scores {
+						wanted[example] = b.Values[k*n : (k+1)*n]
+					}
 				}
 			}
-			e.Weight += weightOf(b)
+			e.Weight += int(task.Weight(b))
 			e.Rows += b.Rows
 			e.Tokens += b.Tokens
 		}
@@ -77,8 +87,11 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 		return e, err
 	}
 	e.Weight, e.Rows, e.Tokens, correct, counted = int(sums[0]), int(sums[1]), int(sums[2]), int(sums[3]), int(sums[4])
-	if o.Logits {
-		if err := group.SumRows(s, e.Logits); err != nil {
+	for _, rows := range [][][]float32{e.Logits, wanted} {
+		if rows == nil {
+			continue
+		}
+		if err := group.SumRows(s, rows); err != nil {
 			return e, err
 		}
 	}
@@ -88,6 +101,14 @@ func Evaluate(ctx context.Context, s *bindings.Scope, m model.Model, task Task, 
 	e.Loss /= math.Max(1, float64(e.Weight))
 	if counted > 0 {
 		e.Acc = float64(correct) / float64(counted)
+	}
+	if scores {
+		e.Figures = scorer.Score(wanted, e.Logits)
+		for _, f := range e.Figures {
+			if f.Name == metrics.SubsetAccuracy {
+				e.Acc = f.Value
+			}
+		}
 	}
 	return e, nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"gopeft/model"
 	"gopeft/train/dist"
 )
 
@@ -40,8 +41,12 @@ type LoopSettings struct {
 	Warmup      float64 `yaml:"warmup" usage:"steps of warm-up, or a share of the run below 1"`
 	GradAccum   int     `yaml:"grad-accum" usage:"batches per optimizer step"`
 	Clip        float64 `yaml:"clip" usage:"largest gradient norm (0: not clipped)"`
+	Smoothing   float64 `yaml:"label-smoothing" usage:"share of each target that all classes or tokens get in training, as transformers' --label_smoothing_factor; scores are of the targets as they are"`
+	Weights     string  `yaml:"class-weights" usage:"of --task classify: what rows of a class count in training: balanced (as scikit-learn's), or LABEL=W,LABEL=W (others 1); in scores all count the same"`
+	NEFTune     float64 `yaml:"neftune" usage:"alpha of NEFTune's noise on token embeddings in training, 5 to 15 say its authors (0: none)"`
+	EvalEvery   int     `yaml:"eval-every" usage:"evaluate the validation part every N steps too, besides after every epoch (0: never)"`
 	EarlyStop   int     `yaml:"early-stop" usage:"stop after N evaluations without improvement"`
-	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss"`
+	Monitor     string  `yaml:"monitor" usage:"what the best checkpoint is chosen by: val_acc or val_loss, of regression and multi-label also val_ and the name of a score, as val_spearman or val_macro_f1"`
 	NoShuffle   bool    `yaml:"no-shuffle" usage:"train in the data's order"`
 	NoBucket    bool    `yaml:"no-bucket" usage:"batch at random, not by similar length"`
 	Recompute   bool    `yaml:"checkpoint-activations" usage:"recompute activations in the backward pass: less memory, more time"`
@@ -56,6 +61,52 @@ func DefaultMachine() MachineSettings {
 // DefaultLoop is the loop of a run that says nothing; its learning rate is the method's.
 func DefaultLoop() LoopSettings {
 	return LoopSettings{Epochs: 3, BatchSize: 12, Optimizer: "adam", Schedule: "constant", GradAccum: 1, LogEvery: 10}
+}
+
+// The tasks.
+const (
+	TaskClassify   = "classify"
+	TaskCausal     = "causal"
+	TaskRegression = "regression"
+	TaskMultiLabel = "multi-label"
+)
+
+// problems are what the heads of the tasks score.
+var problems = [...]struct {
+	task    string
+	problem model.Problem
+}{{TaskClassify, model.OneLabel}, {TaskCausal, ""}, {TaskRegression, model.Regression}, {TaskMultiLabel, model.AnyLabels}}
+
+// ProblemOf is what the head of a task scores; "" without one.
+func ProblemOf(task string) model.Problem {
+	for _, p := range problems {
+		if p.task == task {
+			return p.problem
+		}
+	}
+	return ""
+}
+
+// TaskOf is the task whose head scores p.
+func TaskOf(p model.Problem) string {
+	for _, q := range problems {
+		if q.problem == p {
+			return q.task
+		}
+	}
+	return ""
+}
+
+// CheckTask refuses what is no task.
+func CheckTask(task string) error {
+	var names []string
+	for _, p := range problems {
+		if p.task == task {
+			return nil
+		}
+		names = append(names, p.task)
+	}
+	return Usage("--task %q is not known (%s)", task, strings.Join(names, ", "))
 }
 
 // UsageError is a setting that cannot be right, whatever the data.
@@ -113,8 +164,6 @@ func (c MachineSettings) Check() error {
 // Check reports the first setting that cannot be right.
 func (c LoopSettings) Check() error {
 	switch {
-	case c.Monitor != "" && c.Monitor != "val_acc" && c.Monitor != "val_loss":
-		return Usage("--monitor %q is not known (val_acc, val_loss)", c.Monitor)
 	case c.LR < 0 || math.IsNaN(c.LR) || math.IsInf(c.LR, 0):
 		return Usage("--lr is %v, want a positive learning rate", c.LR)
 	}
@@ -123,7 +172,7 @@ func (c LoopSettings) Check() error {
 		value, least int
 	}{
 		{"epochs", c.Epochs, 1}, {"batch-size", c.BatchSize, 1}, {"grad-accum", c.GradAccum, 1}, {"log-every", c.LogEvery, 1},
-		{"max-steps", c.MaxSteps, 0}, {"max-tokens", c.MaxTokens, 0}, {"early-stop", c.EarlyStop, 0},
+		{"max-steps", c.MaxSteps, 0}, {"max-tokens", c.MaxTokens, 0}, {"eval-every", c.EvalEvery, 0}, {"early-stop", c.EarlyStop, 0},
 	} {
 		if err := CheckCount(n.flag, n.value, n.least); err != nil {
 			return err
@@ -132,13 +181,18 @@ func (c LoopSettings) Check() error {
 	for _, n := range []struct {
 		flag  string
 		value float64
-	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}} {
+	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}, {"label-smoothing", c.Smoothing}, {"neftune", c.NEFTune}} {
 		if !(n.value >= 0) || math.IsInf(n.value, 0) { // NaN fails too
 			return Usage("--%s is %v, want 0 or a positive number", n.flag, n.value)
 		}
 	}
-	if c.Momentum >= 1 {
-		return Usage("--momentum is %v, want it below 1", c.Momentum)
+	for _, n := range []struct {
+		flag  string
+		value float64
+	}{{"momentum", c.Momentum}, {"label-smoothing", c.Smoothing}} {
+		if n.value >= 1 {
+			return Usage("--%s is %v, want it below 1", n.flag, n.value)
+		}
 	}
 	if _, err := NewSchedule(c.Schedule, 1, c.Warmup, 1); err != nil {
 		return Usage("--%w", err) // it begins with the setting's name

@@ -326,9 +326,9 @@ func (p Progress) check(path string, epochs, steps int) error {
 		name        string
 		value, most int
 	}{
-		{"epoch", p.Epoch, epochs}, {"step", p.Step, steps}, {"batch", p.Batch, noBound}, {"weight", p.Weight, noBound}, {"rows", p.Rows, noBound}, {"correct", p.Correct, p.Rows},
-		{"window_weight", p.WindowW, noBound}, {"window_rows", p.WindowRows, noBound}, {"window_correct", p.WindowRight, p.WindowRows},
-		{"samples", p.Samples, noBound}, {"tokens", p.Tokens, noBound}, {"skipped", p.Skipped, p.Step}, {"stale", p.Stale, noBound},
+		{"epoch", p.Epoch, epochs}, {"step", p.Step, steps}, {"batch", p.Batch, noBound}, {"rows", p.Rows, noBound}, {"correct", p.Correct, p.Rows},
+		{"window_rows", p.WindowRows, noBound}, {"window_correct", p.WindowRight, p.WindowRows},
+		{"samples", p.Samples, noBound}, {"tokens", p.Tokens, noBound}, {"skipped", p.Skipped, p.Step}, {"evaluated", p.Evaluated, p.Step}, {"stale", p.Stale, noBound},
 		{"best_epoch", p.BestEpoch, p.Epoch + 1 /* where the end of an epoch was interrupted */}, {"best_step", p.BestStep, p.Step},
 	} {
 		if n.value < 0 || n.most != noBound && n.value > n.most {
@@ -340,8 +340,13 @@ func (p Progress) check(path string, epochs, steps int) error {
 			return &DamagedError{path, fmt.Sprintf("a count of Adam's steps is %d, of %d", count, p.Step)}
 		}
 	}
-	if p.Seconds < 0 {
-		return &DamagedError{path, fmt.Sprintf("seconds is %v", p.Seconds)}
+	for _, n := range []struct {
+		name  string
+		value float64
+	}{{"weight", p.Weight}, {"window_weight", p.WindowW}, {"seconds", p.Seconds}} {
+		if n.value < 0 {
+			return &DamagedError{path, fmt.Sprintf("%s is %v", n.name, n.value)}
+		}
 	}
 	return nil
 }
@@ -350,7 +355,7 @@ const noBound = -1
 
 // Monitor follows a metric and says when it is at its best.
 type Monitor struct {
-	Metric   string // "val_acc" or "val_loss"
+	Metric   string // "val_acc", "val_loss", or "val_" and the name of a figure
 	Patience int    // evaluations without improvement before stopping; 0: never
 }
 
@@ -358,6 +363,15 @@ type Monitor struct {
 func (m Monitor) Value(e Evaluation) float64 {
 	if m.Metric == "val_acc" {
 		return e.Acc
+	}
+	for _, f := range e.Figures {
+		switch {
+		case m.Metric != "val_"+f.Name:
+		case f.Less:
+			return -f.Value
+		default:
+			return f.Value
+		}
 	}
 	return -e.Loss
 }

@@ -38,15 +38,17 @@ func (t *Trainer) idle(batch []int) bool { return t.Group.Rank() >= len(batch) }
 
 // agree is what the losses of a step are averaged over, on all processes, which also take over what the first one's clock
 // asks for. It is an error where the context of any has ended.
-func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Batch) (weight int, err error) {
+func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Batch) (weight float64, err error) {
 	for _, b := range group {
-		weight += weightOf(b)
+		if !b.Idle {
+			weight += t.Task.Weight(b)
+		}
 	}
 	t.timed = t.Group.First() && t.Due != nil && t.Due()
 	if t.Group == nil {
 		return weight, ctx.Err()
 	}
-	sums, err := t.Group.SumInts(s, int64(weight), dist.Vote(ctx.Err() != nil), dist.Vote(t.timed))
+	sums, err := t.Group.SumFloats(s, weight, float64(dist.Vote(ctx.Err() != nil)), float64(dist.Vote(t.timed)))
 	if err != nil {
 		return 0, err
 	}
@@ -54,7 +56,7 @@ func (t *Trainer) agree(ctx context.Context, s *bindings.Scope, group []data.Bat
 		return 0, context.Canceled
 	}
 	t.timed = sums[2] > 0
-	return int(sums[0]), nil
+	return sums[0], nil
 }
 
 // beginShared readies the gradients and what is random in a step. A process's dropout is drawn from the run's seed, the
@@ -260,6 +262,7 @@ func (t *Trainer) Same(s *bindings.Scope) error { return t.Group.Same(s, "weight
 
 // Close frees what the trainer holds beside the model.
 func (t *Trainer) Close() {
+	t.noise.Close()
 	t.sums.Close()
 	t.Opt.Close()
 	t.Scaler.Close()

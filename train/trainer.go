@@ -14,6 +14,7 @@ import (
 	"gopeft/peft"
 	"gopeft/train/data"
 	"gopeft/train/dist"
+	"gopeft/train/neftune"
 )
 
 // LoopConfig are the settings of the loop itself.
@@ -27,6 +28,7 @@ type LoopConfig struct {
 	Device     bindings.Device
 	Precision  bindings.DType
 	LogEvery   int
+	EvalEvery  int  // steps between two calls of OnEval, besides OnEpoch; 0: it is never called
 	Checkpoint bool // recompute activations in the backward pass
 }
 
@@ -51,6 +53,7 @@ type Trainer struct {
 	// Laps sums where the time goes; nil: not measured.
 	Laps *Laps
 
+	noise    *neftune.Noise  // on token embeddings; nil: none
 	resumed  string          // the file that state which processes share is still to be read from
 	sums     *dist.Gradients // the gradients of all processes, once a step was taken
 	checked  bool            // the gradients of the first step taken were
@@ -59,9 +62,10 @@ type Trainer struct {
 
 	// At is where the run stands; a resumed run starts from what a checkpoint held.
 	At Position
-	// OnStep is called after every optimizer step, OnEpoch after every epoch; an error ends the run. ErrStop is
-	// returned to end it early without error.
+	// OnStep is called after every optimizer step, OnEval after every EvalEvery-th that ends no epoch, OnEpoch after every
+	// epoch; an error ends the run. ErrStop is returned to end it early without error.
 	OnStep  func(s *bindings.Scope, r StepReport) error
+	OnEval  func(s *bindings.Scope, r StepReport) error
 	OnEpoch func(s *bindings.Scope, r StepReport) error
 }
 
@@ -71,16 +75,17 @@ type Position struct {
 	Epoch       int     `json:"epoch"`       // epochs completed
 	Batch       int     `json:"batch"`       // batches of the running epoch done
 	LossSum     float64 `json:"loss_sum"`    // of the running epoch, with its weight
-	Weight      int     `json:"weight"`      //
+	Weight      float64 `json:"weight"`      //
 	Correct     int     `json:"correct"`     //
 	Rows        int     `json:"rows"`        //
 	WindowLoss  float64 `json:"window_loss"` // the same since the last log line
-	WindowW     int     `json:"window_weight"`
+	WindowW     float64 `json:"window_weight"`
 	WindowRight int     `json:"window_correct"`
 	WindowRows  int     `json:"window_rows"`
-	Samples     int     `json:"samples"` // rows trained on in the whole run
-	Tokens      int     `json:"tokens"`  // real tokens trained on in the whole run
-	Skipped     int     `json:"skipped"` // steps the loss scaler skipped
+	Samples     int     `json:"samples"`             // rows trained on in the whole run
+	Tokens      int     `json:"tokens"`              // real tokens trained on in the whole run
+	Skipped     int     `json:"skipped"`             // steps the loss scaler skipped
+	Evaluated   int     `json:"evaluated,omitempty"` // step of the last OnEval
 }
 
 // StepReport says what a step or an epoch gave.
@@ -187,6 +192,10 @@ func (t *Trainer) epoch(ctx context.Context, s *bindings.Scope, batches [][]int,
 		return fmt.Errorf("the checkpoint stands at batch %d, an epoch has %d: the data is not what the run was started with", t.At.Batch, len(batches))
 	case t.At.Batch == len(batches) || t.At.Batch > 0 && t.lastStep(): // stopped while its end was evaluated
 		return t.end(s, t.stepReport(len(batches), start))
+	case t.At.Batch > 0 && t.evalDue(): // stopped while this step was evaluated
+		if err := t.eval(s, t.stepReport(len(batches), start)); err != nil {
+			return err
+		}
 	}
 	group := make([]data.Batch, 0, accum)
 	t.Laps.restart()
@@ -222,7 +231,7 @@ func (t *Trainer) stepReport(batches int, start time.Time) StepReport {
 	at := &t.At
 	return StepReport{
 		Position: *at, Epochs: float64(at.Epoch) + float64(at.Batch)/float64(batches), LR: t.Schedule.Rate(at.Step - 1),
-		Loss: at.WindowLoss / float64(at.WindowW), Acc: ratio(at.WindowRight, at.WindowRows),
+		Loss: at.WindowLoss / at.WindowW, Acc: ratio(at.WindowRight, at.WindowRows),
 		Log: at.Step%t.Config.LogEvery == 0, EndOf: at.Batch == batches || t.lastStep(), Elapsed: time.Since(start), Timed: t.timed,
 	}
 }
@@ -238,10 +247,31 @@ func (t *Trainer) report(s *bindings.Scope, batches int, start time.Time) error 
 			return err
 		}
 	}
-	if !r.EndOf {
-		return nil
+	switch {
+	case r.EndOf:
+		return t.end(s, r)
+	case t.evalDue():
+		return t.eval(s, r)
 	}
-	return t.end(s, r)
+	return nil
+}
+
+// evalDue reports whether the run stands after a step that is to be evaluated and was not.
+func (t *Trainer) evalDue() bool {
+	every := t.Config.EvalEvery
+	return every > 0 && t.At.Step%every == 0 && t.At.Evaluated != t.At.Step
+}
+
+// eval has a step evaluated. Where that fails the run still stands before it.
+func (t *Trainer) eval(s *bindings.Scope, r StepReport) error {
+	was := t.At.Evaluated
+	t.At.Evaluated = t.At.Step
+	r.Position = t.At
+	err := t.OnEval(s, r)
+	if err != nil && !errors.Is(err, ErrStop) {
+		t.At.Evaluated = was
+	}
+	return err
 }
 
 // end moves to the next epoch. Where OnEpoch fails the run still stands before the end of this one.
@@ -250,7 +280,7 @@ func (t *Trainer) end(s *bindings.Scope, r StepReport) error {
 	at.Epoch++
 	at.Batch, at.LossSum, at.Weight, at.Correct, at.Rows = 0, 0, 0, 0, 0
 	r.Position = *at
-	r.Loss, r.Acc = done.LossSum/float64(done.Weight), ratio(done.Correct, done.Rows)
+	r.Loss, r.Acc = done.LossSum/done.Weight, ratio(done.Correct, done.Rows)
 	if t.OnEpoch != nil {
 		if err := t.OnEpoch(s, r); err != nil {
 			if !errors.Is(err, ErrStop) {
@@ -274,7 +304,7 @@ func ratio(a, b int) float64 {
 
 // step takes one optimizer step on a group of batches, as if they were one batch: the loss is averaged over total, what
 // they hold together on all processes.
-func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
+func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total float64) error {
 	s = s.Child()
 	defer s.Close()
 	measures := make([]Measure, len(group))
@@ -298,9 +328,11 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 		c := s.Child()
 		in := Input(c, b, t.Config.Device)
 		in.Train, in.CheckpointActivations = !b.Idle, t.Config.Checkpoint
-		c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
+		t.noise.During(in.Train, func() {
+			c.Autocast(t.Config.Device, t.Config.Precision, func() { measures[i] = t.Task.Measure(c, t.Model, b, in) })
+		})
 		m := &measures[i]
-		share := 1 / float64(total)
+		share := 1 / total
 		if b.Idle {
 			share = 0
 		}
@@ -339,17 +371,6 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total int) error {
 	at.Samples += sum.samples
 	at.Tokens += sum.tokens
 	return nil
-}
-
-// weightOf is what a batch's loss is averaged over: its targets, or its rows.
-func weightOf(b data.Batch) int {
-	switch {
-	case b.Idle:
-		return 0
-	case b.Targets != nil:
-		return b.NumTargets
-	}
-	return b.Rows
 }
 
 // update clips and applies the gradients of rows that held something to learn from, or not.

@@ -11,6 +11,7 @@ import (
 
 	"gopeft/bindings"
 	"gopeft/train"
+	"gopeft/train/data"
 	"gopeft/train/dist"
 	"gopeft/train/infer"
 )
@@ -63,7 +64,7 @@ func embed(c *cli.Context, group *dist.Group) (err error) {
 		if err := e.Join(c.Context, s); err != nil {
 			return err
 		}
-		rows, err := openExamples(c, src.Run, nil)
+		rows, err := openExamples(c, src.Run, data.OneLabel, nil)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
+	"gopeft/model"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/dist"
@@ -23,7 +24,7 @@ func evalCommand() *cli.Command {
 	return &cli.Command{
 		Name: "eval", Usage: "score a model or adapter on labelled data",
 		Flags: slices.Concat(
-			inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the run's, else classify"}),
+			inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, multi-label, regression, or causal for a language model", DefaultText: "the run's, or as the head's files say, else classify"}),
 			modelFlags(), distTimeoutFlag(), adapterFlag(), dataFlags(), lengthFlag(),
 			promptFlags(),
 			inGroup(groupData,
@@ -57,10 +58,8 @@ func eval(c *cli.Context, group *dist.Group) error {
 		return err
 	}
 	task := c.String("task")
-	if task == "" {
-		if task = "classify"; src.Run != nil {
-			task = src.Run.Task
-		}
+	if task == "" && src.Run != nil {
+		task = src.Run.Task
 	}
 	asked, err := asks(c)
 	if err != nil {
@@ -77,16 +76,16 @@ func eval(c *cli.Context, group *dist.Group) error {
 		return err
 	}
 	switch task {
-	case "classify":
+	case "", train.TaskClassify, train.TaskRegression, train.TaskMultiLabel:
 		for _, name := range []string{"template", "mask-prompt", "match", "stop", "max-new-tokens"} {
 			if c.IsSet(name) && !(asked && name == "template") {
 				return &train.UsageError{Err: fmt.Errorf("--%s goes with --task causal", name)}
 			}
 		}
-	case "causal":
+	case train.TaskCausal:
 		to = func(w io.Writer) error { return evalCausal(c, group, src, w) }
 	default:
-		return &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
+		return train.CheckTask(task)
 	}
 	if path := firstWrites(group, c.String("per-row")); path != "" {
 		return writeFile(c.Context, path, to)
@@ -99,13 +98,18 @@ func evalLabels(c *cli.Context, group *dist.Group, perRow io.Writer) error {
 	u := newUI(c)
 	var result evaluated
 	var confusion *metrics.Confusion
+	var targets *evaluatedTargets // in place of both, of a head that gives each label a score of its own
 	err := bindings.Do(c.Context, func(s *bindings.Scope) (err error) {
 		p, err := openPredictor(c, s, group)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
-		rows, err := openExamples(c, p.Run(), p.Labels)
+		if p.Problem() != model.OneLabel {
+			targets, err = evalTargets(c, s, p, perRow)
+			return err
+		}
+		rows, err := openExamples(c, p.Run(), data.OneLabel, p.Labels)
 		if err != nil {
 			return err
 		}
@@ -149,6 +153,9 @@ func evalLabels(c *cli.Context, group *dist.Group, perRow io.Writer) error {
 	})
 	if err != nil {
 		return err
+	}
+	if targets != nil {
+		return targets.print(c, firstPrints(c, group))
 	}
 	result.Accuracy, result.MacroF1, result.Scores = confusion.Accuracy(), confusion.MacroF1(), confusion.Scores(result.Labels)
 	result.Confusion = confusion.Table()

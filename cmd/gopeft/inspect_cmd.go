@@ -28,7 +28,7 @@ func inspectCommand() *cli.Command {
 			&cli.StringFlag{Name: "model", Usage: "model folder, or the folder of a run"}),
 			adapterFlag(), inGroup(groupModel,
 				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
-				&cli.StringFlag{Name: "task", Usage: "classify, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
+				&cli.StringFlag{Name: "task", Usage: "classify, multi-label, regression, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
 			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "shard-frozen", "shard-optimizer", "checkpoint-activations", "no-train-eval")...),
 			inGroup(groupMachine, &cli.IntFlag{Name: "nproc", Value: 1, Usage: "what each of so many processes takes that train together"}),
@@ -148,7 +148,7 @@ func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	classify := !facts.Writes
+	classify, problem := !facts.Writes, facts.Problem
 	switch {
 	case src.Adapter != "":
 		if flag := methodFlagGiven(c); flag != "" {
@@ -158,23 +158,25 @@ func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 		if err != nil {
 			return nil, err
 		}
-		x.cfg.Model.Method, classify = info.Method, info.NumLabels > 0
+		x.cfg.Model.Method, classify, problem = info.Method, info.NumLabels > 0, info.Problem
 		x.load.Labels = info.HeadLabels(facts.Labels)
 	case src.Run != nil && !c.IsSet("method"):
-		classify = src.Run.Task == "classify" && src.Classifier == ""
+		classify = src.Run.Task != train.TaskCausal && src.Classifier == ""
 	case src.Run != nil:
-		classify = src.Run.Task == "classify"
+		classify = src.Run.Task != train.TaskCausal
 	}
-	switch task := c.String("task"); task {
-	case "":
-	case "classify", "causal":
-		classify = task == "classify"
-	default:
-		return nil, &train.UsageError{Err: fmt.Errorf("--task %q is not known (classify, causal)", task)}
+	if task := c.String("task"); task != "" {
+		if err := train.CheckTask(task); err != nil {
+			return nil, err
+		}
+		classify, problem = task != train.TaskCausal, train.ProblemOf(task)
 	}
-	x.load.Classify, x.cfg.Model.Task = classify, "causal"
-	if classify || src.Classifier != "" && !c.IsSet("task") { // a classic classifier's model is loaded without a head
-		x.cfg.Model.Task = "classify"
+	x.load.Classify, x.cfg.Model.Task = classify, train.TaskCausal
+	switch {
+	case classify && problem != "":
+		x.cfg.Model.Task = train.TaskOf(problem.Or(0))
+	case classify, src.Classifier != "" && !c.IsSet("task"): // a classic classifier's model is loaded without a head
+		x.cfg.Model.Task = train.TaskClassify
 	}
 	if x.cfg.Data.MaxLength == 0 {
 		x.cfg.Data.MaxLength = min(128, facts.Room)

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gopeft/bindings"
+	"gopeft/model"
 	"gopeft/train"
 	"gopeft/train/data"
 	"gopeft/train/data/rows"
@@ -70,13 +71,37 @@ func dataFlags() []cli.Flag {
 	)
 }
 
+// taskFlag is --task of the commands that classify.
+func taskFlag() []cli.Flag {
+	return inGroup(groupModel, &cli.StringFlag{Name: "task", Usage: "classify, multi-label or regression", DefaultText: "as the head's files say, else classify"})
+}
+
+// askedProblem is what --task says the head scores; "" where it says nothing.
+func askedProblem(c *cli.Context) (model.Problem, error) {
+	task := c.String("task")
+	if task == "" {
+		return "", nil
+	}
+	if err := train.CheckTask(task); err != nil {
+		return "", err
+	}
+	if task == train.TaskCausal {
+		return "", train.Usage("--task causal: predict classifies; generate writes text")
+	}
+	return train.ProblemOf(task), nil
+}
+
 func openPredictor(c *cli.Context, s *bindings.Scope, group *dist.Group) (*infer.Predictor, error) {
 	src, err := resolve(c)
 	if err != nil {
 		return nil, err
 	}
+	problem, err := askedProblem(c)
+	if err != nil {
+		return nil, err
+	}
 	p, err := infer.OpenPredictor(s, src, infer.PredictorOptions{Device: c.String("device"), AMP: c.String("amp"), BaseDType: c.String("base-dtype"), Quantize: c.String("quantize"), Stream: c.Bool("stream-weights"), Shard: c.Bool("shard-frozen"), Threads: c.Int("threads"),
-		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Group: group})
+		Batch: c.Int("batch-size"), MaxTokens: c.Int("max-tokens"), Problem: problem, Group: group})
 	if err != nil {
 		return nil, err
 	}
@@ -105,13 +130,13 @@ func limitLength(c *cli.Context, p *infer.Predictor) error {
 	return nil
 }
 
-func openExamples(c *cli.Context, run *infer.Trained, labels []string, extra ...string) (*data.ExampleReader, error) {
+func openExamples(c *cli.Context, run *infer.Trained, kind data.Kind, labels []string, extra ...string) (*data.ExampleReader, error) {
 	path := c.String("data")
 	if path == "" {
 		return nil, &train.UsageError{Err: errors.New("--data is missing: give a file, or - for standard input")}
 	}
 	o := data.LoadOptions{Read: rows.Options{Format: rows.Format(c.String("format")), Context: c.Context}, TextColumn: c.String("text-column"),
-		LabelColumn: c.String("label-column"), Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
+		LabelColumn: c.String("label-column"), Kind: kind, Labels: labels, NoLabels: labels == nil, SkipBadRows: c.Bool("skip-bad-rows"), Limit: c.Int("limit"), Extra: extra}
 	if run != nil {
 		o.LikelyText, o.LikelyLabel = run.Data.TextColumn, run.Data.LabelColumn
 	}
@@ -134,8 +159,8 @@ func saySkipped(u train.UI, in *data.ExampleReader) {
 
 func predictCommand() *cli.Command {
 	return &cli.Command{
-		Name: "predict", Usage: "classify texts: one JSON object per row, in input order",
-		Flags: slices.Concat(modelFlags(), distTimeoutFlag(), adaptersFlag(), dataFlags(), lengthFlag(),
+		Name: "predict", Usage: "classify texts, or predict numbers: one JSON object per row, in input order",
+		Flags: slices.Concat(taskFlag(), modelFlags(), distTimeoutFlag(), adaptersFlag(), dataFlags(), lengthFlag(),
 			inGroup(groupOutput, &cli.StringFlag{Name: "out", Usage: "file to write", DefaultText: "standard output"}), uiFlags()),
 		Action: func(c *cli.Context) error {
 			return shared(c, func(group *dist.Group) error {
@@ -151,10 +176,36 @@ func predictCommand() *cli.Command {
 // predicted is one line of predict's output.
 type predicted struct {
 	ID      string             `json:"id,omitempty"`
-	Label   string             `json:"label"`
-	Probs   map[string]float32 `json:"probs"`
+	Label   string             `json:"label,omitempty"`
+	Labels  *[]string          `json:"labels,omitempty"` // of multi-label; they may be none
+	Values  map[string]float32 `json:"values,omitempty"` // of regression
+	Probs   map[string]float32 `json:"probs,omitempty"`
 	Logits  []float32          `json:"logits,omitempty"`
 	Adapter string             `json:"adapter,omitempty"`
+}
+
+// predictedOf is what predict says of a row.
+func predictedOf(id string, r infer.Prediction) predicted {
+	line := predicted{ID: id, Logits: r.Logits}
+	named := func(values []float32) map[string]float32 {
+		out := map[string]float32{}
+		for k, v := range values {
+			out[r.Labels[k]] = v
+		}
+		return out
+	}
+	switch r.Problem {
+	case model.Regression:
+		line.Values, line.Logits = named(r.Logits), nil
+	case model.AnyLabels:
+		line.Labels, line.Probs = &[]string{}, named(r.Probs)
+		for _, k := range r.Chosen {
+			*line.Labels = append(*line.Labels, r.Labels[k])
+		}
+	default:
+		line.Label, line.Probs = r.Labels[r.Label], named(r.Probs)
+	}
+	return line
 }
 
 func predict(c *cli.Context, group *dist.Group, w io.Writer) error {
@@ -166,7 +217,7 @@ func predict(c *cli.Context, group *dist.Group, w io.Writer) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
-		in, err := openExamples(c, p.Run(), nil, "adapter")
+		in, err := openExamples(c, p.Run(), data.OneLabel, nil, "adapter")
 		if err != nil {
 			return err
 		}
@@ -191,10 +242,7 @@ func predict(c *cli.Context, group *dist.Group, w io.Writer) error {
 				return err
 			}
 			for i, r := range results {
-				line := predicted{ID: part.Examples[i].ID, Label: r.Labels[r.Label], Probs: map[string]float32{}, Logits: r.Logits}
-				for k, v := range r.Probs {
-					line.Probs[r.Labels[k]] = v
-				}
+				line := predictedOf(part.Examples[i].ID, r)
 				if p.Several() {
 					line.Adapter = adapters[i]
 				}

@@ -12,6 +12,7 @@ import (
 	"gopeft/model"
 	"gopeft/model/tokenizer"
 	"gopeft/train"
+	"gopeft/train/data"
 )
 
 func tokenizeCommand() *cli.Command {
@@ -45,7 +46,7 @@ func tokenize(c *cli.Context) error {
 	if facts, err := model.ReadFacts(src.Model); err == nil && (length == 0 || length > facts.Room) { // a folder may hold a tokenizer alone
 		length = facts.Room
 	}
-	rows, err := openExamples(c, src.Run, nil)
+	rows, err := openExamples(c, src.Run, data.OneLabel, nil)
 	if err != nil {
 		return err
 	}

@@ -11,10 +11,11 @@ const IgnoreTarget = -100
 // Batch is what a model takes in one step. Slices of Rows×Width are row-major.
 type Batch struct {
 	Rows, Width int
-	IDs         []int64 // Rows×Width, padding included
-	Mask        []int64 // Rows×Width, 1 for tokens, 0 for padding
-	Labels      []int64 // Rows: classes; nil for causal data
-	Tokens      int     // real tokens
+	IDs         []int64   // Rows×Width, padding included
+	Mask        []int64   // Rows×Width, 1 for tokens, 0 for padding
+	Labels      []int64   // Rows: classes; nil for other data
+	Values      []float32 // Rows×targets: numbers, or 1 for labels given and 0 for others; nil for other data
+	Tokens      int       // real tokens
 
 	// Causal data. Targets[i] is the token wanted at position i, predicted from
 	// what comes before it: the loss compares logits i-1 with target i. The first

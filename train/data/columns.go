@@ -12,7 +12,10 @@ import (
 var (
 	textNames  = []string{"text", "review", "sentence", "content", "comment", "tweet", "body", "document", "message", "phrase", "question", "description", "title"}
 	labelNames = []string{"label", "labels", "sentiment", "class", "category", "target", "coarse_label", "label-coarse", "topic", "polarity", "rating", "stars", "y"}
-	idNames    = []string{"id", "idx", "guid", "uid", "_id"}
+	// Of Numbers and AnyLabels, in place of labelNames.
+	numberNames = []string{"label", "labels", "score", "target", "targets", "value", "rating", "stars", "similarity", "y"}
+	listNames   = []string{"labels", "label", "tags", "categories", "genres", "topics", "classes"}
+	idNames     = []string{"id", "idx", "guid", "uid", "_id"}
 )
 
 // inputIDs is the column that holds token ids in place of a text.
@@ -20,10 +23,11 @@ const inputIDs = "input_ids"
 
 // Columns says which column is what.
 type Columns struct {
-	Text  string // "" if the rows carry token ids
-	IDs   string // "input_ids", or ""
-	Label string // "" if unlabelled
-	ID    string // the rows' own identifiers, or ""
+	Text    string   // "" if the rows carry token ids
+	IDs     string   // "input_ids", or ""
+	Label   string   // "" if unlabelled
+	Several []string // of Numbers and AnyLabels: all the label columns, where they are several
+	ID      string   // the rows' own identifiers, or ""
 
 	TextGuessed, LabelGuessed bool
 }
@@ -43,7 +47,11 @@ func (c Columns) String() string {
 	}
 	say("text", c.Text, c.TextGuessed)
 	say("token id", c.IDs, false)
-	say("label", c.Label, c.LabelGuessed)
+	if len(c.Several) > 0 {
+		parts = append(parts, "label columns "+rows.BriefList(c.Several))
+	} else {
+		say("label", c.Label, c.LabelGuessed)
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -92,6 +100,32 @@ func findColumns(file string, names []string, text, label string, labelled bool)
 		return c, fmt.Errorf("%s: column %q cannot be both text and label", file, c.Text)
 	}
 	return c, nil
+}
+
+// targetColumns chooses the label column of Numbers or AnyLabels, or of several, which are named with commas between them,
+// the first.
+func targetColumns(file string, names []string, label string, kind Kind) (first string, several []string, guessed bool, err error) {
+	if label == "" {
+		likely := numberNames
+		if kind == AnyLabels {
+			likely = listNames
+		}
+		first, guessed = usual(names, likely)
+		return first, nil, guessed, nil // findColumns says if there is none
+	}
+	if slices.Contains(names, label) || !strings.Contains(label, ",") {
+		return label, nil, false, nil
+	}
+	for name := range strings.SplitSeq(label, ",") {
+		if name = strings.TrimSpace(name); !slices.Contains(names, name) {
+			return "", nil, false, missingColumn(file, name, "label", names)
+		}
+		if slices.Contains(several, name) {
+			return "", nil, false, fmt.Errorf("%s: label column %q stands there twice", file, name)
+		}
+		several = append(several, name)
+	}
+	return several[0], several, false, nil
 }
 
 func missingColumn(file, column, what string, names []string) error {

@@ -18,14 +18,17 @@ const Unlabelled = -1
 
 // Example is one text to classify.
 type Example struct {
-	Text  string
-	IDs   []int64 // token ids in place of Text, from column input_ids
-	Label int     // index into the label names, or Unlabelled
-	Name  string  // the label as the file has it, canonical; "" if unlabelled
-	ID    string  // the row's own identifier, if it has one
-	File  string
-	Line  int // from 1; 0 where the format has no lines
-	Row   int // data row, from 1
+	Text   string
+	IDs    []int64   // token ids in place of Text, from column input_ids
+	Label  int       // index into the label names, or Unlabelled
+	Name   string    // the label as the file has it, canonical; "" if unlabelled
+	Given  []int     // of AnyLabels: indices into the label names, ascending
+	Names  []string  // of AnyLabels: the labels as the file has them, until all of it has put them in order
+	Values []float32 // of Numbers: one for each label name
+	ID     string    // the row's own identifier, if it has one
+	File   string
+	Line   int // from 1; 0 where the format has no lines
+	Row    int // data row, from 1
 
 	Extra []string // the columns asked for by LoadOptions.Extra, "" where absent
 }
@@ -40,6 +43,7 @@ type LoadOptions struct {
 	LikelyText  string   // without TextColumn: the text column, if the file has one of this name
 	LikelyLabel string   // without LabelColumn: the label column, if the file has one of this name
 	Labels      []string // class names by index, from a checkpoint; default: those of the data
+	Kind        Kind     // what rows are labelled with
 	NoLabels    bool     // leave labels alone: Example.Label is Unlabelled
 	SkipBadRows bool     // count bad rows instead of failing on the first
 	Extra       []string // further columns wanted as text
@@ -87,6 +91,7 @@ type ExampleReader struct {
 	found   bool // columns are chosen
 	labels  *labelIndex
 	names   []string // the class names that the file itself has for the integers of its label column
+	width   int      // of Numbers: how many the first row has
 	stats   Stats
 	seen    map[string]struct{}
 }
@@ -105,7 +110,7 @@ func OpenExamples(path string, opts LoadOptions) (*ExampleReader, error) {
 // NewExampleReader streams examples from in, which it owns; file stands in errors.
 func NewExampleReader(in rows.Reader, file string, opts LoadOptions) (*ExampleReader, error) {
 	r := &ExampleReader{in: in, file: file, opts: opts}
-	if opts.Labels != nil {
+	if opts.Labels != nil && opts.Kind != Numbers {
 		var err error
 		if r.labels, err = newLabelIndex(opts.Labels); err != nil {
 			in.Close()
@@ -210,6 +215,9 @@ func (r *ExampleReader) next() (Example, error) {
 	if r.columns.Label == "" {
 		return ex, nil
 	}
+	if r.opts.Kind != OneLabel {
+		return ex, r.readTargets(row, &ex)
+	}
 	value, ok := row.Lookup(r.columns.Label)
 	if !ok {
 		return Example{}, row.Errorf("no column %q", r.columns.Label)
@@ -217,9 +225,7 @@ func (r *ExampleReader) next() (Example, error) {
 	if ex.Name, err = labelText(value); err != nil {
 		return Example{}, row.Errorf("%w", err)
 	}
-	if n, err := strconv.Atoi(ex.Name); err == nil && n >= 0 && n < len(r.names) {
-		ex.Name = r.names[n]
-	}
+	ex.Name = r.named(ex.Name)
 	if r.labels != nil {
 		if ex.Label, err = r.labels.class(ex.Name); err != nil {
 			return Example{}, row.Errorf("%w", err)
@@ -227,6 +233,14 @@ func (r *ExampleReader) next() (Example, error) {
 		ex.Name = r.labels.names[ex.Label]
 	}
 	return ex, nil
+}
+
+// named is a label by the name that the file itself has for it, if it is the number of one.
+func (r *ExampleReader) named(label string) string {
+	if n, err := strconv.Atoi(label); err == nil && n >= 0 && n < len(r.names) {
+		return r.names[n]
+	}
+	return label
 }
 
 // chooseColumns chooses the columns by the first row.
@@ -238,11 +252,28 @@ func (r *ExampleReader) chooseColumns(row rows.Row) error {
 	}
 	if label == "" && slices.Contains(row.Columns(), r.opts.LikelyLabel) {
 		label = r.opts.LikelyLabel
+	} else if likely := r.opts.LikelyLabel; label == "" && r.opts.Kind != OneLabel && strings.Contains(likely, ",") {
+		if _, _, _, err := targetColumns(r.file, row.Columns(), likely, r.opts.Kind); err == nil {
+			label = likely
+		}
 	}
-	r.columns, err = findColumns(r.file, row.Columns(), text, label, !r.opts.NoLabels)
+	names, several, guessed := row.Columns(), []string(nil), false
+	if r.opts.Kind != OneLabel && !r.opts.NoLabels {
+		if label, several, guessed, err = targetColumns(r.file, names, label, r.opts.Kind); err != nil {
+			return err
+		}
+		if known := slices.Clone(r.opts.Labels); len(several) > 0 {
+			if slices.Equal(slices.Sorted(slices.Values(known)), slices.Sorted(slices.Values(several))) {
+				several, label = known, known[0] // in the order of the head
+			}
+			names = without(names, several[1:]...)
+		}
+	}
+	r.columns, err = findColumns(r.file, names, text, label, !r.opts.NoLabels)
 	if err != nil {
 		return err
 	}
+	r.columns.Several, r.columns.LabelGuessed = several, r.columns.LabelGuessed || guessed
 	r.found = true
 	named, ok := r.in.(interface{ ClassNames(string) []string })
 	if r.columns.Label == "" || !ok {
@@ -258,7 +289,8 @@ func (r *ExampleReader) chooseColumns(row rows.Row) error {
 type Set struct {
 	File     string
 	Examples []Example // nil where they are on disk
-	Labels   []string  // class names by index; nil if unlabelled
+	Kind     Kind      // what they are labelled with
+	Labels   []string  // class names by index, of Numbers those of the numbers; nil if unlabelled
 	Columns  Columns
 	Stats    Stats
 
@@ -305,6 +337,12 @@ func (s *Set) CheckTrainable() error {
 	if empty == s.Len() {
 		return fmt.Errorf("%s: every text is empty (is --text-column the right one?)", s.File)
 	}
+	switch {
+	case s.Kind == AnyLabels && !slices.ContainsFunc(s.Examples, func(ex Example) bool { return len(ex.Given) > 0 }):
+		return fmt.Errorf("%s: no row has a label", s.File)
+	case s.Kind != OneLabel:
+		return nil
+	}
 	var present []string
 	for i, n := range s.Counts() {
 		if n > 0 {
@@ -332,7 +370,7 @@ func Load(ctx context.Context, path string, opts LoadOptions) (*Set, error) {
 }
 
 func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
-	s := &Set{File: r.file}
+	s := &Set{File: r.file, Kind: r.opts.Kind}
 	if r.opts.Spool != nil {
 		s.disk = newPlaces(r.opts.Spool)
 	} else {
@@ -370,6 +408,9 @@ func loadAll(ctx context.Context, r *ExampleReader) (*Set, error) {
 
 // label turns the names found into class indices, if the reader could not.
 func (s *Set) label(r *ExampleReader) error {
+	if s.Kind != OneLabel {
+		return s.labelTargets(r)
+	}
 	if r.labels != nil {
 		s.Labels = slices.Clone(r.labels.names)
 		return nil

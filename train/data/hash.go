@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"math"
 )
 
 // Hash gives the SHA-256 of what a model sees of the set: texts or ids in order,
@@ -87,26 +88,42 @@ func each[T any](ctx context.Context, n int, example func(i int) (T, error), use
 }
 
 // Hasher computes the hash of a set whose examples pass by.
-type Hasher struct{ w *hashWriter }
+type Hasher struct {
+	w    *hashWriter
+	kind Kind
+}
 
 // Hasher begins the set's hash.
 func (s *Set) Hasher() Hasher {
-	w := newHashWriter("classification")
+	w := newHashWriter([]string{OneLabel: "classification", AnyLabels: "multi-label", Numbers: "regression"}[s.Kind])
 	w.number(len(s.Labels))
 	for _, name := range s.Labels {
 		w.text(name)
 	}
-	return Hasher{w}
+	return Hasher{w, s.Kind}
 }
 
 // Hasher begins the set's hash.
-func (s *CausalSet) Hasher() Hasher { return Hasher{newHashWriter("causal")} }
+func (s *CausalSet) Hasher() Hasher { return Hasher{w: newHashWriter("causal")} }
 
 // Add adds the next example.
 func (h Hasher) Add(ex Example) {
 	h.w.text(ex.Text)
 	h.w.ids(ex.IDs)
-	h.w.number(ex.Label)
+	switch h.kind {
+	case OneLabel:
+		h.w.number(ex.Label)
+	case AnyLabels:
+		h.w.number(len(ex.Given))
+		for _, class := range ex.Given {
+			h.w.number(class)
+		}
+	case Numbers:
+		h.w.number(len(ex.Values))
+		for _, v := range ex.Values {
+			h.w.number(int(math.Float32bits(v)))
+		}
+	}
 }
 
 // AddCausal adds the next example of causal data.

@@ -19,9 +19,9 @@ type Settings struct {
 	Test        string    `yaml:"test" usage:"test data"`
 	Data        string    `yaml:"data" usage:"data that --split divides, in place of --train, --val and --test; several files and weights as in --train"`
 	Split       []float64 `yaml:"split" usage:"shares of --data for training, validation and test"`
-	Stratify    bool      `yaml:"stratify" usage:"keep every class's share in the parts of --data"`
+	Stratify    bool      `yaml:"stratify" usage:"of --task classify: keep every class's share in the parts of --data"`
 	TextColumn  string    `yaml:"text-column" usage:"column with the text (default: guessed)"`
-	LabelColumn string    `yaml:"label-column" usage:"column with the label (default: guessed)"`
+	LabelColumn string    `yaml:"label-column" usage:"column with the label (default: guessed); of regression and multi-label also several, as in toxic,insult"`
 	Limit       int       `yaml:"limit" usage:"read the first N examples of each file only"`
 	Sample      int       `yaml:"sample" usage:"take a random sample of N examples of each file"`
 	SkipBadRows bool      `yaml:"skip-bad-rows" usage:"count bad rows instead of failing on the first"`

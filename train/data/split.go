@@ -140,7 +140,7 @@ func checkSeen(sets []*Set) error {
 
 // pick gives the set of the examples at these indices, with the same labels.
 func (s *Set) pick(indices []int) *Set {
-	part := &Set{File: s.File, Labels: s.Labels, Columns: s.Columns, sources: pickSources(s.sources, indices)}
+	part := &Set{File: s.File, Kind: s.Kind, Labels: s.Labels, Columns: s.Columns, sources: pickSources(s.sources, indices)}
 	if s.disk != nil {
 		part.disk = s.disk.pick(indices)
 	} else {

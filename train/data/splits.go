@@ -156,12 +156,17 @@ func loadFiles(ctx context.Context, setting string, opts LoadOptions) (*Set, err
 		}
 		sets = append(sets, set)
 	}
+	for _, set := range sets {
+		if first := sets[0]; set.Kind == Numbers && !slices.Equal(set.Labels, first.Labels) {
+			return nil, fmt.Errorf("%s has the targets %s, %s has %s", set.File, rows.BriefList(set.Labels), first.File, rows.BriefList(first.Labels))
+		}
+	}
 	return join(sets), nil
 }
 
 // join puts sets one behind the other, with the classes of all.
 func join(sets []*Set) *Set {
-	all := &Set{Labels: sets[0].Labels, Columns: sets[0].Columns}
+	all := &Set{Kind: sets[0].Kind, Labels: sets[0].Labels, Columns: sets[0].Columns}
 	var names, labels []string
 	var disks []*places
 	for i, set := range sets {
@@ -194,6 +199,10 @@ func join(sets []*Set) *Set {
 			if ex.Label >= 0 {
 				ex.Label = index[ex.Label]
 			}
+			for k, class := range ex.Given {
+				ex.Given[k] = index[class]
+			}
+			slices.Sort(ex.Given)
 			all.Examples = append(all.Examples, ex)
 		}
 		if set.disk != nil {

@@ -27,9 +27,10 @@ type PredictorOptions struct {
 	Threads   int
 	Batch     int
 	MaxTokens int
-	Stream    bool        // leaves frozen weights in their files: train.MachineSettings.Stream
-	Shard     bool        // has the processes hold the frozen weights together: train.MachineSettings.Shard
-	Group     *dist.Group // the processes that share each call's batches: all make the same calls; nil: this one alone
+	Stream    bool          // leaves frozen weights in their files: train.MachineSettings.Stream
+	Shard     bool          // has the processes hold the frozen weights together: train.MachineSettings.Shard
+	Problem   model.Problem // what the head scores; "": what its files say
+	Group     *dist.Group   // the processes that share each call's batches: all make the same calls; nil: this one alone
 }
 
 // Predictor classifies texts.
@@ -154,15 +155,49 @@ func (p *Predictor) labels() []string {
 	return p.model.Labels()
 }
 
+// Problem is what the head in use scores: what was asked for, or what its files say.
+func (p *Predictor) Problem() model.Problem {
+	if p.clf != nil {
+		return model.OneLabel
+	}
+	said := p.opts.Problem
+	if method := p.set.Active(); said == "" && method != nil && len(method.Labels()) > 0 {
+		said = method.Problem()
+	}
+	if said == "" {
+		said = model.ProblemOf(p.model)
+	}
+	return said.Or(len(p.labels()))
+}
+
 // Model is the loaded model, with the adapter attached.
 func (p *Predictor) Model() model.Model { return p.model }
 
 // Prediction is a text's scores by label.
 type Prediction struct {
-	Label  int
-	Labels []string // the names, by index
-	Probs  []float32
-	Logits []float32 // nil from trees
+	Problem model.Problem
+	Label   int       // the likeliest
+	Chosen  []int     // of AnyLabels: those likelier than not, ascending
+	Labels  []string  // the names, by index
+	Probs   []float32 // nil of Regression
+	Logits  []float32 // of Regression the predicted numbers; nil from trees
+}
+
+// predictionOf is what a head's logits say.
+func predictionOf(problem model.Problem, labels []string, logits []float32) Prediction {
+	p := Prediction{Problem: problem, Label: argmax(logits), Labels: labels, Logits: logits}
+	switch problem {
+	case model.OneLabel:
+		p.Probs = softmax(logits)
+	case model.AnyLabels:
+		p.Probs = make([]float32, len(logits))
+		for k, x := range logits {
+			if p.Probs[k] = float32(1 / (1 + math.Exp(-float64(x)))); x > 0 {
+				p.Chosen = append(p.Chosen, k)
+			}
+		}
+	}
+	return p
 }
 
 // Predict classifies token sequences, in order.
@@ -196,7 +231,7 @@ func (p *Predictor) predict(ctx context.Context, s *bindings.Scope, ids [][]int6
 		if err := p.checkFinite("scores", logits); err != nil {
 			return nil, err
 		}
-		out[i] = Prediction{Label: argmax(logits), Labels: p.labels(), Probs: softmax(logits), Logits: logits}
+		out[i] = predictionOf(p.Problem(), p.labels(), logits)
 	}
 	return out, nil
 }
@@ -211,7 +246,7 @@ func (p *Predictor) classify(ctx context.Context, x classic.Matrix) ([]Predictio
 		}
 		for i := range out {
 			row := scores.Row(i)
-			out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: softmax(row), Logits: row}
+			out[i] = predictionOf(model.OneLabel, p.Labels, row)
 		}
 		return out, nil
 	}
@@ -221,7 +256,7 @@ func (p *Predictor) classify(ctx context.Context, x classic.Matrix) ([]Predictio
 	}
 	for i := range out {
 		row := probs.Row(i)
-		out[i] = Prediction{Label: argmax(row), Labels: p.Labels, Probs: row}
+		out[i] = Prediction{Problem: model.OneLabel, Label: argmax(row), Labels: p.Labels, Probs: row}
 	}
 	return out, nil
 }

@@ -8,6 +8,8 @@
 //	}
 //	fmt.Println(confusion.Accuracy(), confusion.MacroF1())
 //
+// [Regression] scores numbers, and [MultiLabel] the labels of rows that may have any number of them.
+//
 // # Terms
 //
 //   - confusion matrix: how many examples of each class (row) were predicted as each class (column)

@@ -57,17 +57,19 @@ type Params struct {
 
 // Summary is summary.json: the final figures of a run.
 type Summary struct {
-	Method      string `json:"method"`
-	Model       string `json:"model"`
-	Params      Params `json:"params"`
-	Accuracy    Splits `json:"accuracy"`
-	Loss        Splits `json:"loss"`
-	Seconds     Number `json:"seconds"`
-	SamplesPerS Number `json:"samples_per_s"`
-	PeakRSSMB   Number `json:"peak_rss_mb"`
-	PeakCUDAMB  Number `json:"peak_cuda_mb"`
-	BestEpoch   int    `json:"best_epoch"`
-	Fingerprint string `json:"fingerprint,omitempty"` // of the settings and the data
+	Method      string            `json:"method"`
+	Model       string            `json:"model"`
+	Params      Params            `json:"params"`
+	Accuracy    Splits            `json:"accuracy"`
+	Loss        Splits            `json:"loss"`
+	Scores      map[string]Splits `json:"scores,omitempty"` // of regression and multi-label, by name
+	Seconds     Number            `json:"seconds"`
+	SamplesPerS Number            `json:"samples_per_s"`
+	PeakRSSMB   Number            `json:"peak_rss_mb"`
+	PeakCUDAMB  Number            `json:"peak_cuda_mb"`
+	BestEpoch   int               `json:"best_epoch"`
+	BestStep    int               `json:"best_step,omitempty"`   // where steps were evaluated inside epochs
+	Fingerprint string            `json:"fingerprint,omitempty"` // of the settings and the data
 	// Spread is the standard deviation of the accuracies, where they are the mean of several draws of examples; else nil.
 	Spread *Splits `json:"accuracy_spread,omitempty"`
 }

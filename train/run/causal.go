@@ -26,7 +26,10 @@ func (r *run) loadCausal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &runData{task: train.Causal{WholeLogits: !cfg.Machine.Without.Use(train.LeverChunks)}, ready: make(chan error, 1)}
+	task := train.Causal{WholeLogits: !cfg.Machine.Without.Use(train.LeverChunks)}
+	d := &runData{scores: task, ready: make(chan error, 1)}
+	task.Smoothing = cfg.Loop.Smoothing
+	d.learns = task
 	if d.weights, err = cfg.Data.Weights(); err != nil {
 		return err
 	}

@@ -36,10 +36,12 @@ func CompareMethods() []string {
 // them; note says which cannot for want of a library, "" if nothing is to be said.
 func AllMethods(task string, writes bool) (methods []string, note string) {
 	methods = CompareMethods()
-	if task == "causal" {
+	switch {
+	case task == train.TaskCausal:
 		return slices.DeleteFunc(methods, func(m string) bool { return isClassifier(m) || m == prompted.HardPrompt }), ""
-	}
-	if !writes {
+	case task != train.TaskClassify:
+		return slices.DeleteFunc(methods, func(m string) bool { return isClassifier(m) || prompted.Is(m) }), ""
+	case !writes:
 		methods = slices.DeleteFunc(methods, prompted.Is)
 	}
 	if _, err := xgboost.Find(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"gopeft/train/classic"
 	"gopeft/train/classic/xgboost"
 	"gopeft/train/data"
+	"gopeft/train/metrics"
 	"gopeft/train/prompted"
 )
 
@@ -39,7 +40,7 @@ type Config struct {
 
 // ModelSettings say what is fine-tuned, and how.
 type ModelSettings struct {
-	Task        string  `yaml:"task" usage:"classify, or causal for a language model"`
+	Task        string  `yaml:"task" usage:"classify, multi-label (any number of labels to a row), regression (numbers), or causal for a language model"`
 	Method      string  `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods; in-context and hard-prompt train nothing and ask a language model"`
 	Path        string  `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
 	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
@@ -131,14 +132,24 @@ func (c *Config) Check() error {
 		return train.Usage("--cache-features needs --method last and --task classify, without --unfreeze: all but the head must be frozen")
 	case m.Method == prompted.HardPrompt && c.Data.Template != "":
 		return train.Usage("--template is one template, for method %s: %s chooses among those of --templates", prompted.InContext, prompted.HardPrompt)
-	case m.Task == "classify" && m.Method != prompted.InContext && c.Data.Template != "":
+	case m.Task != train.TaskCausal && m.Method != prompted.InContext && c.Data.Template != "":
 		return train.Usage("--template goes with --task causal, or with method %s", prompted.InContext)
-	case m.Task == "classify" && c.Data.Pack:
+	case m.Task != train.TaskCausal && c.Data.Pack:
 		return train.Usage("--pack goes with --task causal")
 	case m.Method == prompted.InContext && !c.Data.MaskPrompt:
 		return train.Usage("--mask-prompt=false: method %s scores answers, the prompt is where its examples are", m.Method)
-	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
+	case m.Task != train.TaskClassify && c.Data.Stratify:
+		return train.Usage("--stratify goes with --task classify: other rows have no class")
+	case m.kind() != data.OneLabel && c.Loop.Smoothing > 0:
+		return train.Usage("--label-smoothing goes with --task classify and causal: --task %s has targets of its own", m.Task)
+	case m.Task != train.TaskClassify && c.Loop.Weights != "":
+		return train.Usage("--class-weights goes with --task classify")
+	case m.CacheStates && c.Loop.NEFTune > 0:
+		return train.Usage("--neftune changes embeddings at every step, which --cache-features runs once: give one of the two")
+	case c.Loop.Monitor == "val_acc" && m.Task == train.TaskCausal:
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
+	case c.Loop.Monitor != "" && !slices.Contains(monitors(m.Task), c.Loop.Monitor):
+		return train.Usage("--monitor %q is not known (of --task %s: %s)", c.Loop.Monitor, m.Task, strings.Join(monitors(m.Task), ", "))
 	}
 	for _, check := range []func() error{c.checkData, c.Machine.Check, c.Loop.Check, c.Prompt.Check, c.Output.check} {
 		if err := check(); err != nil {
@@ -152,8 +163,19 @@ func (c *Config) checkData() error {
 	if err := c.Data.Check(); err != nil {
 		return &train.UsageError{Err: err}
 	}
-	if weights, _ := c.Data.Weights(); weights != nil && !c.trains() {
+	if c.trains() {
+		return nil
+	}
+	if weights, _ := c.Data.Weights(); weights != nil {
 		return train.Usage("--method %s has no epochs that weights of files could be of: give the files without them", c.Model.Method)
+	}
+	for _, n := range []struct {
+		flag  string
+		asked bool
+	}{{"class-weights", c.Loop.Weights != ""}, {"label-smoothing", c.Loop.Smoothing > 0}, {"neftune", c.Loop.NEFTune > 0}} {
+		if n.asked {
+			return train.Usage("--%s: --method features trains no network that it could change", n.flag)
+		}
 	}
 	return nil
 }
@@ -166,18 +188,57 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--method is missing: one of %s", strings.Join(methods, ", "))
 	case !slices.Contains(methods, m.Method):
 		return train.Usage("--method %q is not known: one of %s", m.Method, strings.Join(methods, ", "))
-	case m.Task != "classify" && m.Task != "causal":
-		return train.Usage("--task %q is not known (classify, causal)", m.Task)
+	case train.CheckTask(m.Task) != nil:
+		return train.CheckTask(m.Task)
 	case !slices.Contains(classic.Kinds(), m.Classifier):
 		return train.Usage("--classifier %q is not known (%s)", m.Classifier, strings.Join(classic.Kinds(), ", "))
-	case (m.Method == train.Features || m.Method == prompted.HardPrompt) && m.Task == "causal":
-		return train.Usage("--method %s classifies: it has no --task causal", m.Method)
+	case (m.Method == train.Features || m.Method == prompted.HardPrompt) && m.Task != train.TaskClassify:
+		return train.Usage("--method %s classifies: it has no --task %s", m.Method, m.Task)
+	case m.Method == prompted.InContext && m.Task != train.TaskClassify && m.Task != train.TaskCausal:
+		return train.Usage("--method %s asks for a label or an answer: it has no --task %s", m.Method, m.Task)
 	case prompted.Is(m.Method) && m.AdapterInit != "":
 		return train.Usage("--method %s trains nothing that could go on from --adapter-init: merge the adapter, or give it to eval", m.Method)
 	case !(m.Dropout < 1) || m.Dropout < 0 && m.Dropout != -1: // -1: the checkpoint's own; NaN fails too
 		return train.Usage("--dropout is %v, want 0 to below 1", m.Dropout)
 	}
 	return errors.Join(train.CheckPool(m.Pool), train.CheckBase(m.BaseDType, m.Quantize))
+}
+
+// monitors are what a task's best checkpoint can be chosen by, the usual one first.
+func monitors(task string) []string {
+	switch task {
+	case train.TaskClassify:
+		return []string{"val_acc", "val_loss"}
+	case train.TaskMultiLabel:
+		return append(figuresOf(task), "val_acc", "val_loss")
+	}
+	return append([]string{"val_loss"}, figuresOf(task)...)
+}
+
+// figuresOf are the columns of a task's scores beside its loss and accuracy.
+func figuresOf(task string) (names []string) {
+	if kindOf(task) == data.OneLabel {
+		return nil
+	}
+	for _, f := range (train.Targets{Problem: train.ProblemOf(task)}).Score(nil, nil) {
+		if f.Name != metrics.MSE && f.Name != metrics.SubsetAccuracy { // the loss, and the accuracy
+			names = append(names, "val_"+f.Name)
+		}
+	}
+	return names
+}
+
+// kind is what rows are labelled with.
+func (m ModelSettings) kind() data.Kind { return kindOf(m.Task) }
+
+func kindOf(task string) data.Kind {
+	switch task {
+	case train.TaskRegression:
+		return data.Numbers
+	case train.TaskMultiLabel:
+		return data.AnyLabels
+	}
+	return data.OneLabel
 }
 
 // findLibrary makes sure, before any work, that the classifier's library is there if it has one.
@@ -191,8 +252,18 @@ func (m ModelSettings) findLibrary() error {
 	return nil
 }
 
-// errNoValidation is of --early-stop without what it goes by.
-var errNoValidation = train.Usage("--early-stop needs validation data: give --val, or --data with a --split that has it")
+// needsValidation refuses settings that go by validation data, where there is none.
+func needsValidation(c train.LoopSettings) error {
+	for _, need := range []struct {
+		flag string
+		n    int
+	}{{"early-stop", c.EarlyStop}, {"eval-every", c.EvalEvery}} {
+		if need.n > 0 {
+			return train.Usage("--%s needs validation data: give --val, or --data with a --split that has it", need.flag)
+		}
+	}
+	return nil
+}
 
 func (o OutputSettings) check() error {
 	if !(o.Minutes >= 0) { // NaN fails too

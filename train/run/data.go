@@ -20,7 +20,7 @@ import (
 // runData is a run's data: labels at once, tokens when wait returns.
 type runData struct {
 	labels           []string
-	task             train.Task
+	learns, scores   train.Task // in training, and in evaluations
 	train, val, test *train.Part
 	hash             string   // of the sets they were made of
 	notes            []string // for people, once wait has returned
@@ -44,7 +44,7 @@ func (d *runData) parts() map[string]**train.Part {
 
 // loadData reads the files, and starts tokenizing them on the other cores; or opens the file that holds them as tokens.
 func (r *run) loadData(ctx context.Context) error {
-	if r.cfg.Model.Task == "causal" {
+	if r.cfg.Model.Task == train.TaskCausal {
 		return r.loadCausal(ctx)
 	}
 	pad, err := train.PadID(r.tok, r.cfg.Model.folder())
@@ -56,7 +56,8 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	without := r.cfg.Machine.Without
-	d := &runData{task: train.Classification{EveryPosition: !without.Use(train.LeverPooling)}, ready: make(chan error, 1)}
+	task := train.Classification{EveryPosition: !without.Use(train.LeverPooling)}
+	d := &runData{scores: task, ready: make(chan error, 1)}
 	if d.weights, err = r.cfg.Data.Weights(); err != nil {
 		return err
 	}
@@ -76,6 +77,10 @@ func (r *run) loadData(ctx context.Context) error {
 				return err
 			}
 		}
+		counts := func() ([]int, error) { return countClasses(d.file.Part(corpus.TrainPart), len(d.labels)) }
+		if d.learns, err = r.cfg.learns(task, d.labels, counts); err != nil {
+			return err
+		}
 		d.ready <- nil
 		return nil
 	}
@@ -90,6 +95,12 @@ func (r *run) loadData(ctx context.Context) error {
 		return err
 	}
 	d.labels = splits.Train.Labels
+	if r.cfg.Model.kind() != data.OneLabel {
+		d.learns = train.Targets{Problem: train.ProblemOf(r.cfg.Model.Task), EveryPosition: task.EveryPosition}
+		d.scores = d.learns
+	} else if d.learns, err = r.cfg.learns(task, d.labels, func() ([]int, error) { return splits.Train.Counts(), nil }); err != nil {
+		return err
+	}
 	go func() {
 		d.ready <- fault.Guard(func() (err error) {
 			if d.hash, err = splits.Sum(ctx); err != nil {
@@ -106,7 +117,11 @@ func (r *run) loadData(ctx context.Context) error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.set.File, err)
 				}
-				*p.part = train.ClassificationPart(ids, classes(p.set), pad)
+				if p.set.Kind == data.OneLabel {
+					*p.part = train.ClassificationPart(ids, classes(p.set), pad)
+				} else {
+					*p.part = train.TargetsPart(ids, targets(p.set), pad)
+				}
 				(*p.part).InTurn = !without.Use(train.LeverOverlap)
 			}
 			if d.weights != nil {
@@ -116,6 +131,33 @@ func (r *run) loadData(ctx context.Context) error {
 		})
 	}()
 	return nil
+}
+
+// learns is task as it is trained: with what classes count, by the rows of each in the training part, and smoothed targets.
+func (c Config) learns(task train.Classification, labels []string, counts func() ([]int, error)) (_ train.Task, err error) {
+	task.Smoothing = c.Loop.Smoothing
+	var n []int
+	if c.Loop.Weights == data.Balanced {
+		if n, err = counts(); err != nil {
+			return nil, err
+		}
+	}
+	if task.Weights, err = data.ClassWeights(c.Loop.Weights, labels, n); err != nil {
+		return nil, train.Usage("--class-weights: %w", err)
+	}
+	return task, nil
+}
+
+// countClasses gives the number of examples of each class.
+func countClasses(p *tokens.Part, classes int) ([]int, error) {
+	counts := make([]int, classes)
+	labels, err := p.Labels()
+	for _, label := range labels {
+		if label >= 0 && label < classes {
+			counts[label]++
+		}
+	}
+	return counts, err
 }
 
 // readClassification makes a part of one in a file of tokens, nil of none.
@@ -151,6 +193,9 @@ func (c Config) classification(tok *tokenizer.Tokenizer, missing error, ui train
 	source, err := c.source(ui)
 	if err != nil {
 		return corpus.Classification{}, err
+	}
+	if c.Model.kind() != data.OneLabel {
+		source.Settings.CacheDir = corpus.None // files of tokens hold classes
 	}
 	orders, err := c.labelOrders()
 	return corpus.Classification{Source: source, Orders: orders, Encoder: train.Encoder{Tokenizer: tok, Missing: missing}, Load: c.splits}, err
@@ -189,7 +234,7 @@ func (c Config) splits(ctx context.Context, on *spool.File) (*data.Splits, error
 		return c.loadSplits(ctx, head, on)
 	}
 	splits, err := c.loadSplits(ctx, nil, on)
-	if err == nil && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
+	if err == nil && c.Model.kind() != data.Numbers && !slices.Equal(splits.Train.Labels, base) && slices.Equal(slices.Sorted(slices.Values(splits.Train.Labels)), slices.Sorted(slices.Values(base))) {
 		return c.loadSplits(ctx, base, on)
 	}
 	return splits, err
@@ -199,7 +244,7 @@ func (c Config) splits(ctx context.Context, on *spool.File) (*data.Splits, error
 func (c Config) loadSplits(ctx context.Context, labels []string, on *spool.File) (*data.Splits, error) {
 	seed := c.Machine.Seed
 	o := c.Data.LoadOptions(labels, seed)
-	o.Spool = on
+	o.Spool, o.Kind = on, c.Model.kind()
 	return data.LoadSplits(ctx, c.Data.Sources(seed), o)
 }
 
@@ -221,7 +266,7 @@ func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
 		return c.sum(ctx, splits)
 	}
 	tok, missing := train.OpenTokenizer(c.Model.folder())
-	if c.Model.Task == "causal" {
+	if c.Model.Task == train.TaskCausal {
 		source, err := c.causal(tok, missing, ui)
 		if err != nil {
 			return "", err
@@ -286,6 +331,14 @@ func classes(set *data.Set) []int {
 		ys[i] = e.Label
 	}
 	return ys
+}
+
+func targets(set *data.Set) [][]float32 {
+	out := make([][]float32, len(set.Examples))
+	for i, e := range set.Examples {
+		out[i] = e.Targets(set.Kind, len(set.Labels))
+	}
+	return out
 }
 
 // maxLength is how many tokens of a text are read: what was asked for, or what the model has room for beside

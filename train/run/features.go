@@ -42,7 +42,7 @@ func runFeatures(ctx context.Context, cfg Config, ui train.UI, watch *inputs.Wat
 	}
 	sets := []*data.Set{splits.Train, splits.Val, splits.Test}
 	if f.stopsEarly() && (splits.Val == nil || len(splits.Val.Examples) == 0) {
-		return sum, errNoValidation
+		return sum, needsValidation(cfg.Loop)
 	}
 	hash, err := splits.Sum(ctx)
 	if err != nil {

@@ -22,7 +22,11 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 		if err := r.loadBest(s); err != nil {
 			return err
 		}
-		r.ui.Note("scoring the best checkpoint, of epoch %d", r.prog.BestEpoch)
+		if r.cfg.Loop.EvalEvery > 0 {
+			r.ui.Note("scoring the best checkpoint, of step %d", r.prog.BestStep)
+		} else {
+			r.ui.Note("scoring the best checkpoint, of epoch %d", r.prog.BestEpoch)
+		}
 	} else if r.prog.Best == nil {
 		if err := r.saveBest(s); err != nil {
 			return err
@@ -30,14 +34,14 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 	}
 	sum := &r.summary
 	for _, part := range []struct {
-		name      string
-		data      *train.Part
-		acc, loss *report.Number
-		skip      bool
+		name string
+		data *train.Part
+		of   func(*report.Splits) *report.Number
+		skip bool
 	}{
-		{"score training data", r.data.train, &sum.Accuracy.Train, &sum.Loss.Train, r.cfg.Output.NoTrainEval},
-		{"score validation data", r.data.val, &sum.Accuracy.Val, &sum.Loss.Val, false},
-		{"score test data", r.data.test, &sum.Accuracy.Test, &sum.Loss.Test, false},
+		{"score training data", r.data.train, func(x *report.Splits) *report.Number { return &x.Train }, r.cfg.Output.NoTrainEval},
+		{"score validation data", r.data.val, func(x *report.Splits) *report.Number { return &x.Val }, false},
+		{"score test data", r.data.test, func(x *report.Splits) *report.Number { return &x.Test }, false},
 	} {
 		if part.data == nil || part.skip {
 			continue
@@ -46,10 +50,24 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 		if err != nil {
 			return err
 		}
-		*part.acc, *part.loss = report.Number(e.Acc), report.Number(e.Loss)
+		*part.of(&sum.Accuracy), *part.of(&sum.Loss) = report.Number(e.Acc), report.Number(e.Loss)
+		for _, f := range e.Figures {
+			if sum.Scores == nil {
+				sum.Scores = map[string]report.Splits{}
+			}
+			scores, ok := sum.Scores[f.Name]
+			if !ok {
+				scores = report.MissingSplits()
+			}
+			*part.of(&scores) = report.Number(f.Value)
+			sum.Scores[f.Name] = scores
+		}
 	}
 	sum.Seconds, sum.SamplesPerS = report.Number(r.prog.Seconds), report.Number(float64(r.trainer.At.Samples)/r.prog.Seconds)
 	sum.PeakRSSMB, sum.BestEpoch, sum.Fingerprint = report.Number(train.PeakRSSMB()), r.prog.BestEpoch, r.prog.Config
+	if r.cfg.Loop.EvalEvery > 0 {
+		sum.BestStep = r.prog.BestStep
+	}
 	var err error
 	if sum.PeakCUDAMB, err = peakCUDAMB(r.on.Device); err != nil {
 		return err

@@ -259,7 +259,7 @@ func (e *estimator) topmost() float64 {
 // keptBy is what a block keeps. Of the last one a classifier reads one position: the others give keys and values.
 func (e *estimator) keptBy(b *model.Block) float64 {
 	blocks := e.model.Hooks().Blocks
-	if e.info.Decoder || e.cfg.Model.Task != "classify" || b != blocks[len(blocks)-1] {
+	if e.info.Decoder || e.cfg.Model.Task == train.TaskCausal || b != blocks[len(blocks)-1] {
 		return e.tokens * e.keptPerToken(b)
 	}
 	_, kv, _ := e.widths()

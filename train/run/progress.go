@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -45,9 +46,13 @@ func (r *run) record(row report.Row) error {
 	if r.events == nil {
 		return nil
 	}
-	return r.events.Write(row.Step, time.Now(), report.Scalar{Tag: "train/loss", Value: row.TrainLoss}, report.Scalar{Tag: "train/acc", Value: row.TrainAcc},
+	var extra []report.Scalar
+	for _, name := range slices.Sorted(maps.Keys(row.Extra)) {
+		extra = append(extra, report.Scalar{Tag: "val/" + strings.TrimPrefix(name, "val_"), Value: row.Extra[name]})
+	}
+	return r.events.Write(row.Step, time.Now(), append(extra, report.Scalar{Tag: "train/loss", Value: row.TrainLoss}, report.Scalar{Tag: "train/acc", Value: row.TrainAcc},
 		report.Scalar{Tag: "train/epoch_loss", Value: row.EpochTrainLoss}, report.Scalar{Tag: "train/epoch_acc", Value: row.EpochTrainAcc},
-		report.Scalar{Tag: "val/loss", Value: row.ValLoss}, report.Scalar{Tag: "val/acc", Value: row.ValAcc}, report.Scalar{Tag: "lr", Value: row.LR})
+		report.Scalar{Tag: "val/loss", Value: row.ValLoss}, report.Scalar{Tag: "val/acc", Value: row.ValAcc}, report.Scalar{Tag: "lr", Value: row.LR})...)
 }
 
 func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepReport) error {
@@ -56,16 +61,9 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepRepo
 	r.prog.Position = rep.Position
 	stop := false
 	if r.data.val != nil {
-		e, err := r.evaluate(ctx, s, r.data.val, "validate")
-		if err != nil {
+		var err error
+		if _, stop, err = r.validate(ctx, s, &row); err != nil {
 			return err
-		}
-		row.ValLoss, row.ValAcc = e.Loss, e.Acc
-		var best bool
-		if best, stop = r.monitor.Note(&r.prog, e); best {
-			if err := r.saveBest(s); err != nil {
-				return err
-			}
 		}
 	}
 	r.ui.Note("epoch %d: %s", rep.Epoch, describeRow(row))
@@ -75,23 +73,75 @@ func (r *run) onEpoch(ctx context.Context, s *bindings.Scope, rep train.StepRepo
 	if err := r.saveLast(s); err != nil {
 		return err
 	}
-	if stop {
-		r.ui.Note("stopping early: %s has not improved for %d evaluations", r.monitor.Metric, r.prog.Stale)
-		return train.ErrStop
-	}
-	return nil
+	return r.stopped(stop)
 }
 
-// describeRow says how an epoch went.
+// onEval scores the model inside an epoch.
+func (r *run) onEval(ctx context.Context, s *bindings.Scope, rep train.StepReport) error {
+	row := report.NewRow(rep.Step, rep.Epochs)
+	row.LR, row.SamplesPerS = rep.LR, r.rate(rep)
+	r.prog.Position = rep.Position
+	best, stop, err := r.validate(ctx, s, &row)
+	if err != nil {
+		return err
+	}
+	r.ui.Note("step %d: %s", rep.Step, describeRow(row))
+	if err := r.record(row); err != nil {
+		return err
+	}
+	if best { // last/ knows of best/
+		if err := r.saveLast(s); err != nil {
+			return err
+		}
+	}
+	return r.stopped(stop)
+}
+
+// validate scores the validation part into row, keeps the model if it is the best so far, and reports whether it was and
+// whether to stop.
+func (r *run) validate(ctx context.Context, s *bindings.Scope, row *report.Row) (best, stop bool, err error) {
+	e, err := r.evaluate(ctx, s, r.data.val, "validate")
+	if err != nil {
+		return false, false, err
+	}
+	row.ValLoss, row.ValAcc = e.Loss, e.Acc
+	known := figuresOf(r.cfg.Model.Task)
+	for _, f := range e.Figures {
+		if name := "val_" + f.Name; slices.Contains(known, name) {
+			if row.Extra == nil {
+				row.Extra = map[string]float64{}
+			}
+			row.Extra[name] = f.Value
+		}
+	}
+	if best, stop = r.monitor.Note(&r.prog, e); best {
+		err = r.saveBest(s)
+	}
+	return best, stop, err
+}
+
+// stopped ends the run where patience has.
+func (r *run) stopped(stop bool) error {
+	if !stop {
+		return nil
+	}
+	r.ui.Note("stopping early: %s has not improved for %d evaluations", r.monitor.Metric, r.prog.Stale)
+	return train.ErrStop
+}
+
+// describeRow says how an epoch, or the model inside one, went.
 func describeRow(row report.Row) string {
-	parts := []string{fmt.Sprintf("train loss %.4f", row.EpochTrainLoss)}
+	var parts []string
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"train acc", row.EpochTrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
+	}{{"train loss", row.EpochTrainLoss}, {"train acc", row.EpochTrainAcc}, {"val loss", row.ValLoss}, {"val acc", row.ValAcc}} {
 		if !math.IsNaN(v.value) {
 			parts = append(parts, fmt.Sprintf("%s %.4f", v.name, v.value))
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(row.Extra)) {
+		parts = append(parts, fmt.Sprintf("%s %.4f", strings.ReplaceAll(name, "_", " "), row.Extra[name]))
 	}
 	return strings.Join(append(parts, fmt.Sprintf("%.1f samples/s", row.SamplesPerS)), ", ")
 }
@@ -103,6 +153,6 @@ func (r *run) evaluate(ctx context.Context, s *bindings.Scope, p *train.Part, ph
 	if tokens == 0 {
 		tokens = r.cfg.Loop.BatchSize * slices.Max(r.data.train.Lengths)
 	}
-	return train.Evaluate(ctx, s, r.trainer.Model, r.data.task, p, train.EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, On: r.on,
+	return train.Evaluate(ctx, s, r.trainer.Model, r.data.scores, p, train.EvalOptions{Batch: r.trainer.Config.EvalBatch, MaxTokens: 2 * tokens, On: r.on,
 		Progress: func(done, total int) { r.ui.Progress(phase, done, total, "") }})
 }

@@ -32,7 +32,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Loop.ShardState && machine.Group == nil {
 		r.ui.Note("--shard-optimizer: there are no other processes to hold a part of the optimizer's state")
 	}
-	o := model.Options{Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task == "classify", Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	o := model.Options{Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task != train.TaskCausal, Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
@@ -47,6 +47,9 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	}
 	if _, ok := r.model.(model.CausalLM); !ok && cfg.Model.Task == "causal" {
 		return train.Usage("--task causal: model %s has no language-model head, it classifies: give a model that writes text", cfg.Model.Path)
+	}
+	if p := train.ProblemOf(cfg.Model.Task); p != model.OneLabel || model.ProblemOf(r.model) != "" {
+		model.SetProblem(r.model, p)
 	}
 	if err := r.attach(s); err != nil {
 		return err
@@ -71,17 +74,20 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := machine.Group.Agree(ctx, "data", r.data.describe()); err != nil {
 		return err
 	}
-	if cfg.Loop.EarlyStop > 0 && r.data.val == nil {
-		return errNoValidation
+	if r.data.val == nil {
+		if err := needsValidation(cfg.Loop); err != nil {
+			return err
+		}
 	}
-	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.task, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
+	if r.trainer, err = train.NewTrainer(s, cfg.Loop, machine, r.model, r.method, r.data.learns, r.data.train, r.data.sampler(cfg.Loop, cfg.Machine.Seed)); err != nil {
 		return err
 	}
 	r.trainer.Seed, r.trainer.Due, r.trainer.OnStep = cfg.Machine.Seed, r.checkpointDue, r.onStep
 	r.trainer.OnEpoch = func(s *bindings.Scope, rep train.StepReport) error { return r.onEpoch(ctx, s, rep) }
+	r.trainer.OnEval = func(s *bindings.Scope, rep train.StepReport) error { return r.onEval(ctx, s, rep) }
 	r.monitor = train.Monitor{Metric: cfg.Loop.Monitor, Patience: cfg.Loop.EarlyStop}
 	if r.monitor.Metric == "" {
-		r.monitor.Metric = map[string]string{"classify": "val_acc", "causal": "val_loss"}[cfg.Model.Task]
+		r.monitor.Metric = monitors(cfg.Model.Task)[0]
 	}
 	if err := r.join(ctx, s); err != nil {
 		return err
@@ -142,6 +148,9 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 		}
 		for _, note := range r.method.Notes() {
 			r.ui.Note("%s: %s", dir, note)
+		}
+		if p := r.method.Problem(); p != "" && r.cfg.Model.Task != train.TaskCausal && p != train.ProblemOf(r.cfg.Model.Task) {
+			return train.Usage("--adapter-init %s has a head of --task %s, this is --task %s", dir, train.TaskOf(p), r.cfg.Model.Task)
 		}
 		if r.method.Name() != r.cfg.Model.Method {
 			return train.Usage("--adapter-init %s holds a %s adapter, --method is %s", dir, r.method.Name(), r.cfg.Model.Method)
@@ -219,7 +228,7 @@ func (r *run) open(ctx context.Context, s *bindings.Scope) error {
 	if err := r.recorder.Begun(); err != nil {
 		return err
 	}
-	if r.metrics, err = report.OpenMetrics(filepath.Join(r.cfg.Output.Out, "metrics.csv"), from); err != nil {
+	if r.metrics, err = report.OpenMetrics(filepath.Join(r.cfg.Output.Out, "metrics.csv"), from, figuresOf(r.cfg.Model.Task)...); err != nil {
 		return err
 	}
 	if r.cfg.Output.TensorBoard {

@@ -121,6 +121,12 @@ func sameFigures(t *testing.T, got, want string, tol, weightTol float64) {
 			}
 		}
 	}
+	closeWeights(t, got, want, weightTol)
+}
+
+// closeWeights compares two runs' trained weights within weightTol.
+func closeWeights(t *testing.T, got, want string, weightTol float64) {
+	t.Helper()
 	x, y := trained(t, got), trained(t, want)
 	if len(x) != len(y) || len(x) == 0 {
 		t.Fatalf("%d trained tensors, want %d", len(x), len(y))

@@ -132,6 +132,11 @@ func (p *Part) Lengths() ([]int, error) {
 	return numbers(p, p.part.Lengths, func(v uint32) int { return int(v) })
 }
 
+// Labels gives the class of each example; nil where there are none.
+func (p *Part) Labels() ([]int, error) {
+	return numbers(p, p.part.Labels, func(v uint32) int { return int(int32(v)) })
+}
+
 // Sources gives the index of the file that each example is from; nil where there is one file.
 func (p *Part) Sources() ([]uint16, error) {
 	return numbers(p, p.part.Sources, func(v uint32) uint16 { return uint16(v) })
