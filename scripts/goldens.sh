@@ -15,6 +15,7 @@ parts=(
     'quantised_folders'
     'chat'
     'peft_files'
+    'loraplus'
     'peft_targets'
     'adapterhub'
     'adapterhub@adapters-0.2'
