@@ -90,6 +90,7 @@ type hfConfig struct {
 	Dropout       float64            `json:"lora_dropout"`
 	RSLoRA        bool               `json:"use_rslora"`
 	DoRA          bool               `json:"use_dora"`
+	Init          any                `json:"init_lora_weights"`
 	Bias          string             `json:"bias"`
 	Targets       patterns           `json:"target_modules"`
 	Exclude       patterns           `json:"exclude_modules"`
@@ -118,6 +119,7 @@ type hfConfig struct {
 	AdapterLayers int `json:"adapter_layers"`
 
 	archive files.Archive // the weights, where their shapes tell of settings
+	joined  bool          // with what the base gave up at the start; see readStart
 }
 
 // hfSettings reads adapter_config.json, with peft's defaults.
@@ -176,14 +178,6 @@ func (c *hfConfig) check(raw []byte) error {
 			return fmt.Errorf("%s is not supported", key)
 		}
 	}
-	// These initialisations also change the base model's weights, which the folder then does not hold.
-	if init, ok := all["init_lora_weights"].(string); ok {
-		for _, prefix := range []string{"pissa", "olora", "corda", "loftq", "lora_ga"} {
-			if strings.HasPrefix(init, prefix) {
-				return fmt.Errorf("init_lora_weights %q changes the base model's weights, which the folder does not hold: export the adapter as plain LoRA first", init)
-			}
-		}
-	}
 	switch c.Bias {
 	case "", "none", biasAll, biasLoRA:
 		return nil
@@ -218,6 +212,11 @@ func (hfPeft) read(f *adapterFiles) error {
 	}
 	if err := c.check(raw); err != nil {
 		return where(err)
+	}
+	if c.Type == hfTypes["lora"] {
+		if err := c.readStart(f); err != nil {
+			return where(err)
+		}
 	}
 	if c.Base != nil {
 		f.Base = *c.Base
@@ -316,20 +315,18 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 		o.Unfreeze = slices.DeleteFunc(o.Unfreeze, func(p string) bool {
 			return slices.ContainsFunc(tables, func(t table) bool { return t.whole && savedWhole([]string{p}, t.name) })
 		})
-		if len(c.RankPattern)+len(c.AlphaPattern) > 0 {
-			if l.perModule, err = c.perModule(); err != nil {
-				return nil, err
-			}
+		targets, err := o.targets(structureOf(m))
+		if err != nil {
+			return nil, err
 		}
-		l.o, err = f.complete(*o)
-		return l, err
+		return l, c.patterned(f, l, targets, o)
 	case "ia3":
 		v := &ia3{inputs: []string{}}
 		feed, err := c.FeedForward.match("feedforward_modules")
 		if err != nil {
 			return nil, err
 		}
-		targets, err := structureOf(m).Targets(o.Targets...)
+		targets, err := o.targets(structureOf(m))
 		if err != nil {
 			return nil, err
 		}

@@ -44,7 +44,7 @@ func (a *method) foreign(m model.Model) error {
 		if (a.Name() == "lora" || a.Name() == "dora") && a.hfBias(m) != "none" {
 			return nil
 		}
-		adapted, err := structureOf(m).Targets(a.o.Targets...)
+		adapted, err := a.o.targets(structureOf(m))
 		if err != nil {
 			return err
 		}

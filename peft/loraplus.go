@@ -20,7 +20,7 @@ func LoRAPlus(a Method, lr, ratio float64) func(p *model.Param) float64 {
 		switch {
 		case strings.HasSuffix(p.Name, embeddingA) || strings.HasSuffix(p.Name, embeddingB):
 			return embeddingRate
-		case strings.HasSuffix(p.Name, ".lora_B.weight") || p.T.Dim() == 1:
+		case strings.HasSuffix(p.Name, loraB) || p.T.Dim() == 1:
 			return ratio * lr
 		}
 		return lr

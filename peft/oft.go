@@ -2,7 +2,6 @@ package peft
 
 import (
 	"fmt"
-	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -65,7 +64,7 @@ func (v *oft) blocks(targets []Target) (func(t Target) (rows, size int), error) 
 }
 
 func (v *oft) Adds(x *Structure) ([]NewParam, error) {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +81,7 @@ func (v *oft) Adds(x *Structure) ([]NewParam, error) {
 }
 
 func (v *oft) Attach(x *Attachment) error {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x.Structure)
 	if err != nil {
 		return err
 	}
@@ -102,12 +101,12 @@ func (v *oft) Needs() Needs { return Needs{KeptOutputs: 2} }
 func (v *oft) LR() float64  { return 1e-3 }
 
 func (v *oft) Describe() string {
-	return "rotations of inputs by blocks from none on " + strings.Join(v.o.Targets, " ")
+	return "rotations of inputs by blocks from none on " + v.o.where()
 }
 
 // Merge implements Merger.
 func (v *oft) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x.Structure)
 	var out []Merged
 	for _, t := range targets {
 		u, ok := t.Block.Linear(t.Slot).(*oftLinear)

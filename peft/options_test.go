@@ -23,6 +23,13 @@ func TestOptionsOutOfRangeAreNamed(t *testing.T) {
 		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{Rank: -1}}, "rank is -1"},
 		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{Alpha: math.NaN()}}, "alpha is NaN"},
 		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{LoRADropout: 1}}, "lora-dropout is 1"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{LoRAInit: "corda"}}, `lora-init "corda" is not known (pissa, pissa_niter_N, olora)`},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{LoRAInit: "pissa_niter_x"}}, "want a number of iterations"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{RankPattern: []string{"q_proj"}}}, `rank-pattern: "q_proj" is not of the form NAME=VALUE`},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{RankPattern: []string{"q_proj=0"}}}, `rank-pattern: "q_proj=0": want a rank`},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{AlphaPattern: []string{"q_proj=-1"}}}, `alpha-pattern: "q_proj=-1": want a positive number`},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{AlphaPattern: []string{"(q=1"}}}, "alpha-pattern: error parsing regexp"},
+		{"oft", peft.Options{TargetOptions: peft.TargetOptions{Layers: []int{1, 1}}}, "layers has 1, want numbers of blocks from 0, each once"},
 		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: -5}}, "virtual-tokens is -5"},
 		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "zeros"}}, `init "zeros" is not known (vocab, text, random)`},
 		{"prefix", peft.Options{PromptOptions: peft.PromptOptions{Init: "zeros"}}, "init"},
@@ -49,6 +56,9 @@ func TestOptionsThatDoNotFitTheModelAreNamed(t *testing.T) {
 		want   string
 	}{
 		{"lora", peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"q", "c_attn"}}}, `target "c_attn" names no linear map of the model's blocks (q_proj, k_proj,`},
+		{"lora", peft.Options{TargetOptions: peft.TargetOptions{Layers: []int{3}}}, "layers has 3, but the model's blocks are 0 to 2"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{RankPattern: []string{"k_proj=2"}}}, `rank-pattern: "k_proj" fits none of the maps that are changed (model.layers.0.self_attn.q_proj, …)`},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 17, LoRAInit: "olora"}}, "lora-init olora: the rank of model.layers.0.self_attn.q_proj is 17, and no more than 16 are there"},
 		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "text"}}, "init text"},
 		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "text", InitIDs: []int64{48}}}, "token id 48 is not in a vocabulary of 48"},
 		{"prefix", peft.Options{PromptOptions: peft.PromptOptions{Init: "text", InitIDs: []int64{1}}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true}}, "starts at random"},

@@ -18,6 +18,8 @@ type NewParam struct {
 	// ZeroGrad says that the first gradient may be zero by construction, e.g. that of LoRA's A behind a B of zeros.
 	// The first step checks that all others get one.
 	ZeroGrad bool
+	// Frozen says that it is kept with the method as it began, and not trained.
+	Frozen bool
 }
 
 // Init makes a parameter's first value, owned by s, in fp32 on the model's device.

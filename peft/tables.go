@@ -46,8 +46,8 @@ func (t table) adds(x *Structure, rank int) (out []NewParam) {
 	vocab, d, r := int64(x.Info.Vocab), int64(x.Info.Hidden), int64(rank)
 	switch {
 	case t.lora && t.name == x.Info.LMHead:
-		out = append(out, NewParam{Name: t.name + ".lora_A.weight", Shape: []int64{r, d}, Init: KaimingUniform(int(d)), ZeroGrad: true},
-			NewParam{Name: t.name + ".lora_B.weight", Shape: []int64{vocab, r}, Init: Constant(0)})
+		out = append(out, NewParam{Name: t.name + loraA, Shape: []int64{r, d}, Init: KaimingUniform(int(d)), ZeroGrad: true},
+			NewParam{Name: t.name + loraB, Shape: []int64{vocab, r}, Init: Constant(0)})
 	case t.lora:
 		out = append(out, NewParam{Name: t.name + embeddingA, Shape: []int64{r, vocab}, Init: Constant(0)},
 			NewParam{Name: t.name + embeddingB, Shape: []int64{d, r}, Init: Gaussian(1), ZeroGrad: true})
@@ -80,7 +80,7 @@ func (t table) attach(x *Attachment, scale, dropout float64) {
 	switch {
 	case t.lora:
 		x.Hooks.Unembed = &loraLinear{dense: &model.Dense{W: head.m.LMHead()}, train: &x.Hooks.Train, dropout: dropout, scale: scale,
-			a: x.Param(t.name + ".lora_A.weight"), b: x.Param(t.name + ".lora_B.weight")}
+			a: x.Param(t.name + loraA), b: x.Param(t.name + loraB)}
 	case t.whole:
 		x.Hooks.Unembed = &ownHead{x.Param(t.name + tableWeight)}
 	case rows != nil:

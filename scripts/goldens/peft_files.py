@@ -34,6 +34,7 @@ from peft import (
 )
 
 K = 5  # virtual tokens, adapter length
+UNCONVERTED = ("pissa-trained", "olora-trained")  # whose base peft changes again when it reads them
 COMPUTED = ("adalora", "vera", "pissa")  # which gopeft reads as the LoRA that computes the same
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
 
@@ -87,6 +88,10 @@ def methods(family, task):
             target_modules=few, layers_to_transform=[0, 2], rank_pattern={few[0]: 2}, alpha_pattern={few[1]: 5}
         ),
         "pissa": lora(target_modules=few, init_lora_weights="pissa"),
+        "pissa-trained": lora(target_modules=few, init_lora_weights="pissa"),
+        "olora-trained": lora(
+            target_modules=few, init_lora_weights="olora", rank_pattern={few[0]: 2}, alpha_pattern={few[0]: 5}
+        ),
         "lora-saved": lora(target_modules=few, **({} if bert else dict(modules_to_save=[words, "lm_head"]))),
     }
     few_more = [*few, "lin1" if bert else "up_proj"]
@@ -103,7 +108,7 @@ def methods(family, task):
     }
     tables = ("lora-tokens", "lora-embedding", "lora-saved")
     if task == "seqcls" and not bert:
-        for method in (*tables, *COMPUTED, "lora-patterns", "norms", "oft", "oft-shared"):
+        for method in (*tables, *COMPUTED, *UNCONVERTED, "lora-patterns", "norms", "oft", "oft-shared"):
             out.pop(method)
     if not bert:
         out |= {
@@ -237,8 +242,8 @@ def write(family, task, method, cfg):
 
     d = tiny.folder("peft", f"{family}-{task}-{method}")
     model.save_pretrained(d, **conversion)
-    if method == "adalora":  # what it pruned is gone
-        model = PeftModel.from_pretrained(make(), d).eval()
+    if method == "adalora" or method in UNCONVERTED:  # what it pruned is gone; the base is changed as read
+        model = PeftModel.from_pretrained(make(), d, is_trainable=method in UNCONVERTED).eval()
     if (family, task, method) == ("llama", "causal", "lora"):
         binary = tiny.folder("peft", "llama-causal-lora-bin")
         model.save_pretrained(binary, safe_serialization=False)
