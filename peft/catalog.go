@@ -36,7 +36,7 @@ type Catalog []Definition
 //	methods := append(peft.Builtin(), mine)
 func Builtin() Catalog {
 	return Catalog{
-		fullMethod(), lastMethod(), loraMethod(), doraMethod(), houlsbyMethod(), pfeifferMethod(), ia3Method(), bitfitMethod(), lnTuningMethod(), oftMethod(),
+		fullMethod(), lastMethod(), loraMethod(), doraMethod(), houlsbyMethod(), pfeifferMethod(), ia3Method(), bitfitMethod(), lnTuningMethod(), oftMethod(), boftMethod(),
 		promptMethod(), prefixMethod(), llamaAdapterMethod(), llamaAdapterV2Method(),
 	}
 }

@@ -31,7 +31,7 @@ func (hfPeft) keeps(a *method, m model.Model) bool {
 // hfTypes are peft's names for methods. It has no BitFit and no second version of LLaMA-Adapter: those two are ours.
 var hfTypes = map[string]string{
 	"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING",
-	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT", "ln-tuning": "LN_TUNING", "oft": "OFT",
+	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT", "ln-tuning": "LN_TUNING", "oft": "OFT", "boft": "BOFT",
 }
 
 // ownAdaption is the type of LLaMA-Adapters that peft's adaption prompts do not compute.
@@ -105,7 +105,8 @@ type hfConfig struct {
 	VeRADropout     float64 `json:"vera_dropout"`
 	SavesProjection *bool   `json:"save_projection"`
 
-	OFT hfOFT `json:"-"`
+	OFT  hfOFT  `json:"-"`
+	BOFT hfBOFT `json:"-"`
 
 	FeedForward patterns `json:"feedforward_modules"`
 
@@ -142,8 +143,15 @@ func hfSettings(raw []byte) (c hfConfig, err error) {
 	case hfVeRA:
 		c.Rank = 256
 	}
-	if err = json.Unmarshal(raw, &c); err == nil && kind == hfTypes["oft"] {
+	if err = json.Unmarshal(raw, &c); err != nil {
+		return c, err
+	}
+	switch kind {
+	case hfTypes["oft"]:
 		err = json.Unmarshal(raw, &c.OFT)
+	case hfTypes["boft"]:
+		c.BOFT.Size = boftBlock
+		err = json.Unmarshal(raw, &c.BOFT)
 	}
 	return c, err
 }
@@ -281,7 +289,7 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 			o.PrefixProjection = true
 			return f.projectedPrefix(path, *o)
 		}
-	case "lora", "dora", "ia3", "oft":
+	case "lora", "dora", "ia3", "oft", "boft":
 		if err := c.targets(f, m, o); err != nil {
 			return nil, err
 		}
@@ -289,6 +297,8 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 	switch f.Method {
 	case "oft":
 		return c.oft(f, m, o)
+	case "boft":
+		return c.boft(f, m, o)
 	case "ln-tuning":
 		l := &lnTuning{}
 		var err error

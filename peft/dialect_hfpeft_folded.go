@@ -136,7 +136,7 @@ func (c *hfConfig) foldedWants(m model.Model, a *method) (wants []want, fold fun
 var notSupported = map[string]string{
 	"MULTITASK_PROMPT_TUNING": "soft prompts shared by tasks", "P_TUNING": "soft prompts through a network", "CPT": "soft prompts from a context",
 	"LOHA": "Hadamard products of low-rank matrices", "LOKR": "Kronecker products",
-	"BOFT": "orthogonal rotations by butterflies", "HRA": "Householder reflections", "POLY": "mixtures of LoRAs", "XLORA": "mixtures of LoRAs",
+	"HRA": "Householder reflections", "POLY": "mixtures of LoRAs", "XLORA": "mixtures of LoRAs",
 	"FOURIERFT": "sparse spectra", "WAVEFT": "sparse wavelets", "VBLORA": "LoRA from a shared bank of vectors",
 	"TRAINABLE_TOKENS": "trained rows of the embeddings", "SHIRA": "sparse updates", "BONE": "block-wise updates", "MISS": "shared shards",
 	"RANDLORA": "sums of random low-rank matrices", "C3A": "circular convolutions", "ROAD": "rotations of pairs", "GRALORA": "LoRA in blocks",

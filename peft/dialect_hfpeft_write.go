@@ -153,6 +153,8 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		c["rank_pattern"], c["alpha_pattern"] = ranks, alphas
 	case "oft":
 		a.ownTuner().(*oft).hfConfig(m, c)
+	case "boft":
+		a.ownTuner().(*boft).hfConfig(m, c)
 	case "ln-tuning":
 		norms := []string{}
 		for _, w := range a.weights {

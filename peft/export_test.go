@@ -46,6 +46,9 @@ func TestExportForPython(t *testing.T) {
 			{name: "ia3", method: "ia3"},
 			{name: "ln-tuning", method: "ln-tuning"},
 			{name: "oft", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 8}}},
+			{name: "boft", method: "boft"},
+			{name: "boft-butterflies", method: "boft", o: peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 3}, OFTOptions: peft.OFTOptions{BlockSize: 2}}},
+			{name: "boft-merged", method: "boft", merge: true, o: peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 2}, TargetOptions: peft.TargetOptions{Targets: []string{"q", "down"}}}},
 			{name: "oft-merged", method: "oft", merge: true, o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}},
 			{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
 			{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
@@ -78,7 +81,7 @@ func TestExportAgainForPython(t *testing.T) {
 	}
 	for _, fixture := range fixtures(t, "peft") {
 		family, method, ok := cutAfter(filepath.Base(fixture), "causal-", "seqcls-")
-		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa pissa-trained olora-trained norms oft oft-shared adaption"), method) {
+		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa pissa-trained olora-trained norms oft oft-shared boft boft-butterflies adaption"), method) {
 			continue
 		}
 		f := baseOf(t, fixture)

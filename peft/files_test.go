@@ -157,7 +157,7 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 			}
 			return ts
 		}), "no map has a rank above 0"},
-		{"a type that is known", "peft/llama-causal-lora", set("peft_type", "BOFT"), `peft_type "BOFT" is not supported (orthogonal rotations by butterflies)`},
+		{"a type that is known", "peft/llama-causal-lora", set("peft_type", "LOHA"), `peft_type "LOHA" is not supported (Hadamard products of low-rank matrices)`},
 		{"OFT with an inverse", "peft/llama-causal-oft", set("use_cayley_neumann", false), "OFT with an exact inverse is not supported"},
 		{"OFT held near", "peft/llama-causal-oft", set("coft", true), "coft is not supported"},
 		{"norms of no name", "peft/llama-causal-norms", set("target_modules", []string{"q_proj"}), "target_modules name no norm"},

@@ -25,8 +25,9 @@ type Options struct {
 	LLaMAAdapterOptions `yaml:",inline" group:"llama-adapter"`
 	AdaptionOptions     `yaml:",inline" group:"-"`
 	LoRAOptions         `yaml:",inline" group:"lora"`
-	OFTOptions          `yaml:",inline" group:"oft"`
-	TargetOptions       `yaml:",inline" group:"lora, oft and ia3"`
+	OFTOptions          `yaml:",inline" group:"oft and boft"`
+	BOFTOptions         `yaml:",inline" group:"oft and boft"`
+	TargetOptions       `yaml:",inline" group:"lora, oft, boft and ia3"`
 
 	AdapterName string `yaml:"adapter-name" usage:"name of the adapter inside AdapterHub files (default)"`
 	Base        string `yaml:"-"` // name or path of the base model, recorded in saved folders
@@ -35,8 +36,8 @@ type Options struct {
 
 // TargetOptions choose linear maps.
 type TargetOptions struct {
-	Targets []string `yaml:"targets" usage:"of lora, oft and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora and oft: q v, ia3: k v down)"`
-	Layers  []int    `yaml:"layers" usage:"of lora, oft and ia3: numbers of the blocks whose maps are changed, the first is 0 (all)"`
+	Targets []string `yaml:"targets" usage:"of lora, oft, boft and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora, oft and boft: q v, ia3: k v down)"`
+	Layers  []int    `yaml:"layers" usage:"of lora, oft, boft and ia3: numbers of the blocks whose maps are changed, the first is 0 (all)"`
 }
 
 func (o *TargetOptions) complete() error {
@@ -83,7 +84,7 @@ func (o *Options) complete() error {
 		o.AdapterName = "default"
 	}
 	for _, group := range []interface{ complete() error }{
-		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions, &o.OFTOptions, &o.TargetOptions,
+		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions, &o.OFTOptions, &o.BOFTOptions, &o.TargetOptions,
 	} {
 		if err := group.complete(); err != nil {
 			return err

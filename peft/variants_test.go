@@ -164,6 +164,10 @@ var variants = []variant{
 		in, _ := widths(i, "q v")
 		return i.Layers * in / 4 * 6
 	}},
+	{name: "boft", method: "boft", o: peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 2}}, neutral: true, own: onMaps("q v", "boft_R", "boft_s"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, "q v")
+		return i.Layers * (2*in*4 + out)
+	}},
 	{name: "ln-tuning", method: "ln-tuning", neutral: true, tuned: func(f family, i model.Info) int { return blockNorms(f, i) * (2*i.Layers + 1) / (2 * i.Layers) }},
 	{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
 	{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * 2 * i.Layers * i.KVHeads * i.HeadDim }},

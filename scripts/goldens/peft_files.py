@@ -21,6 +21,7 @@ import torch
 from peft import (
     AdaLoraConfig,
     AdaptionPromptConfig,
+    BOFTConfig,
     IA3Config,
     LNTuningConfig,
     LoraConfig,
@@ -32,11 +33,22 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
 )
+from peft.tuners.boft import layer as boft_layer
 
 K = 5  # virtual tokens, adapter length
 UNCONVERTED = ("pissa-trained", "olora-trained")  # whose base peft changes again when it reads them
 COMPUTED = ("adalora", "vera", "pissa")  # which gopeft reads as the LoRA that computes the same
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
+
+
+class BlockDiagonal:
+    """What peft's extension for BOFT, which needs a GPU's compiler, computes: blocks [n, d, h, h] along the diagonals of [n, d·h, d·h]."""
+
+    apply = staticmethod(lambda blocks: torch.stack([torch.block_diag(*level.unbind()) for level in blocks]))
+
+
+boft_layer.get_fbd_cuda = lambda: True
+boft_layer.FastBlockDiag = BlockDiagonal
 
 FAMILIES = {
     ("distilbert", "seqcls"): (distilbert.base, "distilbert/tiny"),
@@ -104,11 +116,25 @@ def methods(family, task):
         ),
         "oft": OFTConfig(task_type=t, target_modules=few_more, oft_block_size=8, **head),
         "oft-shared": OFTConfig(task_type=t, target_modules=few, oft_block_size=4, block_share=True, **head),
+        "boft": BOFTConfig(task_type=t, target_modules=few_more, boft_block_size=8, **head),
+        "boft-butterflies": BOFTConfig(
+            task_type=t, target_modules=few, boft_block_size=2, boft_n_butterfly_factor=3, **head
+        ),
         "vera": VeraConfig(task_type=t, target_modules=few_more, r=6, **head),
     }
     tables = ("lora-tokens", "lora-embedding", "lora-saved")
     if task == "seqcls" and not bert:
-        for method in (*tables, *COMPUTED, *UNCONVERTED, "lora-patterns", "norms", "oft", "oft-shared"):
+        for method in (
+            *tables,
+            *COMPUTED,
+            *UNCONVERTED,
+            "lora-patterns",
+            "norms",
+            "oft",
+            "oft-shared",
+            "boft",
+            "boft-butterflies",
+        ):
             out.pop(method)
     if not bert:
         out |= {
@@ -144,7 +170,9 @@ def randomise(model, n):
         elif "norm" in name:
             p.copy_(1 + 0.3 * noise if name.endswith("weight") else 0.1 * noise)
         elif "oft_R" in name:
-            p.copy_(0.1 * noise)
+            p.copy_((0.3 if "boft" in name else 0.1) * noise)
+        elif "boft_s" in name:
+            p.copy_(1 + 0.2 * noise)
         elif "lora_E" in name or "vera_lambda" in name:
             p.copy_(0.5 * noise)
         elif "lora_" in name:
