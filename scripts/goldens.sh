@@ -30,6 +30,7 @@ parts=(
     "tokenizer fixtures model/tokenizer/testdata ${GOPEFT_SHARED:-../shared/data}"
     "tokenizer record $GOPEFT_HOME/demo/minilm model/tokenizer/testdata/minilm.golden.json.gz 110" # as demo-data.sh fetched it
     'tokenizer_folders model/tokenizer/testdata/folders.json.gz'
+    'tokenizer_new model/tokenizer/testdata/new_tokens.json'
     'tokenizer_unicode model/tokenizer/unicode_tables.go'
     'quantised'
     'data_parquet train/data/rows/testdata'
