@@ -66,8 +66,10 @@ type Info struct {
 	// empty where the files do not record them.
 	NumLabels int
 	Labels    []string
-	Tokenizer string  // name or path, "" if not recorded
-	Options   Options // settings as far as the files tell them without the model
+	Tokenizer string // name or path, "" if not recorded
+	// TrainsTokens says that rows of single tokens were trained: a tokenizer beside the adapter may have more than the base's.
+	TrainsTokens bool
+	Options      Options // settings as far as the files tell them without the model
 }
 
 // HeadLabels are the label names to load a base model with, given the names that the base itself has: the

@@ -244,7 +244,7 @@ func (hfPeft) read(f *adapterFiles) error {
 		f.notes = append(f.notes, fmt.Sprintf("%s: %s is read as the LoRA that computes the same", f.Path, c.Type))
 	}
 	c.archive = archive
-	f.NumLabels = labelsIn(archive)
+	f.NumLabels, f.TrainsTokens = labelsIn(archive), c.Tokens.any()
 	if !own { // else gopeft.yaml has the settings
 		c.settings(&f.Options)
 	}

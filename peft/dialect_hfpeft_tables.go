@@ -76,7 +76,7 @@ func (c *hfConfig) tables(f *adapterFiles, m model.Model, o *Options) ([]table, 
 		case (t.lora || saved) && tied && c.TiesWeights:
 			return nil, fmt.Errorf("ensure_weight_tying of %s is not supported", name)
 		}
-		if err := checkTokens(t.tokens, m.Info().Vocab); err != nil {
+		if t.grows, err = checkTokens(t.tokens, m.Info().Vocab); err != nil {
 			return nil, err
 		}
 		if t.lora || t.whole || len(t.tokens) > 0 {

@@ -119,7 +119,8 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = a.hfBias(m), false, true
 		modules := hfTargets(m, o.Targets)
 		tokens := map[string]any{}
-		for _, t := range l.tables {
+		tables, _ := l.changes(structureOf(m)) // Adds has found them
+		for _, t := range tables {
 			if t.lora {
 				modules = append(modules, t.name)
 			}
@@ -137,7 +138,7 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		ranks, alphas := map[string]int{}, map[string]any{} // by full names, which old versions of peft do not take as patterns
 		if l.perModule != nil || o.LoRAInit != "" {
 			targets, _ := o.targets(structureOf(m))
-			for i, name := range namesOf(targets, l.tables) {
+			for i, name := range namesOf(targets, tables) {
 				r, a := l.rankAlpha(name)
 				if i < len(targets) { // tables begin as always
 					r, a = saved(r, a)

@@ -41,6 +41,7 @@ func TestExportForPython(t *testing.T) {
 			{name: "pissa", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{LoRAInit: "pissa", RSLoRA: true, AlphaPattern: []string{"v_.*=3"}}}},
 			{name: "olora", method: "dora", o: peft.Options{LoRAOptions: peft.LoRAOptions{LoRAInit: "olora", Rank: 3}}},
 			{name: "lora-patterns", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{RankPattern: []string{"0.*=3", "[vo]_(lin|proj)=1"}, AlphaPattern: []string{"q_.*=7"}}, TargetOptions: peft.TargetOptions{Layers: []int{0, 1}}}},
+			{name: "new-tokens", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{NewTokens: []int64{48, 49, 50}}}, only: "llama-causal"},
 			{name: "oft-layers", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 8}, TargetOptions: peft.TargetOptions{Layers: []int{1}}}},
 			{name: "ia3-layers", method: "ia3", o: peft.Options{TargetOptions: peft.TargetOptions{Layers: []int{1}}}},
 			{name: "ia3", method: "ia3"},
@@ -81,7 +82,7 @@ func TestExportAgainForPython(t *testing.T) {
 	}
 	for _, fixture := range fixtures(t, "peft") {
 		family, method, ok := cutAfter(filepath.Base(fixture), "causal-", "seqcls-")
-		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa pissa-trained olora-trained norms oft oft-shared boft boft-butterflies adaption"), method) {
+		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-new-tokens lora-saved lora-patterns adalora vera pissa pissa-trained olora-trained norms oft oft-shared boft boft-butterflies adaption"), method) {
 			continue
 		}
 		f := baseOf(t, fixture)

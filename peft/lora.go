@@ -1,6 +1,7 @@
 package peft
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -19,6 +20,8 @@ type LoRAOptions struct {
 	LoRAInit     string   `yaml:"lora-init" usage:"of lora: begin with a part of the weights, which the base gives up: pissa, pissa_niter_N or olora (default: with a B of zeros)"`
 	RankPattern  []string `yaml:"rank-pattern" usage:"of lora: ranks of some maps as NAME=RANK, the first that fits; NAME is a regular expression over the end of a map's name"`
 	AlphaPattern []string `yaml:"alpha-pattern" usage:"of lora: the same for alpha"`
+	AddTokens    []string `yaml:"add-tokens" usage:"of lora: new tokens, whose embeddings are trained: a list, or a file with one on each line"`
+	NewTokens    []int64  `yaml:"-"` // their ids
 }
 
 func (o *LoRAOptions) complete() error {
@@ -80,6 +83,14 @@ type lora struct {
 	tables    []table // token embeddings and language-model head, where files have something of them
 }
 
+// changes are the tables of which it trains something.
+func (l *lora) changes(x *Structure) ([]table, error) {
+	if len(l.o.NewTokens) == 0 {
+		return l.tables, nil
+	}
+	return newTables(x, l.o.NewTokens)
+}
+
 func newLoRA(o Options) Tuner {
 	l := &lora{o: o}
 	l.perModule, _ = o.perModule() // complete has read the patterns
@@ -98,7 +109,11 @@ func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.o.fitting(namesOf(targets, l.tables)); err != nil {
+	tables, err := l.changes(x)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.o.fitting(namesOf(targets, tables)); err != nil {
 		return nil, err
 	}
 	var out []NewParam
@@ -120,7 +135,7 @@ func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 			out = append(out, NewParam{Name: t.Name + loraM, Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
 		}
 	}
-	for _, t := range l.tables {
+	for _, t := range tables {
 		rank, _ := l.rankAlpha(t.name)
 		out = append(out, t.adds(x, rank)...)
 	}
@@ -161,10 +176,11 @@ func (l *lora) Attach(x *Attachment) error {
 		u.norm, u.own = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
 		t.Block.SetWrap(t.Slot, u)
 	}
-	for _, t := range l.tables {
+	tables, failed := l.changes(x.Structure)
+	for _, t := range tables {
 		t.attach(x, l.scale(t.name), l.o.LoRADropout)
 	}
-	return err
+	return errors.Join(err, failed)
 }
 
 // scale is what a module's update is multiplied by.
@@ -205,8 +221,12 @@ func (l *lora) Describe() string {
 
 // Merge implements Merger.
 func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
-	if len(l.tables) > 0 {
-		return nil, fmt.Errorf("it changes %s, which merging leaves as it is", l.tables[0].name)
+	tables, err := l.changes(x.Structure)
+	if err == nil && len(tables) > 0 {
+		err = fmt.Errorf("it changes %s, which merging leaves as it is", tables[0].name)
+	}
+	if err != nil {
+		return nil, err
 	}
 	targets, err := l.o.targets(x.Structure)
 	var out []Merged

@@ -60,6 +60,7 @@ func TestOptionsThatDoNotFitTheModelAreNamed(t *testing.T) {
 		{"lora", peft.Options{TargetOptions: peft.TargetOptions{Layers: []int{3}}}, "layers has 3, but the model's blocks are 0 to 2"},
 		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{RankPattern: []string{"k_proj=2"}}}, `rank-pattern: "k_proj" fits none of the maps that are changed (model.layers.0.self_attn.q_proj, …)`},
 		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 17, LoRAInit: "olora"}}, "lora-init olora: the rank of model.layers.0.self_attn.q_proj is 17, and no more than 16 are there"},
+		{"lora", peft.Options{LoRAOptions: peft.LoRAOptions{NewTokens: []int64{49}}}, "token 49 is not in a vocabulary of 48"},
 		{"boft", peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 5}}, "block-size is 5, which does not divide the 16 inputs"},
 		{"boft", peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 4}}, "butterflies is 4, for which blocks of 4 must be of an even size and 32 divide the 16 inputs"},
 		{"prompt", peft.Options{PromptOptions: peft.PromptOptions{Init: "text"}}, "init text"},

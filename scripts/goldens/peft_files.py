@@ -37,6 +37,7 @@ from peft.tuners.boft import layer as boft_layer
 
 K = 5  # virtual tokens, adapter length
 UNCONVERTED = ("pissa-trained", "olora-trained")  # whose base peft changes again when it reads them
+NEW = [48, 49, 50]  # tokens behind the LLaMAs' vocabulary
 COMPUTED = ("adalora", "vera", "pissa")  # which gopeft reads as the LoRA that computes the same
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
 
@@ -89,8 +90,10 @@ def methods(family, task):
         }
     tokens = [3, 7, 11, 20]
     words = "word_embeddings" if bert else "embed_tokens"
+    grown = {words: NEW} if bert or family == "tied" else {words: NEW, "lm_head": NEW}
     out |= {
         "lora-tokens": lora(target_modules=few, trainable_token_indices={words: tokens}),
+        "lora-new-tokens": lora(target_modules=few, trainable_token_indices=grown),
         "lora-embedding": lora(
             target_modules=[few[0], words] + ([] if bert or family == "tied" else ["lm_head"]),
             rank_pattern={few[0]: 2},
@@ -122,7 +125,7 @@ def methods(family, task):
         ),
         "vera": VeraConfig(task_type=t, target_modules=few_more, r=6, **head),
     }
-    tables = ("lora-tokens", "lora-embedding", "lora-saved")
+    tables = ("lora-tokens", "lora-new-tokens", "lora-embedding", "lora-saved")
     if task == "seqcls" and not bert:
         for method in (
             *tables,
@@ -150,6 +153,7 @@ def methods(family, task):
         }
     if bert:
         out.pop("lora-saved")
+        out.pop("lora-new-tokens")
         out.pop("pissa")  # whose converted folder has no head
     if family == "tied":
         out = {k: out[k] for k in tables}
@@ -228,6 +232,29 @@ def initial(model):
     return folder
 
 
+def grow(make):
+    """A model with rows for the new tokens, which the adapter's take the place of."""
+
+    def made():
+        model = make()
+        model.resize_token_embeddings(NEW[-1] + 1, mean_resizing=False)
+        return model
+
+    return made
+
+
+def with_new(batch):
+    """A batch with each of the new tokens in the place of an old one."""
+    ids, labels = batch["input_ids"].clone(), batch["labels"].clone()
+    for i, token in enumerate(NEW):
+        at = 2 * i + 1 if batch["attention_mask"][i, 0] else -1 - i  # a token that is there, whatever the padding
+        at = min(at, int(batch["attention_mask"][i].sum()) - 1) if at > 0 else at
+        ids[i, at] = token
+        if labels[i, at] != -100:
+            labels[i, at] = token
+    return batch | dict(input_ids=ids, labels=labels)
+
+
 def prune(model, batch):
     """Steps of AdaLoRA's schedule, after which some ranks are left out of the file."""
     for step in range(1, 11):
@@ -240,6 +267,8 @@ def write(family, task, method, cfg):
     make, base_name = (FAMILIES | MORE)[family, task]
     prompting = method.startswith(("prompt", "prefix"))
     batches = distilbert.batches() if family == "distilbert" else llama.batches(task)
+    if method == "lora-new-tokens":
+        make, batches = grow(make), {name: with_new(b) for name, b in batches.items()}
     if prompting:
         # peft counts positions through the padding between prompt and text, so a row there depends on its padding.
         batches.pop("left", None)

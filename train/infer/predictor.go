@@ -92,7 +92,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			b.SetWorkers(train.MachineSettings{Threads: o.Threads, Group: o.Group}.Cores())
 		}
 	}
-	p.Tokenizer, p.noTok = train.OpenTokenizer(src.Model)
+	p.Tokenizer, p.noTok = src.tokenizer()
 	if p.pad, err = train.PadID(p.Tokenizer, src.Model); err != nil {
 		return p, err
 	}
@@ -293,7 +293,7 @@ type Rows struct {
 // Stream reads and tokenizes a data file ahead of the reader, in stretches of size rows: constant memory
 // however long the file is. The last value has Err set unless the file ended well.
 func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, maxLength int) iter.Seq[Rows] {
-	return StreamRows(ctx, r, size, train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, p.model.Info().Vocab, train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
+	return StreamRows(ctx, r, size, train.Encoder{Tokenizer: p.Tokenizer, Missing: p.noTok}, maxLength, model.Vocab(p.model), train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
 }
 
 // OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"gopeft/bindings"
+	"gopeft/model"
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"
@@ -26,7 +27,7 @@ func (g *Generator) Encode(x data.CausalExample, maxLength int, withPrompt bool)
 	if g.Tokenizer == nil {
 		missing = errNoTokenizer(g.source.Model, g.missing)
 	}
-	return train.CausalEncoder{Tokenizer: g.Tokenizer, Missing: missing, EOS: g.Defaults.EOS, Vocab: g.lm.Info().Vocab, MaxLength: length,
+	return train.CausalEncoder{Tokenizer: g.Tokenizer, Missing: missing, EOS: g.Defaults.EOS, Vocab: model.Vocab(g.lm), MaxLength: length,
 		TrainPrompt: withPrompt, Chat: g.chat}.Encode(x)
 }
 

@@ -130,6 +130,8 @@ func (c *Config) Check() error {
 		return train.Usage("--template goes with --task causal")
 	case m.Task == "classify" && c.Data.Pack:
 		return train.Usage("--pack goes with --task causal")
+	case len(c.Peft.AddTokens) > 0 && m.Method != "lora" && m.Method != "dora":
+		return train.Usage("--add-tokens goes with --method lora or dora")
 	case c.Loop.Monitor == "val_acc" && m.Task == "causal":
 		return train.Usage("--monitor val_acc: a language model has no accuracy, use val_loss")
 	}
