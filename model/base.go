@@ -268,7 +268,7 @@ func (b *base) DType() bindings.DType { return b.dtype }
 // embedTokens gives the embeddings of tokens, in the dtype of hidden states.
 func (b *base) embedTokens(s *bindings.Scope, ids bindings.Tensor) bindings.Tensor {
 	words := b.hooks.Words
-	own := func(s *bindings.Scope) bindings.Tensor {
+	own := func(s *bindings.Scope, ids bindings.Tensor) bindings.Tensor {
 		if words.Trainable {
 			return s.Embedding(words.Value(), ids)
 		}
@@ -278,7 +278,7 @@ func (b *base) embedTokens(s *bindings.Scope, ids bindings.Tensor) bindings.Tens
 		if e := b.hooks.Embed; e != nil {
 			return s.To(e.Embed(s, ids, own), b.dtype)
 		}
-		return own(s)
+		return own(s, ids)
 	})
 }
 

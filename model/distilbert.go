@@ -16,7 +16,7 @@ func distilBERTFamily() family {
 		name:   "distilbert",
 		types:  []string{"distilbert", "bert"},
 		usual:  Info{Vocab: 30522, Hidden: 768, Layers: 6, Heads: 12, KVHeads: 12, HeadDim: 64, FFN: 3072, MaxPositions: 512},
-		traits: Traits{Blocks: distilPrefix + "transformer.layer", Attention: "attention", Classifier: "classifier"},
+		traits: Traits{Blocks: distilPrefix + "transformer.layer", Attention: "attention", Classifier: "classifier", Words: distilPrefix + "embeddings.word_embeddings"},
 		maps: func(i Info) []Map {
 			d := i.Hidden
 			return []Map{

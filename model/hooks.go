@@ -56,8 +56,8 @@ type Prompt interface {
 
 // Embedding gives token embeddings in place of the model's own.
 type Embedding interface {
-	// Embed gives the embeddings [B, S, hidden] of ids [B, S]; own computes the model's.
-	Embed(s *bindings.Scope, ids bindings.Tensor, own func(s *bindings.Scope) bindings.Tensor) bindings.Tensor
+	// Embed gives the embeddings [B, S, hidden] of ids [B, S]; own computes the model's of ids that it has.
+	Embed(s *bindings.Scope, ids bindings.Tensor, own func(s *bindings.Scope, ids bindings.Tensor) bindings.Tensor) bindings.Tensor
 }
 
 // Points are the hook points of one block. The zero value is the base model, bit for bit.
@@ -138,6 +138,7 @@ type Hooks struct {
 	Words      *Param    // token embeddings [vocab, hidden]
 	Embed      Embedding // replaces the look-up of token embeddings; nil: the model's own
 	Unembed    Linear    // replaces the language-model head's map; nil: the model's own
+	NewTokens  int       // behind the model's vocabulary, which Embed and Unembed know
 	Classifier Linear    // replaces the classification head: pooled hidden [B, hidden] to logits; nil: the model's own
 	Pool       Pool      // the position whose state Classify reads
 	// Uncounted leaves memories out of the positions that tokens are rotated by: a text's first token then has
@@ -154,6 +155,9 @@ func (h *Hooks) Clear() {
 	}
 	*h = Hooks{Blocks: h.Blocks, Words: h.Words}
 }
+
+// Vocab is how many tokens a model knows, with those that a method has added.
+func Vocab(m Model) int { return m.Info().Vocab + m.Hooks().NewTokens }
 
 // PromptLen is the number of virtual tokens before a text's first.
 func (h *Hooks) PromptLen() int {

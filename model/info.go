@@ -33,6 +33,7 @@ type Traits struct {
 	Blocks     string // what the names of the blocks' parameters begin with: block 3 is Blocks + ".3"
 	Attention  string // name of the attention module within a block, e.g. "attention"
 	Classifier string // name of the last module of the classification head
+	Words      string // name of the token embeddings' module
 	LMHead     string // name of the language-model head's module, also where it shares the embedding table; "" without one
 }
 

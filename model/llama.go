@@ -18,7 +18,7 @@ func llamaFamily() family {
 		types: []string{"llama", "mistral", "qwen2"},
 		usual: Info{Vocab: 32000, Hidden: 768, Layers: 12, Heads: 12, KVHeads: 12, HeadDim: 64, FFN: 2048, MaxPositions: 2048},
 		traits: Traits{Decoder: true, Rotary: true, PreNorm: true, Blocks: llamaPrefix + "layers", Attention: "self_attn",
-			Classifier: "score", LMHead: "lm_head"},
+			Classifier: "score", Words: llamaPrefix + "embed_tokens", LMHead: "lm_head"},
 		maps: func(i Info) []Map {
 			d, q, kv, ffn := i.Hidden, i.Heads*i.HeadDim, i.KVHeads*i.HeadDim, i.FFN
 			return []Map{

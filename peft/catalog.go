@@ -36,7 +36,7 @@ type Catalog []Definition
 //	methods := append(peft.Builtin(), mine)
 func Builtin() Catalog {
 	return Catalog{
-		fullMethod(), lastMethod(), loraMethod(), doraMethod(), houlsbyMethod(), pfeifferMethod(), ia3Method(), bitfitMethod(), lnTuningMethod(), oftMethod(),
+		fullMethod(), lastMethod(), loraMethod(), doraMethod(), houlsbyMethod(), pfeifferMethod(), ia3Method(), bitfitMethod(), lnTuningMethod(), oftMethod(), boftMethod(),
 		promptMethod(), prefixMethod(), llamaAdapterMethod(), llamaAdapterV2Method(),
 	}
 }
@@ -115,7 +115,7 @@ func (c Catalog) Mergeable(name string) (bool, string) {
 	return d.Unmergeable == "", d.Unmergeable
 }
 
-// Count is the number of parameters a method adds to a model of that shape: those of its own, without the
+// Count is the number of parameters a method adds to a model of that shape and trains: those of its own, without the
 // head or other parameters of the model that it also trains.
 func (c Catalog) Count(name string, o Options, info model.Info) (int64, error) {
 	a, err := c.new(name, o)
@@ -129,6 +129,9 @@ func (c Catalog) Count(name string, o Options, info model.Info) (int64, error) {
 	}
 	var n int64
 	for _, p := range params {
+		if p.Frozen {
+			continue
+		}
 		k := int64(1)
 		for _, d := range p.Shape {
 			k *= d

@@ -68,7 +68,9 @@ type Info struct {
 	Labels    []string
 	Problem   model.Problem // of that head; "": it is not recorded
 	Tokenizer string        // name or path, "" if not recorded
-	Options   Options       // settings as far as the files tell them without the model
+	// TrainsTokens says that rows of single tokens were trained: a tokenizer beside the adapter may have more than the base's.
+	TrainsTokens bool
+	Options      Options // settings as far as the files tell them without the model
 }
 
 // HeadLabels are the label names to load a base model with, given the names that the base itself has: the

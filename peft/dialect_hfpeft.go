@@ -31,7 +31,7 @@ func (hfPeft) keeps(a *method, m model.Model) bool {
 // hfTypes are peft's names for methods. It has no BitFit and no second version of LLaMA-Adapter: those two are ours.
 var hfTypes = map[string]string{
 	"lora": "LORA", "dora": "LORA", "ia3": "IA3", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING",
-	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT", "ln-tuning": "LN_TUNING", "oft": "OFT",
+	"llama-adapter": "ADAPTION_PROMPT", "llama-adapter-v2": "ADAPTION_PROMPT_V2", "bitfit": "BITFIT", "ln-tuning": "LN_TUNING", "oft": "OFT", "boft": "BOFT",
 }
 
 // ownAdaption is the type of LLaMA-Adapters that peft's adaption prompts do not compute.
@@ -90,6 +90,7 @@ type hfConfig struct {
 	Dropout       float64            `json:"lora_dropout"`
 	RSLoRA        bool               `json:"use_rslora"`
 	DoRA          bool               `json:"use_dora"`
+	Init          any                `json:"init_lora_weights"`
 	Bias          string             `json:"bias"`
 	Targets       patterns           `json:"target_modules"`
 	Exclude       patterns           `json:"exclude_modules"`
@@ -104,7 +105,8 @@ type hfConfig struct {
 	VeRADropout     float64 `json:"vera_dropout"`
 	SavesProjection *bool   `json:"save_projection"`
 
-	OFT hfOFT `json:"-"`
+	OFT  hfOFT  `json:"-"`
+	BOFT hfBOFT `json:"-"`
 
 	FeedForward patterns `json:"feedforward_modules"`
 
@@ -118,6 +120,7 @@ type hfConfig struct {
 	AdapterLayers int `json:"adapter_layers"`
 
 	archive files.Archive // the weights, where their shapes tell of settings
+	joined  bool          // with what the base gave up at the start; see readStart
 }
 
 // hfSettings reads adapter_config.json, with peft's defaults.
@@ -140,8 +143,15 @@ func hfSettings(raw []byte) (c hfConfig, err error) {
 	case hfVeRA:
 		c.Rank = 256
 	}
-	if err = json.Unmarshal(raw, &c); err == nil && kind == hfTypes["oft"] {
+	if err = json.Unmarshal(raw, &c); err != nil {
+		return c, err
+	}
+	switch kind {
+	case hfTypes["oft"]:
 		err = json.Unmarshal(raw, &c.OFT)
+	case hfTypes["boft"]:
+		c.BOFT.Size = boftBlock
+		err = json.Unmarshal(raw, &c.BOFT)
 	}
 	return c, err
 }
@@ -174,14 +184,6 @@ func (c *hfConfig) check(raw []byte) error {
 			}
 		default:
 			return fmt.Errorf("%s is not supported", key)
-		}
-	}
-	// These initialisations also change the base model's weights, which the folder then does not hold.
-	if init, ok := all["init_lora_weights"].(string); ok {
-		for _, prefix := range []string{"pissa", "olora", "corda", "loftq", "lora_ga"} {
-			if strings.HasPrefix(init, prefix) {
-				return fmt.Errorf("init_lora_weights %q changes the base model's weights, which the folder does not hold: export the adapter as plain LoRA first", init)
-			}
 		}
 	}
 	switch c.Bias {
@@ -219,6 +221,11 @@ func (hfPeft) read(f *adapterFiles) error {
 	if err := c.check(raw); err != nil {
 		return where(err)
 	}
+	if c.Type == hfTypes["lora"] {
+		if err := c.readStart(f); err != nil {
+			return where(err)
+		}
+	}
 	if c.Base != nil {
 		f.Base = *c.Base
 	}
@@ -237,7 +244,7 @@ func (hfPeft) read(f *adapterFiles) error {
 		f.notes = append(f.notes, fmt.Sprintf("%s: %s is read as the LoRA that computes the same", f.Path, c.Type))
 	}
 	c.archive = archive
-	f.NumLabels = labelsIn(archive)
+	f.NumLabels, f.TrainsTokens = labelsIn(archive), c.Tokens.any()
 	if !own { // else gopeft.yaml has the settings
 		c.settings(&f.Options)
 	}
@@ -282,7 +289,7 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 			o.PrefixProjection = true
 			return f.projectedPrefix(path, *o)
 		}
-	case "lora", "dora", "ia3", "oft":
+	case "lora", "dora", "ia3", "oft", "boft":
 		if err := c.targets(f, m, o); err != nil {
 			return nil, err
 		}
@@ -290,6 +297,8 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 	switch f.Method {
 	case "oft":
 		return c.oft(f, m, o)
+	case "boft":
+		return c.boft(f, m, o)
 	case "ln-tuning":
 		l := &lnTuning{}
 		var err error
@@ -316,20 +325,18 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 		o.Unfreeze = slices.DeleteFunc(o.Unfreeze, func(p string) bool {
 			return slices.ContainsFunc(tables, func(t table) bool { return t.whole && savedWhole([]string{p}, t.name) })
 		})
-		if len(c.RankPattern)+len(c.AlphaPattern) > 0 {
-			if l.perModule, err = c.perModule(); err != nil {
-				return nil, err
-			}
+		targets, err := o.targets(structureOf(m))
+		if err != nil {
+			return nil, err
 		}
-		l.o, err = f.complete(*o)
-		return l, err
+		return l, c.patterned(f, l, targets, o)
 	case "ia3":
 		v := &ia3{inputs: []string{}}
 		feed, err := c.FeedForward.match("feedforward_modules")
 		if err != nil {
 			return nil, err
 		}
-		targets, err := structureOf(m).Targets(o.Targets...)
+		targets, err := o.targets(structureOf(m))
 		if err != nil {
 			return nil, err
 		}

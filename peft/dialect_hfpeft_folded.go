@@ -52,7 +52,7 @@ func (c *hfConfig) foldedLoRA(m model.Model, o *Options) (*lora, error) {
 	if c.Type == hfVeRA {
 		return l, nil
 	}
-	targets, err := structureOf(m).Targets(o.Targets...)
+	targets, err := o.targets(structureOf(m))
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (c *hfConfig) foldedLoRA(m model.Model, o *Options) (*lora, error) {
 		return nil, errors.New("no map has a rank above 0")
 	}
 	if len(kept) < len(targets) {
-		o.Targets = kept
+		o.Targets, o.Layers = kept, nil
 	}
 	l.perModule = func(name string) (int, float64) {
 		rank := max(ranks[name], 1)
@@ -90,7 +90,7 @@ func (c *hfConfig) foldedLoRA(m model.Model, o *Options) (*lora, error) {
 // foldedWants asks for a folded type's tensors in place of LoRA's parameters, and says what is made of them.
 func (c *hfConfig) foldedWants(m model.Model, a *method) (wants []want, fold func(s *bindings.Scope, ts []bindings.Tensor, own map[string]bindings.Tensor)) {
 	l := a.ownTuner().(*lora)
-	targets, _ := structureOf(m).Targets(l.o.Targets...) // which Adds has found
+	targets, _ := l.o.targets(structureOf(m)) // which Adds has found
 	ask := func(name string, shape ...int64) { wants = append(wants, want{hfKeys("lora", name), shape, false}) }
 	if c.Type == hfAdaLoRA {
 		for _, t := range targets {
@@ -102,7 +102,7 @@ func (c *hfConfig) foldedWants(m model.Model, a *method) (wants []want, fold fun
 		}
 		return wants, func(s *bindings.Scope, ts []bindings.Tensor, own map[string]bindings.Tensor) {
 			for i, t := range targets {
-				own[t.Name+".lora_A.weight"], own[t.Name+".lora_B.weight"] = s.Mul(ts[3*i], ts[3*i+1]), ts[3*i+2]
+				own[t.Name+loraA], own[t.Name+loraB] = s.Mul(ts[3*i], ts[3*i+1]), ts[3*i+2]
 			}
 		}
 	}
@@ -126,8 +126,8 @@ func (c *hfConfig) foldedWants(m model.Model, a *method) (wants []want, fold fun
 	return wants, func(s *bindings.Scope, ts []bindings.Tensor, own map[string]bindings.Tensor) {
 		for i, t := range targets {
 			d, b := ts[2+2*i], ts[3+2*i]
-			own[t.Name+".lora_A.weight"] = s.Mul(s.Narrow(ts[0], 1, 0, int64(t.In)), s.Unsqueeze(d, 1))
-			own[t.Name+".lora_B.weight"] = s.Mul(s.Narrow(ts[1], 0, 0, int64(t.Out)), s.Unsqueeze(b, 1))
+			own[t.Name+loraA] = s.Mul(s.Narrow(ts[0], 1, 0, int64(t.In)), s.Unsqueeze(d, 1))
+			own[t.Name+loraB] = s.Mul(s.Narrow(ts[1], 0, 0, int64(t.Out)), s.Unsqueeze(b, 1))
 		}
 	}
 }
@@ -136,7 +136,7 @@ func (c *hfConfig) foldedWants(m model.Model, a *method) (wants []want, fold fun
 var notSupported = map[string]string{
 	"MULTITASK_PROMPT_TUNING": "soft prompts shared by tasks", "P_TUNING": "soft prompts through a network", "CPT": "soft prompts from a context",
 	"LOHA": "Hadamard products of low-rank matrices", "LOKR": "Kronecker products",
-	"BOFT": "orthogonal rotations by butterflies", "HRA": "Householder reflections", "POLY": "mixtures of LoRAs", "XLORA": "mixtures of LoRAs",
+	"HRA": "Householder reflections", "POLY": "mixtures of LoRAs", "XLORA": "mixtures of LoRAs",
 	"FOURIERFT": "sparse spectra", "WAVEFT": "sparse wavelets", "VBLORA": "LoRA from a shared bank of vectors",
 	"TRAINABLE_TOKENS": "trained rows of the embeddings", "SHIRA": "sparse updates", "BONE": "block-wise updates", "MISS": "shared shards",
 	"RANDLORA": "sums of random low-rank matrices", "C3A": "circular convolutions", "ROAD": "rotations of pairs", "GRALORA": "LoRA in blocks",

@@ -37,14 +37,14 @@ func (a *method) foreign(m model.Model) error {
 				return fmt.Errorf("peft either tunes a norm or saves it beside, and here %s is both", moduleOf(w.p))
 			}
 		}
-	case "lora", "dora", "ia3", "oft":
+	case "lora", "dora", "ia3", "oft", "boft":
 		if words, head, tied := tablesOf(m); tied && slices.Contains(a.beside(m), words+tableWeight) {
 			return fmt.Errorf("peft would leave %s as it is, which here is %s", head, words)
 		}
 		if (a.Name() == "lora" || a.Name() == "dora") && a.hfBias(m) != "none" {
 			return nil
 		}
-		adapted, err := structureOf(m).Targets(a.o.Targets...)
+		adapted, err := a.o.targets(structureOf(m))
 		if err != nil {
 			return err
 		}

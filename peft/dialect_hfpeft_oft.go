@@ -30,7 +30,7 @@ func (c *hfConfig) oft(f *adapterFiles, m model.Model, o *Options) (Tuner, error
 	if c.OFT.Terms != nil {
 		v.terms = *c.OFT.Terms
 	}
-	targets, err := structureOf(m).Targets(o.Targets...)
+	targets, err := o.targets(structureOf(m))
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (c *hfConfig) oft(f *adapterFiles, m model.Model, o *Options) (Tuner, error
 
 // hfConfig is what peft is told of the method.
 func (v *oft) hfConfig(m model.Model, c map[string]any) {
-	targets, _ := structureOf(m).Targets(v.o.Targets...) // Attach has found them
+	targets, _ := v.o.targets(structureOf(m)) // Attach has found them
 	blocks, _ := v.blocks(targets)
 	size := v.o.BlockSize
 	share := false
@@ -67,4 +67,7 @@ func (v *oft) hfConfig(m model.Model, c map[string]any) {
 	c["r"], c["oft_block_size"], c["block_share"], c["coft"], c["module_dropout"], c["bias"] = 0, size, share, false, 0.0, "none"
 	c["use_cayley_neumann"], c["num_cayley_neumann_terms"], c["fan_in_fan_out"], c["init_weights"] = true, v.terms, false, true
 	c["target_modules"] = hfTargets(m, v.o.Targets)
+	if len(v.o.Layers) > 0 {
+		c["layers_to_transform"] = v.o.Layers
+	}
 }

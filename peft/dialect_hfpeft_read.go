@@ -31,6 +31,7 @@ func hfKeys(method, name string) []string {
 func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, added []NewParam, c hfConfig, archive files.Archive) (storedValues, error) {
 	var names []string
 	var wants []want
+	var read []NewParam // of added, what the file has
 	g := newStoredValues()
 	path := archiveName(f.Path, archive)
 	projected := f.Method == "prefix" && !hasSpec(added, promptName)
@@ -43,15 +44,17 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 		keys := []string{n.Name}
 		if !promptLearning(f.Method) {
 			keys = hfKeys(f.Method, n.Name)
-			if strings.HasSuffix(n.Name, ".lora_magnitude_vector") {
+			if strings.HasSuffix(n.Name, loraM) {
 				keys = append(keys, keys[0]+".weight")
 			}
 		}
-		if projected {
+		if projected || n.Frozen {
 			continue
 		}
+		read = append(read, n)
 		names = append(names, n.Name)
-		wants = append(wants, want{keys, n.Shape, false})
+		shape, _, _ := c.split(n)
+		wants = append(wants, want{keys, shape, false})
 	}
 	if projected {
 		width := 2 * m.Info().Layers * m.Info().KVHeads * m.Info().HeadDim
@@ -94,8 +97,12 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 	absent := 0
 	for i, name := range names {
 		if i < own {
-			if fold == nil {
+			switch {
+			case fold != nil:
+			case projected:
 				g.own[name] = ts[i]
+			default:
+				c.take(s, read[i], ts[i], g.own)
 			}
 			continue
 		}

@@ -69,12 +69,14 @@ func (c *hfConfig) tables(f *adapterFiles, m model.Model, o *Options) ([]table, 
 		switch {
 		case len(t.tokens) > 0 && (t.lora || saved):
 			return nil, fmt.Errorf("trainable_token_indices of %s do not go with training all of it", name)
+		case t.lora && name == head && o.LoRAInit != "":
+			return nil, fmt.Errorf("init_lora_weights %q of %s is not supported", o.LoRAInit, name)
 		case t.lora && c.DoRA:
 			return nil, fmt.Errorf("use_dora on %s is not supported", name)
 		case (t.lora || saved) && tied && c.TiesWeights:
 			return nil, fmt.Errorf("ensure_weight_tying of %s is not supported", name)
 		}
-		if err := checkTokens(t.tokens, m.Info().Vocab); err != nil {
+		if t.grows, err = checkTokens(t.tokens, m.Info().Vocab); err != nil {
 			return nil, err
 		}
 		if t.lora || t.whole || len(t.tokens) > 0 {

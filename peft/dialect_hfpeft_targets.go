@@ -179,37 +179,41 @@ func (c *hfConfig) inLayers() (func(name string) bool, error) {
 	}, nil
 }
 
-// targets resolves target_modules against the model: to names of modules where they mean the same in every
-// layer, else to full names.
+// targets resolves target_modules against the model: to names of modules where they mean the same in every layer, or in
+// some that are the same for all, else to full names.
 func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 	selected, err := c.selects()
 	if err != nil {
 		return err
 	}
 	plan := structureOf(m)
-	o.Targets = nil
-	short := map[string]int{}
+	o.Targets, o.Layers = nil, nil
+	layers := map[string][]int{} // of maps by the last parts of their names
 	for _, t := range plan.AllTargets() {
 		// What peft trains whole it does not adapt.
 		if f.sidecar == nil && savedWhole(c.ModulesToSave, t.Name) || !selected(t.Name) {
 			continue
 		}
 		o.Targets = append(o.Targets, t.Name)
-		short[lastPart(t.Name)]++
+		layers[lastPart(t.Name)] = append(layers[lastPart(t.Name)], slices.Index(plan.Blocks, t.Block))
 	}
 	if len(o.Targets) == 0 {
 		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))
 	}
-	for _, n := range short {
-		if n != len(plan.Blocks) {
+	of := layers[lastPart(o.Targets[0])]
+	for _, these := range layers {
+		if !slices.Equal(these, of) {
 			return nil
 		}
 	}
 	o.Targets = nil
 	for _, name := range plan.moduleNames() {
-		if short[name] > 0 {
+		if layers[name] != nil {
 			o.Targets = append(o.Targets, name)
 		}
+	}
+	if len(of) < len(plan.Blocks) {
+		o.Layers = of
 	}
 	return nil
 }
@@ -234,7 +238,7 @@ func (c *hfConfig) norms(m model.Model) ([]string, error) {
 
 // alsoBiases has the biases trained that peft trained beside LoRA.
 func (c *hfConfig) alsoBiases(m model.Model, o *Options) error {
-	names, err := biases(c.Bias, m, o.Targets)
+	names, err := biases(c.Bias, m, o.TargetOptions)
 	for _, name := range names {
 		if !matchesAny(o.Unfreeze, name) {
 			o.Unfreeze = append(o.Unfreeze, name)
@@ -244,7 +248,7 @@ func (c *hfConfig) alsoBiases(m model.Model, o *Options) error {
 }
 
 // biases are the model's parameters that peft trains for a value of bias, head apart, in order.
-func biases(kind string, m model.Model, targets []string) ([]string, error) {
+func biases(kind string, m model.Model, o TargetOptions) ([]string, error) {
 	var names []string
 	switch kind {
 	case biasAll:
@@ -254,7 +258,7 @@ func biases(kind string, m model.Model, targets []string) ([]string, error) {
 			}
 		}
 	case biasLoRA:
-		adapted, err := structureOf(m).Targets(targets...)
+		adapted, err := o.targets(structureOf(m))
 		if err != nil {
 			return nil, err
 		}
@@ -273,7 +277,7 @@ func (a *method) hfBias(m model.Model) string {
 	trained := a.beside(m)
 	slices.Sort(trained)
 	for _, kind := range []string{biasLoRA, biasAll} {
-		if names, err := biases(kind, m, a.o.Targets); err == nil && len(names) > 0 && slices.Equal(names, trained) {
+		if names, err := biases(kind, m, a.o.TargetOptions); err == nil && len(names) > 0 && slices.Equal(names, trained) {
 			return kind
 		}
 	}

@@ -35,7 +35,10 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 		}
 		var ts []hf.Named
 		for _, p := range a.params.All() {
-			key, t := p.Name, p.T
+			if a.frozen[p.Name] {
+				continue // it is saved with what it is joined to
+			}
+			key, t := p.Name, a.joined(s, p)
 			if !promptLearning(a.Name()) {
 				key = hfKeys(a.Name(), p.Name)[0]
 			}
@@ -73,7 +76,7 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 		}
 		for _, w := range a.weights {
 			name := a.hfName(m, w.p)
-			if module, ok := strings.CutSuffix(name, ".bias"); ok && config["bias"] != "none" && a.params.Get(module+".lora_A.weight") != nil {
+			if module, ok := strings.CutSuffix(name, ".bias"); ok && config["bias"] != "none" && a.params.Get(module+loraA) != nil {
 				name = module + ".base_layer.bias"
 			}
 			ts = append(ts, hf.Named{Name: hfKeys(a.Name(), name)[0], Tensor: w.t})
@@ -107,11 +110,17 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 	switch a.Name() {
 	case "lora", "dora":
 		l := a.ownTuner().(*lora)
-		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = o.Rank, wholeNumber(o.Alpha), o.LoRADropout, o.RSLoRA, o.DoRA
+		saved := func(rank int, alpha float64) (int, float64) { return rank, alpha }
+		if o.LoRAInit != "" {
+			saved = func(rank int, alpha float64) (int, float64) { return 2 * rank, joinedAlpha(alpha, o.RSLoRA) }
+		}
+		rank, alpha := saved(o.Rank, o.Alpha)
+		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = rank, wholeNumber(alpha), o.LoRADropout, o.RSLoRA, o.DoRA
 		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = a.hfBias(m), false, true
 		modules := hfTargets(m, o.Targets)
 		tokens := map[string]any{}
-		for _, t := range l.tables {
+		tables, _ := l.changes(structureOf(m)) // Adds has found them
+		for _, t := range tables {
 			if t.lora {
 				modules = append(modules, t.name)
 			}
@@ -120,32 +129,33 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 			}
 		}
 		c["target_modules"] = modules
+		if len(o.Layers) > 0 {
+			c["layers_to_transform"] = o.Layers
+		}
 		if len(tokens) > 0 {
 			c["trainable_token_indices"] = tokens
 		}
 		ranks, alphas := map[string]int{}, map[string]any{} // by full names, which old versions of peft do not take as patterns
-		if l.perModule != nil {
-			targets, _ := structureOf(m).Targets(o.Targets...)
-			var adapted []string
-			for _, t := range targets {
-				adapted = append(adapted, t.Name)
-			}
-			for _, t := range l.tables {
-				adapted = append(adapted, t.name)
-			}
-			for _, name := range adapted {
-				r, alpha := l.perModule(name)
-				if r != o.Rank {
+		if l.perModule != nil || o.LoRAInit != "" {
+			targets, _ := o.targets(structureOf(m))
+			for i, name := range namesOf(targets, tables) {
+				r, a := l.rankAlpha(name)
+				if i < len(targets) { // tables begin as always
+					r, a = saved(r, a)
+				}
+				if r != rank {
 					ranks[name] = r
 				}
-				if alpha != o.Alpha {
-					alphas[name] = wholeNumber(alpha)
+				if a != alpha {
+					alphas[name] = wholeNumber(a)
 				}
 			}
 		}
 		c["rank_pattern"], c["alpha_pattern"] = ranks, alphas
 	case "oft":
 		a.ownTuner().(*oft).hfConfig(m, c)
+	case "boft":
+		a.ownTuner().(*boft).hfConfig(m, c)
 	case "ln-tuning":
 		norms := []string{}
 		for _, w := range a.weights {
@@ -226,13 +236,14 @@ func hfTargets(m model.Model, targets []string) []string {
 }
 
 // hfTargets are the targets as peft matches them, and those of them whose input is scaled. peft wants the
-// latter among the former, so one that names maps of both kinds gives way to their full names.
+// latter among the former, so one that names maps of both kinds gives way to their full names, as all do where only
+// some layers are changed.
 func (v *ia3) hfTargets(m model.Model) (all, feedForward []string) {
 	plan := structureOf(m)
 	all, feedForward = []string{}, []string{}
 	for _, name := range hfTargets(m, v.o.Targets) {
-		found, _ := plan.Targets(name)
-		mixed := slices.ContainsFunc(found, func(t Target) bool { return v.scalesInput(t) != v.scalesInput(found[0]) })
+		found, _ := TargetOptions{Targets: []string{name}, Layers: v.o.Layers}.targets(plan)
+		mixed := len(v.o.Layers) > 0 || slices.ContainsFunc(found, func(t Target) bool { return v.scalesInput(t) != v.scalesInput(found[0]) })
 		for _, t := range found {
 			if mixed {
 				name = t.Name

@@ -38,9 +38,18 @@ func TestExportForPython(t *testing.T) {
 			{name: "dora", method: "dora", o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"q", "down"}}}},
 			{name: "unfreeze", method: "lora", o: peft.Options{Unfreeze: []string{"lm_head", "*.1.mlp.*"}}, only: "llama-causal"},
 			{name: "lora-biases", method: "lora", o: peft.Options{Unfreeze: []string{"*.bias"}}, only: "distilbert-seqcls"},
+			{name: "pissa", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{LoRAInit: "pissa", RSLoRA: true, AlphaPattern: []string{"v_.*=3"}}}},
+			{name: "olora", method: "dora", o: peft.Options{LoRAOptions: peft.LoRAOptions{LoRAInit: "olora", Rank: 3}}},
+			{name: "lora-patterns", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{RankPattern: []string{"0.*=3", "[vo]_(lin|proj)=1"}, AlphaPattern: []string{"q_.*=7"}}, TargetOptions: peft.TargetOptions{Layers: []int{0, 1}}}},
+			{name: "new-tokens", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{NewTokens: []int64{48, 49, 50}}}, only: "llama-causal"},
+			{name: "oft-layers", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 8}, TargetOptions: peft.TargetOptions{Layers: []int{1}}}},
+			{name: "ia3-layers", method: "ia3", o: peft.Options{TargetOptions: peft.TargetOptions{Layers: []int{1}}}},
 			{name: "ia3", method: "ia3"},
 			{name: "ln-tuning", method: "ln-tuning"},
 			{name: "oft", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 8}}},
+			{name: "boft", method: "boft"},
+			{name: "boft-butterflies", method: "boft", o: peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 3}, OFTOptions: peft.OFTOptions{BlockSize: 2}}},
+			{name: "boft-merged", method: "boft", merge: true, o: peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 2}, TargetOptions: peft.TargetOptions{Targets: []string{"q", "down"}}}},
 			{name: "oft-merged", method: "oft", merge: true, o: peft.Options{TargetOptions: peft.TargetOptions{Targets: []string{"all"}}}},
 			{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
 			{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 4}}},
@@ -73,7 +82,7 @@ func TestExportAgainForPython(t *testing.T) {
 	}
 	for _, fixture := range fixtures(t, "peft") {
 		family, method, ok := cutAfter(filepath.Base(fixture), "causal-", "seqcls-")
-		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-saved lora-patterns adalora vera pissa norms oft oft-shared adaption"), method) {
+		if !ok || !slices.Contains(strings.Fields("lora-embedding lora-tokens lora-new-tokens lora-saved lora-patterns adalora vera pissa pissa-trained olora-trained norms oft oft-shared boft boft-butterflies adaption"), method) {
 			continue
 		}
 		f := baseOf(t, fixture)

@@ -127,7 +127,8 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 		{"no such target", "peft/llama-causal-lora", set("target_modules", []string{"c_attn"}), "name no linear map"},
 		{"no alpha", "peft/llama-causal-lora", set("lora_alpha", 0), "lora_alpha is 0"},
 		{"bad pattern", "peft/llama-causal-lora", set("target_modules", "(("), "target_modules"},
-		{"pissa", "peft/llama-causal-lora", set("init_lora_weights", "pissa"), "changes the base model's weights"},
+		{"pissa from a random start", "peft/llama-causal-lora", set("init_lora_weights", "pissa_niter_4"), "begins at random"},
+		{"loftq", "peft/llama-causal-lora", set("init_lora_weights", "loftq"), "changes the base model's weights"},
 		{"bias", "peft/llama-causal-lora", set("bias", "some"), `bias "some" is not supported (none, all, lora_only)`},
 		{"replication", "peft/llama-causal-lora", set("layer_replication", []any{[]int{0, 1}}), "layer_replication is not supported"},
 		{"a token of no vocabulary", "peft/llama-causal-lora-tokens", set("trainable_token_indices", []int{3, 7, 11, 99}), "token 99 is not in a vocabulary of 48"},
@@ -156,7 +157,7 @@ func TestBrokenAdaptersAreNamed(t *testing.T) {
 			}
 			return ts
 		}), "no map has a rank above 0"},
-		{"a type that is known", "peft/llama-causal-lora", set("peft_type", "BOFT"), `peft_type "BOFT" is not supported (orthogonal rotations by butterflies)`},
+		{"a type that is known", "peft/llama-causal-lora", set("peft_type", "LOHA"), `peft_type "LOHA" is not supported (Hadamard products of low-rank matrices)`},
 		{"OFT with an inverse", "peft/llama-causal-oft", set("use_cayley_neumann", false), "OFT with an exact inverse is not supported"},
 		{"OFT held near", "peft/llama-causal-oft", set("coft", true), "coft is not supported"},
 		{"norms of no name", "peft/llama-causal-norms", set("target_modules", []string{"q_proj"}), "target_modules name no norm"},

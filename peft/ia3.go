@@ -34,7 +34,7 @@ func (v *ia3) scalesInput(t Target) bool {
 }
 
 func (v *ia3) Adds(x *Structure) ([]NewParam, error) {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x)
 	var out []NewParam
 	for _, t := range targets {
 		shape := []int64{int64(t.Out), 1}
@@ -47,7 +47,7 @@ func (v *ia3) Adds(x *Structure) ([]NewParam, error) {
 }
 
 func (v *ia3) Attach(x *Attachment) error {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x.Structure)
 	for _, t := range targets {
 		t.Block.SetWrap(t.Slot, &ia3Linear{t.Dense, x.Param(t.Name + ".ia3_l"), v.scalesInput(t)})
 	}
@@ -56,11 +56,11 @@ func (v *ia3) Attach(x *Attachment) error {
 
 func (v *ia3) Needs() Needs     { return Needs{KeptOutputs: 1} }
 func (v *ia3) LR() float64      { return 1e-2 }
-func (v *ia3) Describe() string { return "vectors of ones on " + strings.Join(v.o.Targets, " ") }
+func (v *ia3) Describe() string { return "vectors of ones on " + v.o.where() }
 
 // Merge implements Merger.
 func (v *ia3) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x.Structure)
 	var out []Merged
 	for _, t := range targets {
 		l := s.Detach(x.Param(t.Name + ".ia3_l").T)

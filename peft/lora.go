@@ -1,9 +1,9 @@
 package peft
 
 import (
+	"errors"
 	"fmt"
 	"math"
-	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -16,6 +16,12 @@ type LoRAOptions struct {
 	LoRADropout float64 `yaml:"lora-dropout" usage:"of lora: dropout before the update (0)"`
 	RSLoRA      bool    `yaml:"rslora" usage:"of lora: scale by alpha/√rank"`
 	DoRA        bool    `yaml:"dora" usage:"of lora: learn magnitudes apart from directions"`
+
+	LoRAInit     string   `yaml:"lora-init" usage:"of lora: begin with a part of the weights, which the base gives up: pissa, pissa_niter_N or olora (default: with a B of zeros)"`
+	RankPattern  []string `yaml:"rank-pattern" usage:"of lora: ranks of some maps as NAME=RANK, the first that fits; NAME is a regular expression over the end of a map's name"`
+	AlphaPattern []string `yaml:"alpha-pattern" usage:"of lora: the same for alpha"`
+	AddTokens    []string `yaml:"add-tokens" usage:"of lora: new tokens, whose embeddings are trained: a list, or a file with one on each line"`
+	NewTokens    []int64  `yaml:"-"` // their ids
 }
 
 func (o *LoRAOptions) complete() error {
@@ -31,7 +37,11 @@ func (o *LoRAOptions) complete() error {
 	if o.Alpha == 0 {
 		o.Alpha = 2 * float64(o.Rank)
 	}
-	return nil
+	if err := checkStart(o.LoRAInit); err != nil {
+		return err
+	}
+	_, err := o.perModule()
+	return err
 }
 
 // loraMethod adds a low-rank update to linear maps: W·x + scale·B·A·dropout(x) with scale α/r (Hu et al. 2021), or
@@ -40,7 +50,7 @@ func loraMethod() Definition {
 	return Definition{
 		Name:     "lora",
 		Complete: func(o *Options) error { o.orTargets("q", "v"); return nil },
-		New:      func(o Options) Tuner { return &lora{o: o} },
+		New:      newLoRA,
 		Dialects: []Dialect{DialectPeft},
 	}
 }
@@ -58,12 +68,33 @@ func doraMethod() Definition {
 	return d
 }
 
+// Ends of the names of LoRA's parameters, behind that of the map they change.
+const (
+	loraA = ".lora_A.weight"
+	loraB = ".lora_B.weight"
+	loraM = ".lora_magnitude_vector"
+)
+
 type lora struct {
 	Common
 	o Options
-	// perModule overrides rank and alpha by module name, as adapter files may.
+	// perModule overrides rank and alpha by module name.
 	perModule func(name string) (rank int, alpha float64)
 	tables    []table // token embeddings and language-model head, where files have something of them
+}
+
+// changes are the tables of which it trains something.
+func (l *lora) changes(x *Structure) ([]table, error) {
+	if len(l.o.NewTokens) == 0 {
+		return l.tables, nil
+	}
+	return newTables(x, l.o.NewTokens)
+}
+
+func newLoRA(o Options) Tuner {
+	l := &lora{o: o}
+	l.perModule, _ = o.perModule() // complete has read the patterns
+	return l
 }
 
 func (l *lora) rankAlpha(name string) (int, float64) {
@@ -74,23 +105,52 @@ func (l *lora) rankAlpha(name string) (int, float64) {
 }
 
 func (l *lora) Adds(x *Structure) ([]NewParam, error) {
-	targets, err := x.Targets(l.o.Targets...)
+	targets, err := l.o.targets(x)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := l.changes(x)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.o.fitting(namesOf(targets, tables)); err != nil {
+		return nil, err
+	}
 	var out []NewParam
 	for _, t := range targets {
 		rank, _ := l.rankAlpha(t.Name)
 		r := int64(rank)
-		out = append(out,
-			NewParam{Name: t.Name + ".lora_A.weight", Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
-			NewParam{Name: t.Name + ".lora_B.weight", Shape: []int64{int64(t.Out), r}, Init: Constant(0)})
+		factors := []NewParam{
+			{Name: t.Name + loraA, Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
+			{Name: t.Name + loraB, Shape: []int64{int64(t.Out), r}, Init: Constant(0)},
+		}
+		if l.o.LoRAInit != "" {
+			x := &start{kind: l.o.LoRAInit, t: t, rank: rank, scale: l.scale(t.Name)}
+			if factors, err = x.adds(); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, factors...)
 		if l.o.DoRA {
-			out = append(out, NewParam{Name: t.Name + ".lora_magnitude_vector", Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
+			out = append(out, NewParam{Name: t.Name + loraM, Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
 		}
 	}
-	for _, t := range l.tables {
+	for _, t := range tables {
 		rank, _ := l.rankAlpha(t.name)
 		out = append(out, t.adds(x, rank)...)
 	}
-	return out, err
+	return out, nil
+}
+
+// namesOf are those of maps and tables.
+func namesOf(targets []Target, tables []table) (names []string) {
+	for _, t := range targets {
+		names = append(names, t.Name)
+	}
+	for _, t := range tables {
+		names = append(names, t.name)
+	}
+	return names
 }
 
 // rowNorms are the norms of the rows of a map's weight: DoRA's magnitudes that change nothing.
@@ -106,19 +166,21 @@ func norms(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
 }
 
 func (l *lora) Attach(x *Attachment) error {
-	targets, err := x.Targets(l.o.Targets...)
+	targets, err := l.o.targets(x.Structure)
 	for _, t := range targets {
 		u := &loraLinear{
 			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: l.scale(t.Name),
-			a: x.Param(t.Name + ".lora_A.weight"), b: x.Param(t.Name + ".lora_B.weight"), m: x.Param(t.Name + ".lora_magnitude_vector"),
+			a: x.Param(t.Name + loraA), b: x.Param(t.Name + loraB), m: x.Param(t.Name + loraM),
+			a0: x.Param(t.Name + startA), b0: x.Param(t.Name + startB),
 		}
 		u.norm, u.own = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
 		t.Block.SetWrap(t.Slot, u)
 	}
-	for _, t := range l.tables {
+	tables, failed := l.changes(x.Structure)
+	for _, t := range tables {
 		t.attach(x, l.scale(t.name), l.o.LoRADropout)
 	}
-	return err
+	return errors.Join(err, failed)
 }
 
 // scale is what a module's update is multiplied by.
@@ -136,7 +198,7 @@ func (l *lora) Needs() Needs {
 	if l.o.DoRA {
 		return Needs{KeptOutputs: 2, StoredWeights: true}
 	}
-	return Needs{}
+	return Needs{StoredWeights: l.o.LoRAInit != ""}
 }
 
 func (l *lora) LR() float64 { return 1e-3 }
@@ -146,7 +208,11 @@ func (l *lora) Describe() string {
 	if l.o.RSLoRA {
 		scale = "α/√r"
 	}
-	text := fmt.Sprintf("r %d, α %g, scale %s, on %s; A Kaiming-uniform, B zero", l.o.Rank, l.o.Alpha, scale, strings.Join(l.o.Targets, " "))
+	begins := "A Kaiming-uniform, B zero"
+	if l.o.LoRAInit != "" {
+		begins = "A and B as " + l.o.LoRAInit + " takes them out of the weights"
+	}
+	text := fmt.Sprintf("r %d, α %g, scale %s, on %s; %s", l.o.Rank, l.o.Alpha, scale, l.o.where(), begins)
 	if l.o.DoRA {
 		text += "; DoRA, magnitudes from the weights"
 	}
@@ -155,10 +221,14 @@ func (l *lora) Describe() string {
 
 // Merge implements Merger.
 func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
-	if len(l.tables) > 0 {
-		return nil, fmt.Errorf("it changes %s, which merging leaves as it is", l.tables[0].name)
+	tables, err := l.changes(x.Structure)
+	if err == nil && len(tables) > 0 {
+		err = fmt.Errorf("it changes %s, which merging leaves as it is", tables[0].name)
 	}
-	targets, err := x.Targets(l.o.Targets...)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := l.o.targets(x.Structure)
 	var out []Merged
 	for _, t := range targets {
 		u, ok := t.Block.Linear(t.Slot).(*loraLinear)
@@ -181,6 +251,7 @@ func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
 type loraLinear struct {
 	dense   *model.Dense
 	a, b, m *model.Param // m is nil without DoRA
+	a0, b0  *model.Param // what the base gives up, negative: b0·a0; nil for nothing
 	scale   float64
 	dropout float64
 	train   *bool
@@ -192,6 +263,12 @@ type loraLinear struct {
 func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	dropped := *l.train && l.dropout > 0
 	if l.m == nil && !dropped {
+		if l.a0 != nil {
+			return s.In(func(s *bindings.Scope) bindings.Tensor {
+				a, b := l.factors(s)
+				return l.dense.ForwardLowRank(s, x, a, b, l.scale)
+			})
+		}
 		return l.dense.ForwardLowRank(s, x, l.a.T, l.b.T, l.scale)
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
@@ -201,7 +278,7 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		}
 		none := bindings.Tensor{}
 		h := s.Linear(u, l.a.T, none)
-		y := l.dense.Forward(s, x)
+		y := l.base(s, l.dense, x)
 		if l.m == nil {
 			return s.AddLowRank(y, h, l.b.T, l.scale)
 		}
@@ -210,7 +287,7 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		plain := y
 		switch {
 		case dropped: // the directions see the dropped input, as in peft
-			plain = (&model.Dense{W: l.dense.W}).Forward(s, s.To(u, x.DType()))
+			plain = l.base(s, &model.Dense{W: l.dense.W}, s.To(u, x.DType()))
 		case bias.Defined():
 			plain = s.Sub(y, bias)
 		}
@@ -218,6 +295,22 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		delta := s.Add(s.Mul(s.AddScalar(ratio, -1), plain), s.Mul(ratio, update))
 		return s.To(s.Add(y, delta), y.DType())
 	})
+}
+
+// base is a map of the base's weight less what that gives up.
+func (l *loraLinear) base(s *bindings.Scope, dense *model.Dense, x bindings.Tensor) bindings.Tensor {
+	if l.a0 == nil {
+		return dense.Forward(s, x)
+	}
+	return dense.ForwardLowRank(s, x, l.a0.T, l.b0.T, l.scale)
+}
+
+// factors are A [r, in] and B [out, r], or [2r, in] and [out, 2r] together with what the base gives up.
+func (l *loraLinear) factors(s *bindings.Scope) (a, b bindings.Tensor) {
+	if l.a0 == nil {
+		return l.a.T, l.b.T
+	}
+	return s.Cat(0, l.a.T, l.a0.T), s.Cat(1, l.b.T, l.b0.T)
 }
 
 // weightNorm is ‖W + scale·B·A‖ by row, a constant to autograd.
@@ -241,11 +334,12 @@ func (l *loraLinear) quantisedNorm(s *bindings.Scope) bindings.Tensor {
 		return []bindings.Tensor{s.Mul(n, n)}
 	})[0]
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		a, b := l.factors(s)
 		byRow := func(x bindings.Tensor) bindings.Tensor {
-			return s.SumDim(s.Mul(s.To(x, bindings.Float), l.b.T), 1, false)
+			return s.SumDim(s.Mul(s.To(x, bindings.Float), b), 1, false)
 		}
-		crossed := byRow(s.Transpose((&model.Dense{W: l.dense.W}).Forward(s, l.a.T), 0, 1))
-		update := byRow(s.MatMul(l.b.T, s.MatMul(l.a.T, s.Transpose(l.a.T, 0, 1))))
+		crossed := byRow(s.Transpose((&model.Dense{W: l.dense.W}).Forward(s, a), 0, 1))
+		update := byRow(s.MatMul(b, s.MatMul(a, s.Transpose(a, 0, 1))))
 		return s.Sqrt(s.Add(squares, s.Add(s.MulScalar(crossed, 2*l.scale), s.MulScalar(update, l.scale*l.scale))))
 	})
 }
@@ -253,6 +347,7 @@ func (l *loraLinear) quantisedNorm(s *bindings.Scope) bindings.Tensor {
 // weight is W + scale·B·A in fp32.
 func (l *loraLinear) weight(s *bindings.Scope) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		return s.Add(l.dense.W.Stored(s, bindings.Float), s.MulScalar(s.MatMul(l.b.T, l.a.T), l.scale))
+		a, b := l.factors(s)
+		return s.Add(l.dense.W.Stored(s, bindings.Float), s.MulScalar(s.MatMul(b, a), l.scale))
 	})
 }

@@ -56,6 +56,7 @@ type method struct {
 	m          model.Model // nil until the first Attach
 	params     model.Params
 	zeroGrad   map[string]bool // of params, whose first gradient may be zero
+	frozen     map[string]bool // of params, which are not trained
 	weights    []trainedWeight
 	labels     []string
 	problem    model.Problem
@@ -121,7 +122,7 @@ func (a *method) attach(s *bindings.Scope, m model.Model, stored storedValues) e
 		a.m = m
 		if err := a.make(s, m, stored); err != nil {
 			a.Close()
-			a.m, a.params, a.zeroGrad = nil, model.Params{}, nil
+			a.m, a.params, a.zeroGrad, a.frozen = nil, model.Params{}, nil, nil
 			return fmt.Errorf("attach %s: %w", a.Name(), err)
 		}
 	}
@@ -141,7 +142,7 @@ func (a *method) attach(s *bindings.Scope, m model.Model, stored storedValues) e
 		w.p.SetTrainable(s, true)
 	}
 	for _, p := range a.params.All() {
-		if !p.Trainable {
+		if !p.Trainable && !a.frozen[p.Name] {
 			p.SetTrainable(s, true)
 		}
 	}
@@ -207,7 +208,7 @@ func keep(s *bindings.Scope, m model.Model, t bindings.Tensor) bindings.Tensor {
 
 // makeOwn gives the method's own parameters their stored or first values.
 func (a *method) makeOwn(s *bindings.Scope, m model.Model, added []NewParam, stored storedValues) (err error) {
-	a.zeroGrad = map[string]bool{}
+	a.zeroGrad, a.frozen = map[string]bool{}, map[string]bool{}
 	for _, n := range added {
 		t := stored.own[n.Name]
 		if t.Defined() {
@@ -216,7 +217,7 @@ func (a *method) makeOwn(s *bindings.Scope, m model.Model, added []NewParam, sto
 			return err
 		}
 		a.params.Add(&model.Param{Name: n.Name, T: keep(s, m, t)})
-		a.zeroGrad[n.Name] = n.ZeroGrad
+		a.zeroGrad[n.Name], a.frozen[n.Name] = n.ZeroGrad, n.Frozen
 	}
 	return nil
 }

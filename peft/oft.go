@@ -2,7 +2,6 @@ package peft
 
 import (
 	"fmt"
-	"strings"
 
 	"gopeft/bindings"
 	"gopeft/model"
@@ -10,7 +9,7 @@ import (
 
 // OFTOptions are the settings of oft beside its targets.
 type OFTOptions struct {
-	BlockSize int `yaml:"block-size" usage:"of oft: inputs turned together (32, or the next smaller size that divides every map's inputs)"`
+	BlockSize int `yaml:"block-size" usage:"of oft and boft: inputs turned together (oft: 32, or the next smaller size that divides every map's inputs; boft: 4)"`
 }
 
 func (o *OFTOptions) complete() error { return checkCount("block-size", &o.BlockSize, 0) }
@@ -65,7 +64,7 @@ func (v *oft) blocks(targets []Target) (func(t Target) (rows, size int), error) 
 }
 
 func (v *oft) Adds(x *Structure) ([]NewParam, error) {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +81,7 @@ func (v *oft) Adds(x *Structure) ([]NewParam, error) {
 }
 
 func (v *oft) Attach(x *Attachment) error {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x.Structure)
 	if err != nil {
 		return err
 	}
@@ -102,12 +101,12 @@ func (v *oft) Needs() Needs { return Needs{KeptOutputs: 2} }
 func (v *oft) LR() float64  { return 1e-3 }
 
 func (v *oft) Describe() string {
-	return "rotations of inputs by blocks from none on " + strings.Join(v.o.Targets, " ")
+	return "rotations of inputs by blocks from none on " + v.o.where()
 }
 
 // Merge implements Merger.
 func (v *oft) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
-	targets, err := x.Targets(v.o.Targets...)
+	targets, err := v.o.targets(x.Structure)
 	var out []Merged
 	for _, t := range targets {
 		u, ok := t.Block.Linear(t.Slot).(*oftLinear)
@@ -116,7 +115,7 @@ func (v *oft) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
 		}
 		s.NoGrad(func() { // rows are turned back: W·Rᵀ
 			r := s.Transpose(u.rotations(s), 1, 2)
-			out = append(out, Merged{Target: t, Weight: u.turned(s, t.Dense.W.Stored(s, bindings.Float), r)})
+			out = append(out, Merged{Target: t, Weight: turned(s, t.Dense.W.Stored(s, bindings.Float), r)})
 		})
 	}
 	return out, err
@@ -135,14 +134,15 @@ type oftLinear struct {
 func (l *oftLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		r := l.turn.Get(s, bindings.Float, func(s *bindings.Scope) []bindings.Tensor { return []bindings.Tensor{l.rotations(s)} })[0]
-		return l.dense.Forward(s, s.To(l.turned(s, s.To(x, r.DType()), r), x.DType()))
+		return l.dense.Forward(s, s.To(turned(s, s.To(x, r.DType()), r), x.DType()))
 	})
 }
 
 // turned multiplies x [..., in] by the blocks r [blocks or 1, size, size] from the right.
-func (l *oftLinear) turned(s *bindings.Scope, x, r bindings.Tensor) bindings.Tensor {
+func turned(s *bindings.Scope, x, r bindings.Tensor) bindings.Tensor {
+	size := r.Size(-1)
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		parts := s.Transpose(s.Reshape(x, -1, x.Size(-1)/l.size, l.size), 0, 1) // [blocks, n, size]
+		parts := s.Transpose(s.Reshape(x, -1, x.Size(-1)/size, size), 0, 1) // [blocks, n, size]
 		return s.Reshape(s.Transpose(s.MatMul(parts, r), 0, 1), x.Shape()...)
 	})
 }

@@ -25,8 +25,9 @@ type Options struct {
 	LLaMAAdapterOptions `yaml:",inline" group:"llama-adapter"`
 	AdaptionOptions     `yaml:",inline" group:"-"`
 	LoRAOptions         `yaml:",inline" group:"lora"`
-	OFTOptions          `yaml:",inline" group:"oft"`
-	TargetOptions       `yaml:",inline" group:"lora, oft and ia3"`
+	OFTOptions          `yaml:",inline" group:"oft and boft"`
+	BOFTOptions         `yaml:",inline" group:"oft and boft"`
+	TargetOptions       `yaml:",inline" group:"lora, oft, boft and ia3"`
 
 	AdapterName string `yaml:"adapter-name" usage:"name of the adapter inside AdapterHub files (default)"`
 	Base        string `yaml:"-"` // name or path of the base model, recorded in saved folders
@@ -35,8 +36,47 @@ type Options struct {
 
 // TargetOptions choose linear maps.
 type TargetOptions struct {
-	Targets []string `yaml:"targets" usage:"of lora, oft and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora and oft: q v, ia3: k v down)"`
+	Targets []string `yaml:"targets" usage:"of lora, oft, boft and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora, oft and boft: q v, ia3: k v down)"`
+	Layers  []int    `yaml:"layers" usage:"of lora, oft, boft and ia3: numbers of the blocks whose maps are changed, the first is 0 (all)"`
 }
+
+func (o *TargetOptions) complete() error {
+	for i, n := range o.Layers {
+		if n < 0 || n > 1<<20 || slices.Contains(o.Layers[:i], n) {
+			return fmt.Errorf("layers has %d, want numbers of blocks from 0, each once", n)
+		}
+	}
+	return nil
+}
+
+// targets are the maps that the options choose.
+func (o TargetOptions) targets(x *Structure) ([]Target, error) {
+	for _, n := range o.Layers {
+		if n >= len(x.Blocks) {
+			return nil, fmt.Errorf("layers has %d, but the model's blocks are 0 to %d", n, len(x.Blocks)-1)
+		}
+	}
+	all, err := x.Targets(o.Targets...)
+	if len(o.Layers) == 0 || err != nil {
+		return all, err
+	}
+	out := slices.DeleteFunc(all, func(t Target) bool { return !slices.Contains(o.Layers, slices.Index(x.Blocks, t.Block)) })
+	if len(out) == 0 {
+		return nil, fmt.Errorf("layers %s have none of the targets", o.numbers())
+	}
+	return out, nil
+}
+
+// where says which maps they are.
+func (o TargetOptions) where() string {
+	text := strings.Join(o.Targets, " ")
+	if len(o.Layers) > 0 {
+		text += " of layers " + o.numbers()
+	}
+	return text
+}
+
+func (o TargetOptions) numbers() string { return strings.Trim(fmt.Sprint(o.Layers), "[]") }
 
 // complete fills in the defaults that do not depend on the method, and checks ranges.
 func (o *Options) complete() error {
@@ -44,7 +84,7 @@ func (o *Options) complete() error {
 		o.AdapterName = "default"
 	}
 	for _, group := range []interface{ complete() error }{
-		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions, &o.OFTOptions,
+		&o.PromptOptions, &o.PrefixOptions, &o.BottleneckOptions, &o.LLaMAAdapterOptions, &o.AdaptionOptions, &o.LoRAOptions, &o.OFTOptions, &o.BOFTOptions, &o.TargetOptions,
 	} {
 		if err := group.complete(); err != nil {
 			return err

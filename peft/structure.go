@@ -18,6 +18,8 @@ type NewParam struct {
 	// ZeroGrad says that the first gradient may be zero by construction, e.g. that of LoRA's A behind a B of zeros.
 	// The first step checks that all others get one.
 	ZeroGrad bool
+	// Frozen says that it is kept with the method as it began, and not trained.
+	Frozen bool
 }
 
 // Init makes a parameter's first value, owned by s, in fp32 on the model's device.
@@ -53,11 +55,13 @@ type Structure struct {
 	Info      model.Info
 	Blocks    []*model.Block // their maps have no weights where only a config is known
 	HasLMHead bool           // a language-model head is in use
+	Tied      bool           // which is the token embeddings
 }
 
 func structureOf(m model.Model) *Structure {
 	c, causal := m.(model.CausalLM)
-	return &Structure{m.Info(), m.Hooks().Blocks, causal && c.LMHead() != nil}
+	head := causal && c.LMHead() != nil
+	return &Structure{m.Info(), m.Hooks().Blocks, head, head && c.LMHead() == m.Hooks().Words}
 }
 
 // Target is a linear map of a block that a method changes.

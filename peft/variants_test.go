@@ -16,6 +16,7 @@ type variant struct {
 	method  string
 	o       peft.Options
 	neutral bool // logits at the start equal the base model's
+	rounded bool // but for rounding, of what is taken out of weights and added again
 	// own are the names of the method's own parameters in order, count is how many numbers they hold by formula; nil
 	// for none. tuned is how many numbers of the model, its head apart, it trains; nil where it trains none, or what
 	// checkNames lists.
@@ -121,6 +122,24 @@ var variants = []variant{
 		in, out := widths(i, allSlots)
 		return i.Layers * 2 * (in + out)
 	}},
+	{name: "lora-pissa", method: "lora", o: peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 4, LoRAInit: "pissa", LoRADropout: 0.1}}, neutral: true, rounded: true, own: onMaps("q v", "lora_A.weight", "lora_B.weight", "lora_A.start", "lora_B.start"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, "q v")
+		return i.Layers * 4 * (in + out)
+	}},
+	{name: "dora-olora", method: "dora", o: peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 2, LoRAInit: "olora", LoRADropout: 0.1}}, neutral: true, rounded: true, own: onMaps("q v", "lora_A.weight", "lora_B.weight", "lora_A.start", "lora_B.start", "lora_magnitude_vector"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, "q v")
+		return i.Layers * (2*(in+out) + out)
+	}},
+	{name: "lora-patterns", method: "lora", o: peft.Options{
+		LoRAOptions:   peft.LoRAOptions{Rank: 2, RSLoRA: true, LoRAInit: "pissa_niter_3", RankPattern: []string{"0.*=3", "[vo]_(lin|proj)=1"}, AlphaPattern: []string{"q_.*=7"}},
+		TargetOptions: peft.TargetOptions{Layers: []int{0, 1}},
+	}, neutral: true, rounded: true, own: func(_ family, i model.Info) (names []string) {
+		return slices.DeleteFunc(onMaps("q v", "lora_A.weight", "lora_B.weight", "lora_A.start", "lora_B.start")(family{}, i), func(name string) bool { return strings.Contains(name, ".2.") })
+	}, count: func(_ family, i model.Info) int {
+		qIn, qOut := widths(i, "q")
+		vIn, vOut := widths(i, "v")
+		return 3*(qIn+qOut+vIn+vOut) + 2*(qIn+qOut) + 1*(vIn+vOut)
+	}},
 	{name: "dora", method: "dora", o: peft.Options{LoRAOptions: peft.LoRAOptions{Rank: 4}, TargetOptions: peft.TargetOptions{Targets: []string{"q", "down"}}}, neutral: true, own: onMaps("q down", "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), count: func(_ family, i model.Info) int {
 		in, out := widths(i, "q down")
 		return i.Layers * (4*(in+out) + out)
@@ -144,6 +163,10 @@ var variants = []variant{
 	{name: "oft", method: "oft", o: peft.Options{OFTOptions: peft.OFTOptions{BlockSize: 4}}, neutral: true, own: onMaps("q v", "oft_R.weight"), count: func(_ family, i model.Info) int {
 		in, _ := widths(i, "q v")
 		return i.Layers * in / 4 * 6
+	}},
+	{name: "boft", method: "boft", o: peft.Options{BOFTOptions: peft.BOFTOptions{Butterflies: 2}}, neutral: true, own: onMaps("q v", "boft_R", "boft_s"), count: func(_ family, i model.Info) int {
+		in, out := widths(i, "q v")
+		return i.Layers * (2*in*4 + out)
 	}},
 	{name: "ln-tuning", method: "ln-tuning", neutral: true, tuned: func(f family, i model.Info) int { return blockNorms(f, i) * (2*i.Layers + 1) / (2 * i.Layers) }},
 	{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
@@ -190,7 +213,7 @@ func toInt(b bool) int {
 
 func checkCount(t *testing.T, f family, v variant, m model.Model, method peft.Method) {
 	t.Helper()
-	_, own := method.Params().Count()
+	own, _ := method.Params().Count() // frozen ones apart
 	want := 0
 	if v.count != nil {
 		want = v.count(f, m.Info())
@@ -230,10 +253,18 @@ func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Me
 		t.Error("nothing is trainable")
 	}
 	var names, want []string
-	for i, p := range method.Params().All() {
+	next := 0
+	for _, p := range method.Params().All() {
 		names = append(names, p.Name)
-		if !trainable[i].Trainable || trainable[i] != p {
+		switch {
+		case strings.HasSuffix(p.Name, ".start"):
+			if p.Trainable {
+				t.Errorf("%s is trainable", p.Name)
+			}
+		case !trainable[next].Trainable || trainable[next] != p:
 			t.Errorf("%s is not trainable", p.Name)
+		default:
+			next++
 		}
 	}
 	if v.own != nil {

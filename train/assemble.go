@@ -29,6 +29,9 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 	trainable := method.Trainable(m)
 	settings := OptimizerConfig{Name: c.Optimizer, WeightDecay: c.WeightDecay, Momentum: c.Momentum, NoDecay: BiasOrNorm,
 		Composed: !on.Without.Use(LeverOptimizer)}
+	if rate := peft.LoRAPlus(method, c.LR, c.PlusRatio); rate != nil {
+		settings.Factor = func(p *model.Param) float64 { return rate(p) / c.LR }
+	}
 	if c.ShardState {
 		settings.Group = on.Group
 	}

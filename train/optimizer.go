@@ -1,7 +1,9 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gopeft/bindings"
@@ -20,6 +22,8 @@ type OptimizerConfig struct {
 	Momentum    float64 // of sgd
 	// NoDecay names the parameters that weight decay leaves alone; nil: none.
 	NoDecay func(name string) bool
+	// Factor is what Step's learning rate is multiplied by for a parameter; nil: 1.
+	Factor func(p *model.Param) float64
 	// Group are the processes of which each holds the state of its part of every parameter, and updates that; nil: this one
 	// alone holds and updates all.
 	Group *dist.Group
@@ -38,11 +42,38 @@ func BiasOrNorm(name string) bool {
 type Optimizer struct {
 	cfg    OptimizerConfig
 	params []*model.Param
+	parts  []part          // of the parameters, which take their steps apart
 	scope  *bindings.Scope // owns the state
 	m, v   []bindings.Tensor
 	count  []int             // Adam's steps taken, per parameter
 	steps  []bindings.Tensor // the same as libtorch wants it: fp32 scalars on the parameters' device
 	fresh  bool              // no step taken: sgd's momentum starts with the first gradient
+}
+
+// part is the parameters that are stepped alike.
+type part struct {
+	factor, weightDecay float64
+	of                  []int // in order
+}
+
+// partsOf sorts parameters into parts: by their factors in the order that these come in, those that do not decay first.
+func partsOf(cfg OptimizerConfig, params []*model.Param) (parts []part) {
+	for i, p := range params {
+		next := part{factor: 1, weightDecay: cfg.WeightDecay}
+		if cfg.Factor != nil {
+			next.factor = cfg.Factor(p)
+		}
+		if cfg.NoDecay != nil && cfg.NoDecay(p.Name) {
+			next.weightDecay = 0
+		}
+		n := slices.IndexFunc(parts, func(x part) bool { return x.factor == next.factor && x.weightDecay == next.weightDecay })
+		if n < 0 {
+			n, parts = len(parts), append(parts, next)
+		}
+		parts[n].of = append(parts[n].of, i)
+	}
+	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(a.weightDecay, b.weightDecay) })
+	return parts
 }
 
 func optimizers() []string { return []string{"adam", "adamw", "sgd"} }
@@ -58,7 +89,7 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 	if cfg.Eps == 0 {
 		cfg.Eps = 1e-8
 	}
-	o := &Optimizer{cfg: cfg, params: params, scope: s.NewScope(), fresh: true, count: make([]int, len(params))}
+	o := &Optimizer{cfg: cfg, params: params, parts: partsOf(cfg, params), scope: s.NewScope(), fresh: true, count: make([]int, len(params))}
 	zeros := func(i int) bindings.Tensor {
 		p, shape := params[i], params[i].T.Shape()
 		if cfg.Group != nil {
@@ -90,11 +121,8 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 func (o *Optimizer) Step(s *bindings.Scope, lr float64) error {
 	s = s.Child()
 	defer s.Close()
-	if o.cfg.WeightDecay == 0 || o.cfg.NoDecay == nil {
-		o.step(s, lr, o.cfg.WeightDecay, func(string) bool { return true })
-	} else {
-		o.step(s, lr, 0, o.cfg.NoDecay)
-		o.step(s, lr, o.cfg.WeightDecay, func(name string) bool { return !o.cfg.NoDecay(name) })
+	for _, part := range o.parts {
+		o.step(s, lr*part.factor, part)
 	}
 	o.fresh = false
 	err := o.spread(s)
@@ -102,13 +130,11 @@ func (o *Optimizer) Step(s *bindings.Scope, lr float64) error {
 	return err
 }
 
-// step is Step for the parameters of some names.
-func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(name string) bool) {
+// step is Step for a part of the parameters.
+func (o *Optimizer) step(s *bindings.Scope, lr float64, part part) {
 	var params, grads, m, v, steps []bindings.Tensor
-	for i, p := range o.params {
-		if !of(p.Name) {
-			continue
-		}
+	for _, i := range part.of {
+		p := o.params[i]
 		g := s.Grad(p.T)
 		if !g.Defined() {
 			continue
@@ -137,11 +163,11 @@ func (o *Optimizer) step(s *bindings.Scope, lr, weightDecay float64, of func(nam
 	}
 	switch o.cfg.Name {
 	case "sgd":
-		s.SGDStep(params, grads, m, lr, o.cfg.Momentum, weightDecay, o.fresh)
+		s.SGDStep(params, grads, m, lr, o.cfg.Momentum, part.weightDecay, o.fresh)
 	default:
 		s.AddAll(steps, 1)
 		s.AdamStep(params, grads, m, v, steps, bindings.AdamOptions{
-			LR: lr, Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, WeightDecay: weightDecay, Decoupled: o.cfg.Name == "adamw",
+			LR: lr, Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, WeightDecay: part.weightDecay, Decoupled: o.cfg.Name == "adamw",
 			Composed: o.cfg.Composed,
 		})
 	}

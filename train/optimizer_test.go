@@ -10,6 +10,7 @@ import (
 	"gopeft/bindings/bindingstest"
 	"gopeft/model"
 	"gopeft/model/modeltest"
+	"gopeft/peft"
 	"gopeft/train"
 )
 
@@ -141,4 +142,65 @@ func TestBiasesAndNormsDoNotDecay(t *testing.T) {
 		opt.Close()
 		return m.Close()
 	})
+}
+
+// TestLoRAPlusStepsAsPeft takes three steps with the rates of LoRA+, decoupled weight decay with them, on adapters with an
+// embeddings' LoRA, with magnitudes and with a head.
+func TestLoRAPlusStepsAsPeft(t *testing.T) {
+	for _, c := range []struct {
+		adapter, base, batch string
+		classify             bool
+	}{
+		{"distilbert-seqcls-dora", "distilbert/tiny", "padded", true},
+		{"llama-causal-lora-embedding", "llama/base", "right", false},
+	} {
+		t.Run(c.adapter, func(t *testing.T) {
+			batch := modeltest.OpenGolden(t, "peft/"+c.adapter+"/golden.safetensors")
+			want := modeltest.OpenGolden(t, "loraplus/"+c.adapter+".safetensors")
+			bindingstest.Do(t, func(s *bindings.Scope) error {
+				zero := 0.0
+				m, err := model.Load(s, modeltest.Testdata(t, c.base), model.Options{Classify: c.classify, Dropout: &zero})
+				if err != nil {
+					return err
+				}
+				defer m.Close()
+				method, err := peft.Load(s, modeltest.Testdata(t, "peft/"+c.adapter), m)
+				if err != nil {
+					return err
+				}
+				defer method.Close()
+				const lr = 1e-2
+				rate := peft.LoRAPlus(method, lr, 4)
+				opt, err := train.NewOptimizer(s, train.OptimizerConfig{Name: "adamw", WeightDecay: 0.1, NoDecay: train.BiasOrNorm,
+					Factor: func(p *model.Param) float64 { return rate(p) / lr }}, method.Trainable(m))
+				if err != nil {
+					return err
+				}
+				defer opt.Close()
+				in := model.Input{IDs: batch.Tensor(s, c.batch+".input_ids"), Mask: batch.Tensor(s, c.batch+".attention_mask")}
+				labels := batch.Tensor(s, c.batch+".labels")
+				for step := range 3 {
+					loss := s.In(func(s *bindings.Scope) bindings.Tensor {
+						out := m.Forward(s, in)
+						if c.classify {
+							return s.CrossEntropy(m.Classify(s, in, out), labels, -100, true)
+						}
+						l := m.(model.CausalLM).Logits(s, out.Hidden)
+						n := l.Size(1)
+						return s.CrossEntropy(s.Reshape(s.Narrow(l, 1, 0, n-1), -1, l.Size(2)), s.Reshape(s.Narrow(labels, 1, 1, n-1), -1), -100, true)
+					})
+					modeltest.Close(t, fmt.Sprintf("loss before step %d", step+1), loss, want.Tensor(s, fmt.Sprintf("loss.%d", step)), 1e-5)
+					s.Backward(loss)
+					if err := opt.Step(s, lr); err != nil {
+						return err
+					}
+				}
+				for _, p := range method.Trainable(m) {
+					key := "step3.base_model.model." + p.Name
+					modeltest.Close(t, p.Name+" after three steps", p.T, want.Tensor(s, key), 2e-5)
+				}
+				return nil
+			})
+		})
+	}
 }

@@ -33,6 +33,7 @@ type LoopSettings struct {
 	BatchSize   int     `yaml:"batch-size" usage:"rows of a batch"`
 	MaxTokens   int     `yaml:"max-tokens" usage:"most tokens of a batch, padding included; --batch-size then bounds the rows"`
 	LR          float64 `yaml:"lr" usage:"learning rate (default: the method's)"`
+	PlusRatio   float64 `yaml:"lora-plus-ratio" usage:"of lora and dora: LoRA's B are trained at so many times --lr (0: at the same rate)"`
 	Optimizer   string  `yaml:"optimizer" usage:"adam, adamw or sgd"`
 	ShardState  bool    `yaml:"shard-optimizer" usage:"of several processes, each holds the optimizer's state of its part of what is trained, and updates that: for methods that train much"`
 	Momentum    float64 `yaml:"momentum" usage:"momentum of sgd"`
@@ -181,7 +182,7 @@ func (c LoopSettings) Check() error {
 	for _, n := range []struct {
 		flag  string
 		value float64
-	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}, {"label-smoothing", c.Smoothing}, {"neftune", c.NEFTune}} {
+	}{{"clip", c.Clip}, {"weight-decay", c.WeightDecay}, {"momentum", c.Momentum}, {"lora-plus-ratio", c.PlusRatio}, {"label-smoothing", c.Smoothing}, {"neftune", c.NEFTune}} {
 		if !(n.value >= 0) || math.IsInf(n.value, 0) { // NaN fails too
 			return Usage("--%s is %v, want 0 or a positive number", n.flag, n.value)
 		}

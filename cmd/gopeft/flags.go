@@ -229,7 +229,7 @@ func setFromFlags(c *cli.Context, settings reflect.Value) error {
 }
 
 // nonzero are the settings of which 0 stands for a default in files, and is a mistake as a flag.
-var nonzero = [...]string{"lr", "rank", "alpha", "bottleneck", "reduction-factor", "virtual-tokens", "prefix-hidden", "adapter-layers", "adapter-length"}
+var nonzero = [...]string{"lr", "rank", "alpha", "bottleneck", "reduction-factor", "virtual-tokens", "prefix-hidden", "adapter-layers", "adapter-length", "butterflies"}
 
 // setSlice reads a comma-separated list.
 func setSlice(v reflect.Value, text, key string) error {

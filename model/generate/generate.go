@@ -118,7 +118,7 @@ func (r *run) checkPrompts(prompts [][]int64) (fitting []int, err error) {
 	if r.o.Places != nil && len(r.o.Places) != len(prompts) {
 		return nil, fmt.Errorf("generate: %d places for %d prompts", len(r.o.Places), len(prompts))
 	}
-	vocab := int64(r.m.Info().Vocab)
+	vocab := int64(model.Vocab(r.m))
 	for i, p := range prompts {
 		if len(p) == 0 {
 			return nil, &PromptError{i, errors.New("is empty: give it at least one token, such as the tokenizer's <s>")}

@@ -13,6 +13,7 @@ type definition struct {
 
 	added           []addedToken
 	configAdded     []addedToken    // further ones, which a tokenizer_config.json adds to those of a tokenizer.json
+	further         []addedToken    // those that With has added
 	isAdded         map[string]bool // the contents of added, for addToken
 	addedNormalizer json.RawMessage // of the contents of added tokens; nil: normalizer
 	padToken        string          // that of a padding section, the padding token where nothing else names one
@@ -115,7 +116,7 @@ func (s *definition) addSpecial(token string) {
 
 // build makes a tokenizer of its description.
 func build(s *definition, config *folderConfig) (*Tokenizer, error) {
-	t := &Tokenizer{definition: s, special: map[int64]bool{}, rawAdded: newAddedSearch(), normalizedAdded: newAddedSearch()}
+	t := &Tokenizer{definition: s, folder: config, special: map[int64]bool{}, rawAdded: newAddedSearch(), normalizedAdded: newAddedSearch()}
 	var err error
 	if t.normalizer, err = parseNormalizer(s.normalizer); err != nil {
 		return nil, fmt.Errorf("normalizer: %w", err)
@@ -160,6 +161,7 @@ func build(s *definition, config *folderConfig) (*Tokenizer, error) {
 		}
 	}
 	t.addTokens(ids, ofAdded, s.added, s.configAdded)
+	t.addTokens(ids, t.normalizer, s.further)
 	if t.post, err = parsePostProcessor(s.postProcessor, len(t.tokens)); err != nil {
 		return nil, err
 	}
@@ -190,9 +192,9 @@ func build(s *definition, config *folderConfig) (*Tokenizer, error) {
 // addedIDs gives the added tokens their ids. As in the library, the id of one that the model knows is the model's, and of
 // another the next free one, whatever the file says.
 func (s *definition) addedIDs() (map[string]int64, error) {
-	ids := make(map[string]int64, len(s.added)+len(s.configAdded))
+	ids := make(map[string]int64, len(s.added)+len(s.configAdded)+len(s.further))
 	next := int64(len(s.model.vocab))
-	for _, list := range [][]addedToken{s.added, s.configAdded} {
+	for _, list := range [][]addedToken{s.added, s.configAdded, s.further} {
 		for _, a := range list {
 			if _, ok := ids[a.Content]; ok || a.Content == "" {
 				continue

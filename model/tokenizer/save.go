@@ -22,6 +22,7 @@ var sourceFiles = []string{
 
 // Save writes the tokenizer into a folder that exists: the files it was read from, byte for
 // byte, or if it came from GGUF a tokenizer.json and a tokenizer_config.json that say the same.
+// Tokens that With has added are entered in them.
 func (t *Tokenizer) Save(dir string) error {
 	files, err := t.files()
 	if err != nil {
@@ -42,8 +43,10 @@ func (t *Tokenizer) files() (map[string][]byte, error) {
 		if files["tokenizer.json"], err = t.definition.json(); err != nil {
 			return nil, err
 		}
-		files["tokenizer_config.json"], err = json.MarshalIndent(t.config(), "", "  ")
-		return files, err
+		if files["tokenizer_config.json"], err = json.MarshalIndent(t.config(), "", "  "); err != nil {
+			return nil, err
+		}
+		return files, t.extend(files)
 	}
 	for _, name := range sourceFiles {
 		data, err := fsutil.ReadSmall(filepath.Join(t.source, name), maxTables)
@@ -58,7 +61,7 @@ func (t *Tokenizer) files() (map[string][]byte, error) {
 	if len(files) == 0 {
 		return nil, fmt.Errorf("the files it was read from, in %s, are gone", t.source)
 	}
-	return files, nil
+	return files, t.extend(files)
 }
 
 // config is the tokenizer_config.json of a tokenizer that has none.

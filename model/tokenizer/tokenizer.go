@@ -34,6 +34,7 @@ type Tokenizer struct {
 	named   namedTokens
 	chat    string
 	source  string // the folder it was read from; "" if none
+	folder  *folderConfig
 
 	encoders sync.Pool
 }

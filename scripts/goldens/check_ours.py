@@ -43,7 +43,11 @@ def load(folder, family, task, dtype):
         if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
             raise SystemExit(f"{folder}: {info}")
         return model.eval()
-    if "peft_type" in json.loads(config.read_text()):
+    settings = json.loads(config.read_text())
+    if "peft_type" in settings:
+        tokens = max((max(ids) for ids in (settings.get("trainable_token_indices") or {}).values()), default=0)
+        if tokens >= base.config.vocab_size:
+            base.resize_token_embeddings(tokens + 1, mean_resizing=False)
         return PeftModel.from_pretrained(base, str(folder)).eval()
     adapters.init(base)
     info = {}

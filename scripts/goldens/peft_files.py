@@ -21,6 +21,7 @@ import torch
 from peft import (
     AdaLoraConfig,
     AdaptionPromptConfig,
+    BOFTConfig,
     IA3Config,
     LNTuningConfig,
     LoraConfig,
@@ -32,10 +33,23 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
 )
+from peft.tuners.boft import layer as boft_layer
 
 K = 5  # virtual tokens, adapter length
+UNCONVERTED = ("pissa-trained", "olora-trained")  # whose base peft changes again when it reads them
+NEW = [48, 49, 50]  # tokens behind the LLaMAs' vocabulary
 COMPUTED = ("adalora", "vera", "pissa")  # which gopeft reads as the LoRA that computes the same
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2)
+
+
+class BlockDiagonal:
+    """What peft's extension for BOFT, which needs a GPU's compiler, computes: blocks [n, d, h, h] along the diagonals of [n, d·h, d·h]."""
+
+    apply = staticmethod(lambda blocks: torch.stack([torch.block_diag(*level.unbind()) for level in blocks]))
+
+
+boft_layer.get_fbd_cuda = lambda: True
+boft_layer.FastBlockDiag = BlockDiagonal
 
 FAMILIES = {
     ("distilbert", "seqcls"): (distilbert.base, "distilbert/tiny"),
@@ -76,8 +90,10 @@ def methods(family, task):
         }
     tokens = [3, 7, 11, 20]
     words = "word_embeddings" if bert else "embed_tokens"
+    grown = {words: NEW} if bert or family == "tied" else {words: NEW, "lm_head": NEW}
     out |= {
         "lora-tokens": lora(target_modules=few, trainable_token_indices={words: tokens}),
+        "lora-new-tokens": lora(target_modules=few, trainable_token_indices=grown),
         "lora-embedding": lora(
             target_modules=[few[0], words] + ([] if bert or family == "tied" else ["lm_head"]),
             rank_pattern={few[0]: 2},
@@ -87,6 +103,10 @@ def methods(family, task):
             target_modules=few, layers_to_transform=[0, 2], rank_pattern={few[0]: 2}, alpha_pattern={few[1]: 5}
         ),
         "pissa": lora(target_modules=few, init_lora_weights="pissa"),
+        "pissa-trained": lora(target_modules=few, init_lora_weights="pissa"),
+        "olora-trained": lora(
+            target_modules=few, init_lora_weights="olora", rank_pattern={few[0]: 2}, alpha_pattern={few[0]: 5}
+        ),
         "lora-saved": lora(target_modules=few, **({} if bert else dict(modules_to_save=[words, "lm_head"]))),
     }
     few_more = [*few, "lin1" if bert else "up_proj"]
@@ -99,11 +119,25 @@ def methods(family, task):
         ),
         "oft": OFTConfig(task_type=t, target_modules=few_more, oft_block_size=8, **head),
         "oft-shared": OFTConfig(task_type=t, target_modules=few, oft_block_size=4, block_share=True, **head),
+        "boft": BOFTConfig(task_type=t, target_modules=few_more, boft_block_size=8, **head),
+        "boft-butterflies": BOFTConfig(
+            task_type=t, target_modules=few, boft_block_size=2, boft_n_butterfly_factor=3, **head
+        ),
         "vera": VeraConfig(task_type=t, target_modules=few_more, r=6, **head),
     }
-    tables = ("lora-tokens", "lora-embedding", "lora-saved")
+    tables = ("lora-tokens", "lora-new-tokens", "lora-embedding", "lora-saved")
     if task == "seqcls" and not bert:
-        for method in (*tables, *COMPUTED, "lora-patterns", "norms", "oft", "oft-shared"):
+        for method in (
+            *tables,
+            *COMPUTED,
+            *UNCONVERTED,
+            "lora-patterns",
+            "norms",
+            "oft",
+            "oft-shared",
+            "boft",
+            "boft-butterflies",
+        ):
             out.pop(method)
     if not bert:
         out |= {
@@ -119,6 +153,7 @@ def methods(family, task):
         }
     if bert:
         out.pop("lora-saved")
+        out.pop("lora-new-tokens")
         out.pop("pissa")  # whose converted folder has no head
     if family == "tied":
         out = {k: out[k] for k in tables}
@@ -139,7 +174,9 @@ def randomise(model, n):
         elif "norm" in name:
             p.copy_(1 + 0.3 * noise if name.endswith("weight") else 0.1 * noise)
         elif "oft_R" in name:
-            p.copy_(0.1 * noise)
+            p.copy_((0.3 if "boft" in name else 0.1) * noise)
+        elif "boft_s" in name:
+            p.copy_(1 + 0.2 * noise)
         elif "lora_E" in name or "vera_lambda" in name:
             p.copy_(0.5 * noise)
         elif "lora_" in name:
@@ -195,6 +232,29 @@ def initial(model):
     return folder
 
 
+def grow(make):
+    """A model with rows for the new tokens, which the adapter's take the place of."""
+
+    def made():
+        model = make()
+        model.resize_token_embeddings(NEW[-1] + 1, mean_resizing=False)
+        return model
+
+    return made
+
+
+def with_new(batch):
+    """A batch with each of the new tokens in the place of an old one."""
+    ids, labels = batch["input_ids"].clone(), batch["labels"].clone()
+    for i, token in enumerate(NEW):
+        at = 2 * i + 1 if batch["attention_mask"][i, 0] else -1 - i  # a token that is there, whatever the padding
+        at = min(at, int(batch["attention_mask"][i].sum()) - 1) if at > 0 else at
+        ids[i, at] = token
+        if labels[i, at] != -100:
+            labels[i, at] = token
+    return batch | dict(input_ids=ids, labels=labels)
+
+
 def prune(model, batch):
     """Steps of AdaLoRA's schedule, after which some ranks are left out of the file."""
     for step in range(1, 11):
@@ -207,6 +267,8 @@ def write(family, task, method, cfg):
     make, base_name = (FAMILIES | MORE)[family, task]
     prompting = method.startswith(("prompt", "prefix"))
     batches = distilbert.batches() if family == "distilbert" else llama.batches(task)
+    if method == "lora-new-tokens":
+        make, batches = grow(make), {name: with_new(b) for name, b in batches.items()}
     if prompting:
         # peft counts positions through the padding between prompt and text, so a row there depends on its padding.
         batches.pop("left", None)
@@ -237,8 +299,8 @@ def write(family, task, method, cfg):
 
     d = tiny.folder("peft", f"{family}-{task}-{method}")
     model.save_pretrained(d, **conversion)
-    if method == "adalora":  # what it pruned is gone
-        model = PeftModel.from_pretrained(make(), d).eval()
+    if method == "adalora" or method in UNCONVERTED:  # what it pruned is gone; the base is changed as read
+        model = PeftModel.from_pretrained(make(), d, is_trainable=method in UNCONVERTED).eval()
     if (family, task, method) == ("llama", "causal", "lora"):
         binary = tiny.folder("peft", "llama-causal-lora-bin")
         model.save_pretrained(binary, safe_serialization=False)

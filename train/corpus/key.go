@@ -31,9 +31,10 @@ const None = "none"
 type Source struct {
 	Settings  data.Settings
 	Seed      uint64
-	Model     string // folder of the model, or its GGUF file
-	MaxLength int    // tokens of an example that are read
-	Vocab     int    // tokens the model knows; 0: not known
+	Model     string   // folder of the model, or its GGUF file
+	MaxLength int      // tokens of an example that are read
+	Vocab     int      // tokens the model knows; 0: not known
+	NewTokens []string // that the tokenizer has beside those of the model's files
 	UI        train.UI
 	Workers   int // goroutines that tokenize
 }
@@ -143,6 +144,9 @@ func (s Source) key(ctx context.Context, task any) (string, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintln(h, "tokens", version, tokenizer, s.MaxLength, s.Vocab)
+	if len(s.NewTokens) > 0 {
+		fmt.Fprintf(h, "new %q\n", s.NewTokens)
+	}
 	d := s.Settings
 	// What changes no token, or is among the arguments above.
 	d.CacheDir, d.Pack, d.MaxLength = "", false, 0

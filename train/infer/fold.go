@@ -251,7 +251,7 @@ func Convert(ctx context.Context, s *bindings.Scope, src Source, d peft.Dialect,
 		return r, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	tok, noTok := train.OpenTokenizer(src.Model)
+	tok, noTok := src.tokenizer()
 	texts, err := foldTexts(o, m.Info().MaxPositions-m.Hooks().PromptLen(), tok, noTok)
 	if err != nil {
 		method.Close()

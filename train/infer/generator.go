@@ -83,7 +83,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if err != nil {
 		return g, err
 	}
-	if g.Tokenizer, g.missing = train.OpenTokenizer(src.Model); g.missing == nil {
+	if g.Tokenizer, g.missing = src.tokenizer(); g.missing == nil {
 		g.chat = train.ChatRenderer(g.Tokenizer)
 		g.Defaults.Decode = func(prompt []int64) generate.Decoder {
 			stream := g.Tokenizer.NewStream()

@@ -95,7 +95,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 			b.SetWorkers(train.MachineSettings{Threads: o.Threads, Group: o.Group}.Cores())
 		}
 	}
-	p.Tokenizer, p.noTok = train.OpenTokenizer(src.Model)
+	p.Tokenizer, p.noTok = src.tokenizer()
 	if p.pad, err = train.PadID(p.Tokenizer, src.Model); err != nil {
 		return p, err
 	}
@@ -346,7 +346,7 @@ func (p *Predictor) Stream(ctx context.Context, r *data.ExampleReader, size, max
 	if p.prompt != nil {
 		enc = p.prompt
 	}
-	return StreamRows(ctx, r, size, enc, maxLength, p.model.Info().Vocab, train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
+	return StreamRows(ctx, r, size, enc, maxLength, model.Vocab(p.model), train.MachineSettings{Threads: p.opts.Threads, Group: p.opts.Group}.Cores())
 }
 
 // OpenEmbedder loads the encoder src names, for Embed: a classification head is not needed.

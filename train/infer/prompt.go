@@ -76,7 +76,7 @@ func (g *Generator) ScoreShared(ctx context.Context, s *bindings.Scope, seqs []d
 
 // Encoder tokenizes as training does, to at most maxLength tokens; 0: to any.
 func (g *Generator) Encoder(maxLength int, withPrompt bool) train.CausalEncoder {
-	enc := train.CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS, Vocab: g.lm.Info().Vocab, MaxLength: maxLength, TrainPrompt: withPrompt, Chat: g.chat}
+	enc := train.CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS, Vocab: model.Vocab(g.lm), MaxLength: maxLength, TrainPrompt: withPrompt, Chat: g.chat}
 	if g.Tokenizer == nil {
 		enc.Missing = errNoTokenizer(g.source.Model, g.missing)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"gopeft/bindings"
+	"gopeft/model"
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"

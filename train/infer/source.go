@@ -2,6 +2,7 @@ package infer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"gopeft/model"
 	"gopeft/model/fsutil"
 	"gopeft/model/hub"
+	"gopeft/model/tokenizer"
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/classic"
@@ -126,6 +128,27 @@ func (s Source) base(dtype, quantize string, p train.Precision) (train.Base, err
 		return train.Base{}, err
 	}
 	return train.ChooseBase(dtype, quantize, file, p)
+}
+
+// tokenizer is the model's, or one beside the adapter that has new tokens.
+func (s Source) tokenizer() (*tokenizer.Tokenizer, error) {
+	tok, err := train.OpenTokenizer(s.Model)
+	path := s.firstAdapter()
+	if path == "" {
+		return tok, err
+	}
+	if info, failed := s.Methods.Probe(path); failed != nil || !info.TrainsTokens {
+		return tok, err // loading the adapter tells what is wrong with it
+	}
+	none := (*tokenizer.NoneError)(nil)
+	switch own, failed := train.OpenTokenizer(path); {
+	case errors.As(failed, &none):
+	case failed != nil:
+		return nil, failed
+	case err != nil || own.VocabSize() > tok.VocabSize():
+		return own, nil
+	}
+	return tok, err
 }
 
 // NamedAdapter is one of several adapters on a base model.

@@ -129,7 +129,7 @@ func (d *runData) causalPart(cfg Config, part **train.Part, lengths []int, sourc
 
 // causal says what a language model's data is. Without a tokenizer missing says why.
 func (c Config) causal(tok *tokenizer.Tokenizer, missing error, ui train.UI) (corpus.Causal, error) {
-	source, err := c.source(ui)
+	source, err := c.source(tok, ui)
 	if err != nil {
 		return corpus.Causal{}, err
 	}

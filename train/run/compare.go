@@ -109,8 +109,11 @@ func dataHashes(ctx context.Context, configs []Config, ui train.UI) ([]string, e
 		if cfg.Model.found, err = hub.Find(ctx, cfg.Model.Path, ui); err != nil {
 			return nil, err
 		}
+		if err := cfg.readNewTokens(); err != nil {
+			return nil, err
+		}
 		configs[i] = cfg
-		key := fmt.Sprint(cfg.Data, cfg.Machine.Seed, cfg.Model.Task, cfg.trains(), cfg.Model.Method == prompted.HardPrompt, cfg.Prompt.Templates, cfg.Model.found, cfg.Model.AdapterInit)
+		key := fmt.Sprint(cfg.Data, cfg.Peft.AddTokens, cfg.Machine.Seed, cfg.Model.Task, cfg.trains(), cfg.Model.Method == prompted.HardPrompt, cfg.Prompt.Templates, cfg.Model.found, cfg.Model.AdapterInit)
 		hash, ok := known[key]
 		if !ok {
 			if hash, err = cfg.dataHash(ctx, ui); err != nil {

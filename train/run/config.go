@@ -138,6 +138,8 @@ func (c *Config) Check() error {
 		return train.Usage("--pack goes with --task causal")
 	case m.Method == prompted.InContext && !c.Data.MaskPrompt:
 		return train.Usage("--mask-prompt=false: method %s scores answers, the prompt is where its examples are", m.Method)
+	case len(c.Peft.AddTokens) > 0 && m.Method != "lora" && m.Method != "dora":
+		return train.Usage("--add-tokens goes with --method lora or dora")
 	case m.Task != train.TaskClassify && c.Data.Stratify:
 		return train.Usage("--stratify goes with --task classify: other rows have no class")
 	case m.kind() != data.OneLabel && c.Loop.Smoothing > 0:

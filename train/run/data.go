@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"gopeft/bindings/fault"
 	"gopeft/model"
@@ -177,20 +178,65 @@ func readClassification(p *tokens.Part, pad int64, inTurn bool) (*train.Part, er
 	return part, nil
 }
 
+// readNewTokens puts the tokens of --add-tokens in the place of the file that names them, and takes over those of the
+// adapter gone on from.
+func (c *Config) readNewTokens() error {
+	given := &c.Peft.AddTokens
+	if dir := c.Model.AdapterInit; dir != "" && len(*given) == 0 {
+		info, err := c.Methods.Probe(dir)
+		*given = info.Options.AddTokens
+		return err
+	}
+	if len(*given) != 1 || !fsutil.Exists((*given)[0]) {
+		return nil
+	}
+	path := (*given)[0]
+	raw, err := fsutil.ReadSmall(path, fsutil.MaxSettings)
+	if err != nil {
+		return fmt.Errorf("--add-tokens: %w", err)
+	}
+	*given = nil
+	for _, line := range strings.Split(string(raw), "\n") {
+		if line = strings.TrimRight(line, "\r"); line != "" {
+			*given = append(*given, line)
+		}
+	}
+	if len(*given) == 0 {
+		return train.Usage("--add-tokens: %s has no tokens", path)
+	}
+	return nil
+}
+
+// tokenizer is the model's with the new tokens, and their ids.
+func (c Config) tokenizer() (*tokenizer.Tokenizer, []int64, error) {
+	tok, err := train.OpenTokenizer(c.Model.folder())
+	if err != nil || len(c.Peft.AddTokens) == 0 {
+		return tok, nil, err
+	}
+	more, ids, err := tok.With(c.Peft.AddTokens...)
+	if err != nil {
+		return nil, nil, train.Usage("--add-tokens: %w", err)
+	}
+	return more, ids, nil
+}
+
 // source says what the data is, of whatever task.
-func (c Config) source(ui train.UI) (corpus.Source, error) {
+func (c Config) source(tok *tokenizer.Tokenizer, ui train.UI) (corpus.Source, error) {
 	length, err := c.maxLength()
 	if err != nil {
 		return corpus.Source{}, err
 	}
 	facts, err := model.ReadFacts(c.Model.folder())
-	return corpus.Source{Settings: c.Data, Seed: c.Machine.Seed, Model: c.Model.folder(), MaxLength: length, Vocab: facts.Vocab, UI: ui,
+	if tok != nil && len(c.Peft.AddTokens) > 0 {
+		facts.Vocab = max(facts.Vocab, tok.VocabSize())
+	}
+	return corpus.Source{Settings: c.Data, Seed: c.Machine.Seed, Model: c.Model.folder(), MaxLength: length, Vocab: facts.Vocab, NewTokens: c.Peft.AddTokens, UI: ui,
 		Workers: c.Machine.Cores()}, err
 }
 
 // classification says what a classifier's data is. Without a tokenizer missing says why.
 func (c Config) classification(tok *tokenizer.Tokenizer, missing error, ui train.UI) (corpus.Classification, error) {
-	source, err := c.source(ui)
+	source, err := c.source(tok, ui)
 	if err != nil {
 		return corpus.Classification{}, err
 	}
@@ -265,7 +311,7 @@ func (c Config) dataHash(ctx context.Context, ui train.UI) (string, error) {
 		}
 		return c.sum(ctx, splits)
 	}
-	tok, missing := train.OpenTokenizer(c.Model.folder())
+	tok, _, missing := c.tokenizer()
 	if c.Model.Task == train.TaskCausal {
 		source, err := c.causal(tok, missing, ui)
 		if err != nil {

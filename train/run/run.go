@@ -31,6 +31,9 @@ func Run(ctx context.Context, cfg Config, mode OutMode, ui train.UI) (_ report.S
 		if err := cfg.Check(); err != nil {
 			return report.Summary{}, err
 		}
+		if err := cfg.readNewTokens(); err != nil {
+			return report.Summary{}, err
+		}
 	}
 	cfg.Output.Out = cfg.OutFolder()
 	release, err := cfg.hold(ui)
@@ -77,7 +80,10 @@ func runTask(ctx context.Context, cfg Config, mode OutMode, ui train.UI, watch *
 		return runPrompted(ctx, cfg, ui, watch, rec)
 	}
 	r := &run{cfg: cfg, mode: mode, ui: ui, inputs: watch, recorder: rec}
-	r.tok, r.noTok = train.OpenTokenizer(cfg.Model.folder()) // rows that carry token ids need none
+	r.tok, r.added, r.noTok = cfg.tokenizer() // rows that carry token ids need none
+	if r.noTok != nil && len(cfg.Peft.AddTokens) > 0 {
+		return report.Summary{}, r.noTok
+	}
 	if err := r.loadData(ctx); err != nil {
 		return report.Summary{}, errors.Join(err, r.data.close())
 	}
@@ -95,6 +101,7 @@ type run struct {
 	ui       train.UI
 	tok      *tokenizer.Tokenizer // nil when noTok says why there is none
 	noTok    error
+	added    []int64 // ids of the tokens that --add-tokens has added to tok
 	data     *runData
 	model    model.Model
 	method   peft.Method

@@ -161,7 +161,7 @@ func (r *run) attach(s *bindings.Scope) (err error) {
 	if width := r.model.Info().Hidden; o.Rank > width {
 		return train.Usage("--rank is %d, above the model's width of %d: that holds no more than rank %d", o.Rank, width, width)
 	}
-	o.Base, o.Tokenizer = r.cfg.Model.Path, r.cfg.Model.Path
+	o.Base, o.Tokenizer, o.NewTokens = r.cfg.Model.Path, r.cfg.Model.Path, r.added
 	if o.InitText != "" {
 		if r.tok == nil {
 			return r.noTok

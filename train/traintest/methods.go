@@ -16,6 +16,9 @@ func MethodCases() []MethodCase {
 	for _, name := range peft.Methods() {
 		out = append(out, MethodCase{name, name, o})
 	}
+	begun := o
+	begun.LoRAInit, begun.RankPattern, begun.Layers = "pissa_niter_2", []string{"q_.*=3"}, []int{0}
+	out = append(out, MethodCase{"lora-begun", "lora", begun})
 	o.PrefixProjection, o.PrefixHidden = true, 6
 	return append(out, MethodCase{"prefix-projection", "prefix", o})
 }
