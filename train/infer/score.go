@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"gopeft/bindings"
-	"gopeft/model"
 	"gopeft/model/generate"
 	"gopeft/train"
 	"gopeft/train/data"

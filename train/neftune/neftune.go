@@ -47,13 +47,13 @@ func Bound(alpha float64, tokens, width int64) float64 {
 }
 
 // Embed implements model.Embedding.
-func (n *Noise) Embed(s *bindings.Scope, ids bindings.Tensor, own func(s *bindings.Scope) bindings.Tensor) bindings.Tensor {
+func (n *Noise) Embed(s *bindings.Scope, ids bindings.Tensor, own func(s *bindings.Scope, ids bindings.Tensor) bindings.Tensor) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
 		var x bindings.Tensor
 		if n.own != nil {
 			x = n.own.Embed(s, ids, own)
 		} else {
-			x = own(s)
+			x = own(s, ids)
 		}
 		if !n.on {
 			return x

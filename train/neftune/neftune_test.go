@@ -15,7 +15,7 @@ import (
 // fixed gives embeddings that are known.
 type fixed struct{ x bindings.Tensor }
 
-func (f fixed) Embed(s *bindings.Scope, _ bindings.Tensor, _ func(s *bindings.Scope) bindings.Tensor) bindings.Tensor {
+func (f fixed) Embed(s *bindings.Scope, _ bindings.Tensor, _ func(s *bindings.Scope, ids bindings.Tensor) bindings.Tensor) bindings.Tensor {
 	return s.Clone(f.x)
 }
 
@@ -69,7 +69,7 @@ func TestNoiseOnOwnEmbeddings(t *testing.T) {
 	bindingstest.Do(t, func(s *bindings.Scope) error {
 		hooks := &model.Hooks{}
 		n := neftune.Attach(hooks, 10)
-		own := func(s *bindings.Scope) bindings.Tensor {
+		own := func(s *bindings.Scope, _ bindings.Tensor) bindings.Tensor {
 			return s.Zeros([]int64{3, 4, 25}, bindings.Float, bindings.CPU)
 		}
 		var most float64
