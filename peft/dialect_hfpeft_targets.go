@@ -195,7 +195,7 @@ func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 			continue
 		}
 		o.Targets = append(o.Targets, t.Name)
-		short[lastPart(t.Name)]++
+		short[plan.moduleName(t.Map)]++
 	}
 	if len(o.Targets) == 0 {
 		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))

@@ -9,6 +9,7 @@ cd "$root"
 # Each script and its arguments, in the order they build on each other.
 parts=(
     'distilbert'
+    'encoders'
     'llama'
     'quantised_folders'
     'chat'
