@@ -13,7 +13,7 @@ import (
 )
 
 // encoders are the families of encoders, by their folders in testdata.
-var encoders = []string{"bert"}
+var encoders = []string{"bert", "roberta"}
 
 // batchesOf are the batches that a fixture has.
 func batchesOf(g *modeltest.Golden) (names []string) {
@@ -111,6 +111,7 @@ func TestEncodersOfOtherTasksAreRead(t *testing.T) {
 	for _, c := range []struct{ folder, fresh string }{
 		{"bert/mlm", "bert.pooler.dense.weight bert.pooler.dense.bias classifier.weight classifier.bias"},
 		{"bert/noprefix", "classifier.weight classifier.bias"},
+		{"roberta/mlm", "classifier.dense.weight classifier.dense.bias classifier.out_proj.weight classifier.out_proj.bias"},
 		{"distilbert/bert-mlm", "bert.pooler.dense.weight bert.pooler.dense.bias classifier.weight classifier.bias"},
 	} {
 		family, _, _ := strings.Cut(c.folder, "/")
@@ -166,6 +167,9 @@ func TestEncoderConfigsThatAreRefused(t *testing.T) {
 		{`{"model_type": "bert", "type_vocab_size": 0}`, "type_vocab_size is 0"},
 		{`{"model_type": "bert", "num_attention_heads": 5}`, "not a multiple"},
 		{`{"model_type": "bert", "num_hidden_layers": 100000}`, "more than 4096"},
+		{`{"model_type": "roberta", "max_position_embeddings": 2}`, "max_position_embeddings"},
+		{`{"model_type": "roberta", "pad_token_id": -1}`, "pad_token_id is -1"},
+		{`{"model_type": "roberta", "hidden_act": "gelu_new"}`, `activation "gelu_new"`},
 	} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			_, err := model.New(s, []byte(c.config), model.Options{Classify: true})
@@ -180,6 +184,7 @@ func TestEncoderConfigsThatAreRefused(t *testing.T) {
 func TestCountsOfBERTBase(t *testing.T) {
 	for config, want := range map[string]int64{
 		`{"model_type": "bert"}`: 109483778, // of transformers' BertForSequenceClassification
+		`{"model_type": "roberta", "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}`: 124647170,
 	} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m, err := model.New(s, []byte(config), model.Options{Classify: true})

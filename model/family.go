@@ -31,7 +31,7 @@ type family struct {
 
 // families are all that the package loads.
 func families() []family {
-	return []family{distilBERTFamily(), bertFamily(), llamaFamily()}
+	return []family{distilBERTFamily(), bertFamily(), robertaFamily(), llamaFamily()}
 }
 
 // Architectures gives a common model of each architecture that the package loads.

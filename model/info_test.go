@@ -14,7 +14,7 @@ import (
 
 // An outline is what the hooks of a loaded model are, and an Info written by hand knows what the model's own does.
 func TestOutlineIsTheModelsOwn(t *testing.T) {
-	for _, name := range []string{"distilbert/tiny", "bert/tiny", "llama/base"} {
+	for _, name := range []string{"distilbert/tiny", "bert/tiny", "roberta/tiny", "llama/base"} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m := load(t, s, modeltest.Testdata(t, name), model.Options{})
 			defer m.Close()
@@ -153,7 +153,7 @@ func TestArchitecturesGiveTheirConfigs(t *testing.T) {
 func TestUnknownModelTypesAreRefusedNamingTheKnown(t *testing.T) {
 	bindingstest.Do(t, func(s *bindings.Scope) error {
 		_, err := model.New(s, []byte(`{"model_type": "gpt2"}`), model.Options{})
-		if want := `model config: model_type "gpt2" is not supported (distilbert, bert, llama, mistral, qwen2)`; err == nil || err.Error() != want {
+		if want := `model config: model_type "gpt2" is not supported (distilbert, bert, roberta, xlm-roberta, camembert, llama, mistral, qwen2)`; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 		return nil

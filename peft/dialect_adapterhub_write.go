@@ -120,10 +120,12 @@ type hubModel struct{ classifier, plain, flexible, attn, ffn, prefix, place stri
 
 // hubModels are by model_type.
 var hubModels = map[string]hubModel{
-	"distilbert": encoderInHub("DistilBert", siteAttn, siteFFN, "attention", "self"),
-	"bert":       encoderInHub("Bert", "attention.output", "output", "attention.self", "self_prefix"),
-	"llama":      decoderInHub("Llama"),
-	"mistral":    decoderInHub("Mistral"),
+	"distilbert":  encoderInHub("DistilBert", siteAttn, siteFFN, "attention", "self"),
+	"bert":        encoderInHub("Bert", "attention.output", "output", "attention.self", "self_prefix"),
+	"roberta":     encoderInHub("Roberta", "attention.output", "output", "attention.self", "self_prefix"),
+	"xlm-roberta": encoderInHub("XLMRoberta", "attention.output", "output", "attention.self", "self_prefix"),
+	"llama":       decoderInHub("Llama"),
+	"mistral":     decoderInHub("Mistral"),
 }
 
 func encoderInHub(class, attn, ffn, prefix, place string) hubModel {

@@ -18,7 +18,7 @@ import (
 // peft finds modules by the ends of their names, and several of a BERT's end in "dense": what is written names those that
 // were adapted and no other, neither of the blocks nor behind them.
 func TestTargetsOfEncodersAreTheirsAlone(t *testing.T) {
-	for _, folder := range []string{"bert/tiny"} {
+	for _, folder := range []string{"bert/tiny", "roberta/tiny"} {
 		for _, targets := range [][]string{{"q"}, {"o"}, {"up"}, {"down"}, {"q", "down"}, {"all"}, {"output.dense"}, {"dense"}, {"1.output.dense"}} {
 			for _, method := range []string{"lora", "ia3"} {
 				dir := filepath.Join(t.TempDir(), "adapter")
@@ -100,9 +100,9 @@ func TestAdaptersHoldAPoolerThatTheBaseLacks(t *testing.T) {
 	})
 }
 
-// Adapters over a BERT are the libraries' own.
+// Adapters over a BERT and a RoBERTa are the libraries' own.
 func TestAdaptersOverEncodersConvert(t *testing.T) {
-	for _, folder := range []string{"bert/tiny"} {
+	for _, folder := range []string{"bert/tiny", "roberta/tiny"} {
 		for method, dialect := range map[string]peft.Dialect{"lora": peft.DialectPeft, "ia3": peft.DialectPeft, "houlsby": peft.DialectHub, "prefix": peft.DialectHub} {
 			f, dir := family{folder: folder, batch: "padded", classify: true}, filepath.Join(t.TempDir(), "adapter")
 			g := modeltest.OpenGolden(t, folder+"/golden.safetensors")

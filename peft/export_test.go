@@ -18,7 +18,7 @@ import (
 )
 
 // exported are the families that check_ours.py knows.
-var exported = map[string]bool{"distilbert-seqcls": true, "llama-seqcls": true, "llama-causal": true, "gqa-causal": true, "bert-seqcls": true}
+var exported = map[string]bool{"distilbert-seqcls": true, "llama-seqcls": true, "llama-causal": true, "gqa-causal": true, "bert-seqcls": true, "roberta-seqcls": true}
 
 // TestExportForPython writes adapters and what they compute to the folder GOPEFT_EXPORT, for
 // scripts/goldens/check_ours.py to load with the Python libraries.

@@ -19,7 +19,7 @@ import (
 // bases are the models that fixtures' adapters belong to.
 var bases = map[string]string{
 	"llama-seqcls": "llama/seqcls", "llama-causal": "llama/base", "gqa-causal": "llama/gqa", "biased-causal": "llama/biases", "tied-causal": "llama/tied",
-	"distilbert-": "distilbert/tiny", "bert-": "bert/tiny",
+	"distilbert-": "distilbert/tiny", "bert-": "bert/tiny", "roberta-": "roberta/tiny",
 }
 
 func baseOf(t *testing.T, fixture string) family {
@@ -59,7 +59,8 @@ func fileKeys(fixture, name string) []string {
 		}
 		family, _, _ := strings.Cut(filepath.Base(fixture), "-")
 		pool, ok := map[string]string{"distilbert": "distilbert.transformer.layer.0.attention.prefix_tuning.pool.prefix_tunings.imdb.self.",
-			"bert": "bert.encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."}[family]
+			"bert":    "bert.encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.imdb.self_prefix.",
+			"roberta": "roberta.encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."}[family]
 		if !ok {
 			pool = "model.layers.0.self_attn.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."
 		}

@@ -28,6 +28,7 @@ var families = []family{
 	{name: "gqa-causal", folder: "llama/gqa", batch: "right"},
 	{name: "biased-causal", folder: "llama/biases", batch: "left", biased: true},
 	{name: "bert-seqcls", folder: "bert/tiny", batch: "padded", classify: true, biased: true},
+	{name: "roberta-seqcls", folder: "roberta/tiny", batch: "left", classify: true, biased: true},
 }
 
 // load gives the family's model without dropout.

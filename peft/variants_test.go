@@ -45,8 +45,9 @@ func hiddens(n int) func(model.Info) int { return func(i model.Info) int { retur
 var layouts = map[string]layout{
 	"distilbert": {"distilbert.transformer.layer", "attention", plainSlots,
 		"attention.q_lin attention.k_lin attention.v_lin attention.out_lin ffn.lin1 ffn.lin2", hiddens(4), hiddens(2), true, false},
-	"bert":  {"bert.encoder.layer", "attention", plainSlots, bertMaps, hiddens(4), hiddens(2), true, true},
-	"llama": {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false, false},
+	"bert":    {"bert.encoder.layer", "attention", plainSlots, bertMaps, hiddens(4), hiddens(2), true, true},
+	"roberta": {"roberta.encoder.layer", "attention", plainSlots, bertMaps, hiddens(4), hiddens(2), true, false},
+	"llama":   {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false, false},
 }
 
 // maps are the linear maps of a block by slot, in the model's order.

@@ -119,7 +119,7 @@ def write_all():
         write(f"distilbert-{method}", bert, config, 200 + i, safetensors=not method.startswith("prefix"))
     write("distilbert-houlsby-bin", bert, METHODS["houlsby"], 200, safetensors=False)
     write("distilbert-houlsby-flexible-head", flexible, METHODS["houlsby"], 210)
-    for family in ("bert",):
+    for family in ("bert", "roberta"):
         encoder = static(functools.partial(encoders.base, family), f"{family}/tiny")
         for i, (method, config) in enumerate(METHODS.items()):
             write(f"{family}-{method}", encoder, config, 250 + i, family, safetensors=not method.startswith("prefix"))

@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 FAMILIES = {
     "distilbert-seqcls": ("distilbert", "seqcls"),
     "bert-seqcls": ("bert", "seqcls"),
+    "roberta-seqcls": ("roberta", "seqcls"),
     "llama-seqcls": ("llama", "seqcls"),
     "llama-causal": ("llama", "causal"),
     "gqa-causal": ("gqa", "causal"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tiny BERTs with random weights, and what transformers computes from them.
+"""Tiny BERTs and RoBERTas with random weights, and what transformers computes from them.
 
     encoders.py [FAMILY…]
 
@@ -15,6 +15,9 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaForSequenceClassification,
 )
 
 SHAPE = dict(
@@ -32,8 +35,14 @@ def bert_config():
     return BertConfig(**SHAPE, max_position_embeddings=40, pad_token_id=0)
 
 
+def roberta_config():
+    # Positions begin behind the padding's id.
+    return RobertaConfig(**SHAPE, max_position_embeddings=42, pad_token_id=1, type_vocab_size=1)
+
+
 FAMILIES = {
     "bert": (bert_config, BertForSequenceClassification, BertForMaskedLM),
+    "roberta": (roberta_config, RobertaForSequenceClassification, RobertaForMaskedLM),
 }
 
 

@@ -44,6 +44,7 @@ FAMILIES = {
     ("llama", "causal"): (llama.base, "llama/base"),
     ("gqa", "causal"): (llama.gqa, "llama/gqa"),
     ("bert", "seqcls"): (functools.partial(encoders.base, "bert"), "bert/tiny"),
+    ("roberta", "seqcls"): (functools.partial(encoders.base, "roberta"), "roberta/tiny"),
 }
 # Models for what peft does otherwise on them.
 MORE = {("biased", "causal"): (llama.biased, "llama/biases"), ("tied", "causal"): (llama.tied, "llama/tied")}
@@ -78,7 +79,7 @@ BERT = Names(
     norms=["output.LayerNorm"],
     head=["classifier"],
 )
-ENCODERS = {"distilbert": DISTILBERT, "bert": BERT}
+ENCODERS = {"distilbert": DISTILBERT, "bert": BERT, "roberta": BERT}
 # What is tried on the families that were made after DistilBERT's: the rest is the same code there.
 ENCODER_METHODS = ("prompt", "lora", "rslora", "dora", "ia3", "lora-bias", "lora-tokens", "norms", "oft")
 

@@ -36,7 +36,7 @@ const (
 // Config says what is measured. Each field is a flag of the same name as its YAML key. A zero size is the
 // family's default: DistilBERT-base, or a LLaMA of 110 million parameters.
 type Config struct {
-	Arch    string `yaml:"arch" usage:"shape of a model with random weights: distilbert, bert or llama"`
+	Arch    string `yaml:"arch" usage:"shape of a model with random weights: distilbert, bert, roberta or llama"`
 	Model   string `yaml:"model" usage:"model folder or GGUF file, in place of --arch"`
 	Layers  int    `yaml:"layers" usage:"blocks (distilbert: 6, others: 12)"`
 	Hidden  int    `yaml:"hidden" usage:"hidden size (768)"`
