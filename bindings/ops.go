@@ -161,6 +161,12 @@ func (s *Scope) ArgMax(a Tensor, dim int) Tensor {
 	return s.take("argmax", a)
 }
 
+// CumSum adds up along dim: each element and those before it, whole numbers as int64.
+func (s *Scope) CumSum(a Tensor, dim int) Tensor {
+	lib.AtgCumsum(s.prep(), lib.Ctensor(a.p), int64(dim), noDType)
+	return s.take("cumsum", a)
+}
+
 // Softmax is e^a normalised along dim.
 func (s *Scope) Softmax(a Tensor, dim int) Tensor {
 	lib.AtgSoftmax(s.prep(), lib.Ctensor(a.p), int64(dim), noDType)

@@ -38,7 +38,7 @@ func TestDistilBERTMatchesTransformers(t *testing.T) {
 			g := modeltest.OpenGolden(t, folder+"/golden.safetensors")
 			classify := g.Has("full.logits")
 			bindingstest.Do(t, func(s *bindings.Scope) error {
-				m := load(t, s, modeltest.Testdata(t, folder), model.Options{Classify: classify})
+				m := load(t, s, modeltest.Testdata(t, folder), model.Options{Classify: classify, As: "distilbert"})
 				for _, name := range []string{"full", "padded"} {
 					in := batch(g, s, name)
 					var states []bindings.Tensor
@@ -165,20 +165,22 @@ func TestCountsOfDistilBERTBase(t *testing.T) {
 
 func TestSavedModelsLoadBack(t *testing.T) {
 	g := modeltest.OpenGolden(t, "distilbert/bert/golden.safetensors")
-	dir := t.TempDir()
-	bindingstest.Do(t, func(s *bindings.Scope) error {
-		m := load(t, s, modeltest.Testdata(t, "distilbert/bert"), model.Options{Classify: true, Labels: []string{"neg", "pos"}})
-		if err := model.Save(s, dir, m); err != nil {
-			return err
-		}
-		back := load(t, s, dir, model.Options{Classify: true})
-		in := batch(g, s, "padded")
-		modeltest.Close(t, "logits", back.Classify(s, in, back.Forward(s, in)), m.Classify(s, in, m.Forward(s, in)), 0)
-		if strings.Join(back.Labels(), " ") != "neg pos" || len(back.Fresh()) != 0 {
-			t.Errorf("labels %v, fresh %v", back.Labels(), back.Fresh())
-		}
-		return errorsJoin(m.Close(), back.Close())
-	})
+	for _, as := range []string{"", "distilbert"} {
+		dir := t.TempDir()
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := load(t, s, modeltest.Testdata(t, "distilbert/bert"), model.Options{Classify: true, As: as, Labels: []string{"neg", "pos"}})
+			if err := model.Save(s, dir, m); err != nil {
+				return err
+			}
+			back := load(t, s, dir, model.Options{Classify: true})
+			in := batch(g, s, "padded")
+			modeltest.Close(t, "logits", back.Classify(s, in, back.Forward(s, in)), m.Classify(s, in, m.Forward(s, in)), 0)
+			if strings.Join(back.Labels(), " ") != "neg pos" || len(back.Fresh()) != 0 || back.Info().Family != m.Info().Family {
+				t.Errorf("labels %v, fresh %v, family %s", back.Labels(), back.Fresh(), back.Info().Family)
+			}
+			return errorsJoin(m.Close(), back.Close())
+		})
+	}
 }
 
 func TestBadCheckpointsAreNamed(t *testing.T) {

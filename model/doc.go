@@ -3,8 +3,9 @@
 // hidden states, Classify and CausalLM's Logits what a head makes of them. With nothing on its hook points a model
 // computes what transformers does.
 //
-// An architecture is one file (distilbert.go, llama.go) and one line in families; what architectures share stands beside:
-// attention, layers, the cache, the layout of a batch, rotary positions, decoders' settings, GGUF names. A loader gets a
+// An architecture is one file (distilbert.go, bert.go, llama.go) and one line in families; what architectures share stands
+// beside: attention, layers, the cache, the layout of a batch, rotary positions, encoders' blocks (encoder.go), decoders'
+// settings, GGUF names. A loader gets a
 // weight in one place (base.fill, by name, shape and dtype), and a linear map computes in one (Dense).
 //
 // The package's own words:

@@ -13,6 +13,7 @@ import (
 
 // Facts is what a model says about itself before its weights are read.
 type Facts struct {
+	Family  string   // that loads it, as Info's; "" where none does
 	Room    int      // positions it has, as Info's MaxPositions
 	Vocab   int      // token ids it knows
 	Labels  []string // of its classification head: its own names, or LABEL_0, …
@@ -35,8 +36,8 @@ func ReadFacts(path string) (Facts, error) {
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return Facts{}, where(err)
 	}
-	loader, err := familyOfType(hf.ModelType(raw))
-	if err != nil { // a tokenizer may lie beside a config.json that no family loads: its sizes are read as the first family's
+	loader, unknown := familyOfType(hf.ModelType(raw), "")
+	if unknown != nil { // a tokenizer may lie beside a config.json that no family loads: its sizes are read as the first family's
 		loader = families()[0]
 	}
 	positions, vocab, err := loader.size(raw)
@@ -44,6 +45,9 @@ func ReadFacts(path string) (Facts, error) {
 		return Facts{}, where(err)
 	}
 	f := Facts{Room: positions, Vocab: vocab, Problem: configProblem(raw)}
+	if unknown == nil {
+		f.Family = loader.name
+	}
 	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool { return strings.HasSuffix(name, "ForCausalLM") })
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad

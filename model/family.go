@@ -15,6 +15,7 @@ type family struct {
 	name   string   // Info's Family
 	usual  Info     // the sizes of a common model of it
 	types  []string // the model_types of a config.json that it loads
+	asked  []string // those that it loads where Options.As asks for it
 	traits Traits
 	maps   func(Info) []Map
 	// size reads from a config.json how many positions and tokens its model has.
@@ -29,7 +30,9 @@ type family struct {
 }
 
 // families are all that the package loads.
-func families() []family { return []family{distilBERTFamily(), llamaFamily()} }
+func families() []family {
+	return []family{distilBERTFamily(), bertFamily(), robertaFamily(), llamaFamily()}
+}
 
 // Architectures gives a common model of each architecture that the package loads.
 func Architectures() []Info {
@@ -62,9 +65,28 @@ func familyNamed(name string) family {
 	return family{maps: func(Info) []Map { return nil }}
 }
 
-// familyOfType finds the family that loads a model_type.
-func familyOfType(modelType string) (family, error) {
+// familyOfType finds the family that loads a model_type: the one called as where that can.
+func familyOfType(modelType, as string) (family, error) {
+	if f := familyNamed(as); slices.Contains(f.asked, modelType) {
+		return f, nil
+	}
 	return choose("model_type", modelType, func(f family) []string { return f.types })
+}
+
+// FirstReading is the family that what can be read as more than one was read as before there was a choice.
+const FirstReading = "distilbert"
+
+// ReadAs is the family that m's checkpoint was loaded as, where there is more than one that can; else "".
+func ReadAs(m Model) string {
+	i := m.Info()
+	modelType := i.LoadedFrom
+	if modelType == "" {
+		modelType, _ = m.Config()["model_type"].(string)
+	}
+	if slices.ContainsFunc(families(), func(f family) bool { return slices.Contains(f.asked, modelType) }) {
+		return i.Family
+	}
+	return ""
 }
 
 // familyOfGGUF finds the family that loads a GGUF file, and the architecture that the file names.

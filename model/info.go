@@ -54,6 +54,12 @@ func (i Info) Complete() Info {
 	return i
 }
 
+// Top is the first part of the blocks' names, e.g. "distilbert".
+func (i Info) Top() string {
+	top, _, _ := strings.Cut(i.Blocks, ".")
+	return top
+}
+
 // Maps are the linear maps of one block, in the order they are applied. In an Info written by hand, maps that a config
 // may give a bias have none.
 func (i Info) Maps() []Map { return familyNamed(i.Family).maps(i) }

@@ -33,6 +33,9 @@ type Options struct {
 	Dropout *float64
 	// Shard is for a model whose Shard method is called: what it takes stays on the CPU until then.
 	Shard bool
+	// As names the family to read the checkpoint as, where there is more than one that can: "distilbert" reads a BERT as a
+	// DistilBERT, without its pooler. It says nothing to other checkpoints.
+	As string
 	// Copy puts the weights into memory of their own, in place of using them where their file is mapped.
 	Copy bool
 }
@@ -76,7 +79,7 @@ func build(s *bindings.Scope, c *hf.Checkpoint, o Options) (Model, error) {
 		c.Config = config
 		return f.load(s, x)
 	}
-	f, err := familyOfType(hf.ModelType(c.Config))
+	f, err := familyOfType(hf.ModelType(c.Config), o.As)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", c.Path, err)
 	}

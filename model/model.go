@@ -9,10 +9,12 @@ type Input struct {
 	IDs       bindings.Tensor // [B, S] int64
 	Mask      bindings.Tensor // [B, S] int64, 1 for real tokens; none when nothing is padded
 	Positions bindings.Tensor // [B, S] int64; none: counted from the mask
-	Segments  bindings.Tensor // [B, S] int64, decoders only: tokens attend within their segment; none: one per row
-	Host      Host            // what Mask, Segments and Positions hold, where the caller knows it
-	Train     bool            // dropout on
-	Cache     *Cache          // decoders only: earlier tokens, to which this batch is appended; nil: none
+	// TokenTypes [B, S] int64 tell the texts of a pair apart, for encoders that have types; none: all are of the first.
+	TokenTypes bindings.Tensor
+	Segments   bindings.Tensor // [B, S] int64, decoders only: tokens attend within their segment; none: one per row
+	Host       Host            // what Mask, Segments and Positions hold, where the caller knows it
+	Train      bool            // dropout on
+	Cache      *Cache          // decoders only: earlier tokens, to which this batch is appended; nil: none
 	// FullLength is, where a cache is fed a text piece by piece, how many positions the longest row takes in the end, the
 	// method's included: rotary embeddings that stretch with the text need it from the first piece on. 0: no piece.
 	FullLength int

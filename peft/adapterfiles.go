@@ -95,6 +95,9 @@ func (f *adapterFiles) readSettings() error {
 	if side := f.sidecar; side != nil {
 		f.Problem = model.Problem(side.Problem)
 		f.Labels, f.Base, f.Tokenizer, f.Options = side.Labels, side.Base, side.Tokenizer, side.Options
+		if side.Fingerprint != nil {
+			f.Family = side.Fingerprint.Family
+		}
 	}
 	return nil
 }

@@ -62,6 +62,7 @@ type Info struct {
 	Dialect Dialect
 	Method  string
 	Base    string // the base model's name or path, "" if not recorded
+	Family  string // that the base was loaded as, "" if not recorded
 	// NumLabels is the width of the classification head among the files, 0 without one. Labels are its names,
 	// empty where the files do not record them.
 	NumLabels int

@@ -208,11 +208,11 @@ func (f *adapterFiles) hubBottleneck(c hubMethod, archive files.Archive) (*bottl
 }
 
 // hubKey is a parameter's name in the file: the adapter's own name goes into the middle.
-func hubKey(adapter, name string) string {
-	for _, site := range []string{siteAttn, siteFFN} {
-		if i := strings.Index(name, "."+site+"."); i >= 0 {
-			i += len(site) + 2
-			return name[:i] + "adapters." + adapter + "." + name[i:]
+func hubKey(m model.Model, adapter, name string) string {
+	at := hubNames(m)
+	for _, site := range [...]struct{ ours, theirs string }{{siteAttn, at.attn}, {siteFFN, at.ffn}} {
+		if block, part, ok := strings.Cut(name, "."+site.ours+"."); ok {
+			return block + "." + site.theirs + ".adapters." + adapter + "." + part
 		}
 	}
 	return name
@@ -220,17 +220,12 @@ func hubKey(adapter, name string) string {
 
 // prefixKeys are the names of a part of a prefix: one for every block, and the pool they share.
 func prefixKeys(m model.Model, adapter, part string) []string {
-	place := "self" // what the library calls the place of a prefix in its class for the model
-	if m.Info().Decoder {
-		place = "self_prefix"
-	}
-	structure := structureOf(m)
+	at := hubNames(m)
 	var keys []string
-	for _, b := range structure.Blocks {
-		keys = append(keys, fmt.Sprintf("%s.prefix_tuning.pool.prefix_tunings.%s.%s.%s", structure.attention(b), adapter, place, part))
+	for _, b := range m.Hooks().Blocks {
+		keys = append(keys, fmt.Sprintf("%s.%s.prefix_tuning.pool.prefix_tunings.%s.%s.%s", b.Name, at.prefix, adapter, at.place, part))
 	}
-	top, _, _ := strings.Cut(m.Info().Blocks, ".")
-	return append(keys, fmt.Sprintf("%s.prefix_tuning.prefix_tunings.%s.%s.%s", top, adapter, place, part))
+	return append(keys, fmt.Sprintf("%s.prefix_tuning.prefix_tunings.%s.%s.%s", m.Info().Top(), adapter, at.place, part))
 }
 
 // hubPrefix is the tuner of a folder with a prefix. The library does not count its positions. Up to version 0.2 its keys
@@ -274,7 +269,7 @@ func (f *adapterFiles) hubValues(s *bindings.Scope, m model.Model, a *method, ad
 	default:
 		wants := make([]want, len(added))
 		for i, n := range added {
-			wants[i] = want{[]string{hubKey(adapterName, n.Name)}, n.Shape, false}
+			wants[i] = want{[]string{hubKey(m, adapterName, n.Name)}, n.Shape, false}
 		}
 		ts, err := pick(s, path, archive, wants, nil)
 		if err != nil {

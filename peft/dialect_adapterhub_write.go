@@ -27,13 +27,9 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	kind := modelType(m)
-	names, known := hubClasses[kind]
-	switch {
-	case portable && !known:
+	kind, names := modelType(m), hubNames(m)
+	if _, known := hubModels[kind]; portable && !known {
 		return fmt.Errorf("it has no models of type %s", kind)
-	case !known: // the folder is for gopeft
-		names = hubClasses[i.Family]
 	}
 	class := names.classifier
 	if len(m.Labels()) == 0 {
@@ -87,7 +83,7 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 					head = append(head, hf.Named{Name: p.Name, Tensor: p.T})
 					continue
 				}
-				ts = append(ts, hf.Named{Name: hubKey(name, p.Name), Tensor: p.T})
+				ts = append(ts, hf.Named{Name: hubKey(m, name, p.Name), Tensor: p.T})
 			}
 		}
 		for _, w := range a.weights {
@@ -118,11 +114,39 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 	})
 }
 
-// hubClasses are the library's names of model classes by model_type: the head is loaded only into one of the same name.
-var hubClasses = map[string]struct{ classifier, plain, flexible string }{
-	"distilbert": {"DistilBertForSequenceClassification", "DistilBertModel", "DistilBertAdapterModel"},
-	"llama":      {"LlamaForSequenceClassification", "LlamaForCausalLM", "LlamaAdapterModel"},
-	"mistral":    {"MistralForSequenceClassification", "MistralForCausalLM", "MistralAdapterModel"},
+// hubModel is what the library calls parts of a model: its classes, the head being loaded only into one of the same name;
+// the modules of a block that adapters and prefixes are put into; and the place of a prefix.
+type hubModel struct{ classifier, plain, flexible, attn, ffn, prefix, place string }
+
+// hubModels are by model_type.
+var hubModels = map[string]hubModel{
+	"distilbert":  encoderInHub("DistilBert", siteAttn, siteFFN, "attention", "self"),
+	"bert":        encoderInHub("Bert", "attention.output", "output", "attention.self", "self_prefix"),
+	"roberta":     encoderInHub("Roberta", "attention.output", "output", "attention.self", "self_prefix"),
+	"xlm-roberta": encoderInHub("XLMRoberta", "attention.output", "output", "attention.self", "self_prefix"),
+	"llama":       decoderInHub("Llama"),
+	"mistral":     decoderInHub("Mistral"),
+}
+
+func encoderInHub(class, attn, ffn, prefix, place string) hubModel {
+	return hubModel{class + "ForSequenceClassification", class + "Model", class + "AdapterModel", attn, ffn, prefix, place}
+}
+
+func decoderInHub(class string) hubModel {
+	return hubModel{class + "ForSequenceClassification", class + "ForCausalLM", class + "AdapterModel", siteAttn, siteFFN, "self_attn", "self_prefix"}
+}
+
+// hubNames are the names for m: of its model_type or else, of a folder that is for gopeft, of its family, or such as they
+// might be.
+func hubNames(m model.Model) hubModel {
+	if names, known := hubModels[modelType(m)]; known {
+		return names
+	}
+	names, known := hubModels[m.Info().Family]
+	if !known {
+		names = hubModel{attn: siteAttn, ffn: siteFFN, prefix: m.Info().Attention, place: "self_prefix"}
+	}
+	return names
 }
 
 // hubHead is what head_config.json says of the head; a flexible one belongs to a class of its own.

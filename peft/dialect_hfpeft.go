@@ -282,6 +282,9 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 			return nil, fmt.Errorf("the adapter was trained on a model with hidden size %d, this one has %d", *c.TokenDim, i.Hidden)
 		}
 	case "prefix":
+		if f.sidecar == nil && !i.Decoder {
+			return nil, fmt.Errorf("peft counts a prefix's positions before those of the text, which is not supported for %s", i.Family)
+		}
 		if width := i.KVHeads * i.HeadDim; c.TokenDim != nil && *c.TokenDim != width {
 			return nil, fmt.Errorf("the adapter was trained on a model with keys and values of %d, this one has %d", *c.TokenDim, width)
 		}

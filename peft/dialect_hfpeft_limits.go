@@ -19,7 +19,7 @@ func (a *method) foreign(m model.Model) error {
 	switch a.Name() {
 	case "prefix":
 		if !m.Info().Decoder {
-			return errors.New("peft has no prefix tuning for DistilBERT")
+			return fmt.Errorf("peft has no prefixes for %s that leave a text's positions as they are", m.Info().Family)
 		}
 	case "prompt":
 		reads, token := "the first virtual token", "[CLS]"

@@ -22,7 +22,7 @@ func hfKeys(method, name string) []string {
 	}
 	keys := []string{"base_model.model." + name, "base_model." + name}
 	// An adapter trained on the encoder or decoder alone.
-	if _, rest, ok := strings.Cut(name, "."); ok && (strings.HasPrefix(name, "distilbert.") || strings.HasPrefix(name, "model.")) {
+	if top, rest, ok := strings.Cut(name, "."); ok && slices.ContainsFunc(model.Architectures(), func(i model.Info) bool { return i.Top() == top }) {
 		keys = append(keys, "base_model.model."+rest)
 	}
 	return keys
@@ -145,7 +145,8 @@ func (c *hfConfig) trained(a *method, m model.Model, p *model.Param) want {
 
 // headCopy reports keys of a head's biases that peft saves beside the head itself: the base's and its own once more.
 func (c *hfConfig) headCopy(key string) bool {
-	return c.Bias == biasAll && (strings.HasSuffix(key, ".original_module.bias") || strings.HasSuffix(key, ".modules_to_save.bias"))
+	copied := strings.Contains(key, ".original_module.") || strings.Contains(key, ".modules_to_save.")
+	return c.Bias == biasAll && copied && strings.HasSuffix(key, ".bias")
 }
 
 // hfName is the name of a parameter of the model, without its prefix, where the method trains it.

@@ -188,19 +188,21 @@ func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 	}
 	plan := structureOf(m)
 	o.Targets, o.Layers = nil, nil
-	layers := map[string][]int{} // of maps by the last parts of their names
+	var of []int
+	layers := map[string][]int{} // of maps by what they are called in all layers
 	for _, t := range plan.AllTargets() {
 		// What peft trains whole it does not adapt.
 		if f.sidecar == nil && savedWhole(c.ModulesToSave, t.Name) || !selected(t.Name) {
 			continue
 		}
 		o.Targets = append(o.Targets, t.Name)
-		layers[lastPart(t.Name)] = append(layers[lastPart(t.Name)], slices.Index(plan.Blocks, t.Block))
+		name := plan.moduleName(t.Map)
+		layers[name] = append(layers[name], slices.Index(plan.Blocks, t.Block))
+		of = layers[name]
 	}
 	if len(o.Targets) == 0 {
 		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))
 	}
-	of := layers[lastPart(o.Targets[0])]
 	for _, these := range layers {
 		if !slices.Equal(these, of) {
 			return nil

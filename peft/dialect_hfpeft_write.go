@@ -215,15 +215,22 @@ func (a *method) savedModules(m model.Model) []string {
 }
 
 // hfTargets writes targets as peft matches them, by the ends of names: slots and "all" become the last parts
-// of their maps' names.
+// of their maps' names, as many as none of the model's other modules has.
 func hfTargets(m model.Model, targets []string) []string {
 	var out []string
 	plan := structureOf(m)
 	for _, t := range targets {
 		found, _ := plan.Targets(t) // Attach has found them
+		var others []string
+		for _, p := range m.Params().All() {
+			name, weight := strings.CutSuffix(p.Name, ".weight")
+			if weight && !slices.ContainsFunc(found, func(f Target) bool { return f.Name == name }) {
+				others = append(others, name)
+			}
+		}
 		for _, f := range found {
-			name := lastPart(f.Name)
-			if f.Name == t || strings.HasSuffix(f.Name, "."+t) {
+			name := shortestEnd(f.Name, others)
+			if f.Name == t || strings.HasSuffix(f.Name, "."+t) && strings.HasSuffix(t, name) {
 				name = t
 			}
 			if !slices.Contains(out, name) {
@@ -233,6 +240,16 @@ func hfTargets(m model.Model, targets []string) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// shortestEnd is the fewest last parts of a module's name that no other one ends in.
+func shortestEnd(name string, others []string) string {
+	for i := strings.LastIndex(name, "."); i > 0; i = strings.LastIndex(name[:i], ".") {
+		if !slices.ContainsFunc(others, func(o string) bool { return strings.HasSuffix(o, name[i:]) }) {
+			return name[i+1:]
+		}
+	}
+	return name
 }
 
 // hfTargets are the targets as peft matches them, and those of them whose input is scaled. peft wants the

@@ -36,14 +36,12 @@ func (modelFolder) read(f *adapterFiles) error {
 	f.close = append(f.close, c)
 	f.Dialect, f.Method = DialectModelFolder, "full"
 	f.NumLabels = labelsIn(c.Weights)
-	if f.NumLabels > 0 {
-		facts, err := model.ReadFacts(f.Path)
-		if err != nil {
-			return err
-		}
-		if len(facts.Labels) == f.NumLabels {
-			f.Labels, f.Problem = facts.Labels, facts.Problem
-		}
+	facts, err := model.ReadFacts(f.Path)
+	if err != nil {
+		return err
+	}
+	if f.Family = facts.Family; f.NumLabels > 0 && len(facts.Labels) == f.NumLabels {
+		f.Labels, f.Problem = facts.Labels, facts.Problem
 	}
 	f.prepare = func(model.Model, *Options) (Tuner, error) { return nil, nil }
 	f.values = func(s *bindings.Scope, m model.Model, _ *method, _ []NewParam) (storedValues, error) {

@@ -18,8 +18,8 @@ import (
 
 // bases are the models that fixtures' adapters belong to.
 var bases = map[string]string{
-	"distilbert-seqcls": "distilbert/tiny", "llama-seqcls": "llama/seqcls", "llama-causal": "llama/base", "gqa-causal": "llama/gqa", "biased-causal": "llama/biases", "tied-causal": "llama/tied",
-	"distilbert-houlsby": "distilbert/tiny", "distilbert-pfeiffer": "distilbert/tiny", "distilbert-prefix": "distilbert/tiny",
+	"llama-seqcls": "llama/seqcls", "llama-causal": "llama/base", "gqa-causal": "llama/gqa", "biased-causal": "llama/biases", "tied-causal": "llama/tied",
+	"distilbert-": "distilbert/tiny", "bert-": "bert/tiny", "roberta-": "roberta/tiny",
 }
 
 func baseOf(t *testing.T, fixture string) family {
@@ -53,11 +53,15 @@ func fixtures(t *testing.T, top string) []string {
 func fileKeys(fixture, name string) []string {
 	if strings.HasPrefix(fixture, "adapterhub") {
 		out := []string{name}
-		for _, site := range []string{".attention_adapters.", ".output_adapters."} {
-			out = append(out, strings.Replace(name, site, site+"adapters.imdb.", 1))
+		for _, sites := range [][2]string{{".attention_adapters.", ".output_adapters."}, {".attention.output.", ".output."}} {
+			renamed := strings.Replace(name, ".attention_adapters.", sites[0]+"adapters.imdb.", 1)
+			out = append(out, strings.Replace(renamed, ".output_adapters.", sites[1]+"adapters.imdb.", 1))
 		}
-		pool := "distilbert.transformer.layer.0.attention.prefix_tuning.pool.prefix_tunings.imdb.self."
-		if !strings.Contains(fixture, "/distilbert") {
+		family, _, _ := strings.Cut(filepath.Base(fixture), "-")
+		pool, ok := map[string]string{"distilbert": "distilbert.transformer.layer.0.attention.prefix_tuning.pool.prefix_tunings.imdb.self.",
+			"bert":    "bert.encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.imdb.self_prefix.",
+			"roberta": "roberta.encoder.layer.0.attention.self.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."}[family]
+		if !ok {
 			pool = "model.layers.0.self_attn.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."
 		}
 		for from, to := range map[string]string{"prompt_embeddings": "control_trans", "embedding.": "wte.", "transform.": "control_trans."} {

@@ -27,8 +27,7 @@ func (f *adapterFiles) headWants(m model.Model, optional bool, keys func(name st
 
 // isOutput reports whether a parameter belongs to the head's last module.
 func isOutput(m model.Model, name string) bool {
-	heads := m.HeadNames()
-	return strings.HasPrefix(name, heads[len(heads)-1]+".")
+	return strings.HasPrefix(name, m.Info().Classifier+".")
 }
 
 // headRows is the number of labels if an entry is a classification head's weight.

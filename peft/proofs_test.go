@@ -18,14 +18,17 @@ type family struct {
 	name, folder, batch string
 	classify            bool
 	biased              bool // every linear map of the blocks has a bias
+	as                  string
 }
 
 var families = []family{
-	{"distilbert-seqcls", "distilbert/tiny", "padded", true, true},
-	{"llama-seqcls", "llama/seqcls", "right", true, false},
-	{"llama-causal", "llama/base", "right", false, false},
-	{"gqa-causal", "llama/gqa", "right", false, false},
-	{"biased-causal", "llama/biases", "left", false, true},
+	{name: "distilbert-seqcls", folder: "distilbert/tiny", batch: "padded", classify: true, biased: true},
+	{name: "llama-seqcls", folder: "llama/seqcls", batch: "right", classify: true},
+	{name: "llama-causal", folder: "llama/base", batch: "right"},
+	{name: "gqa-causal", folder: "llama/gqa", batch: "right"},
+	{name: "biased-causal", folder: "llama/biases", batch: "left", biased: true},
+	{name: "bert-seqcls", folder: "bert/tiny", batch: "padded", classify: true, biased: true},
+	{name: "roberta-seqcls", folder: "roberta/tiny", batch: "left", classify: true, biased: true},
 }
 
 // load gives the family's model without dropout.
@@ -37,7 +40,7 @@ func (f family) load(t testing.TB, s *bindings.Scope) model.Model {
 
 func (f family) loadWith(t testing.TB, s *bindings.Scope, o model.Options) model.Model {
 	t.Helper()
-	o.Classify = f.classify
+	o.Classify, o.As = f.classify, f.as
 	m, err := model.Load(s, modeltest.Testdata(t, f.folder), o)
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,10 @@ var quantisable = []struct {
 		"num_hidden_layers": 3, "num_attention_heads": 4, "initializer_range": 0.2}`, true},
 	{"distilbert", `{"model_type": "distilbert", "vocab_size": 48, "dim": 64, "hidden_dim": 128, "n_layers": 3, "n_heads": 4,
 		"dropout": 0, "attention_dropout": 0, "seq_classif_dropout": 0, "initializer_range": 0.2}`, true},
+	{"bert", `{"model_type": "bert", "vocab_size": 48, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+		"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "initializer_range": 0.2}`, true},
+	{"roberta", `{"model_type": "roberta", "vocab_size": 48, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+		"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "initializer_range": 0.2}`, true},
 }
 
 // twins gives a model whose maps are quantised, and one that holds the same weights in fp32.

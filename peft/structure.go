@@ -110,13 +110,27 @@ func (x *Structure) AllTargets() []Target {
 // attention is the name of a block's attention module.
 func (x *Structure) attention(b *model.Block) string { return b.Name + "." + x.Info.Attention }
 
-// moduleNames are the last parts of the maps' names.
+// moduleNames are what Targets knows each of the maps by in every block.
 func (x *Structure) moduleNames() []string {
 	var names []string
 	for _, m := range x.Info.Maps() {
-		names = append(names, lastPart(m.Name))
+		names = append(names, x.moduleName(m))
 	}
 	return names
+}
+
+// moduleName is the last part of a map's name or, where others of a block have the same, its slot.
+func (x *Structure) moduleName(m model.Map) string {
+	same := 0
+	for _, other := range x.Info.Maps() {
+		if lastPart(other.Name) == lastPart(m.Name) {
+			same++
+		}
+	}
+	if same > 1 {
+		return string(m.Slot)
+	}
+	return lastPart(m.Name)
 }
 
 func lastPart(name string) string { return name[strings.LastIndex(name, ".")+1:] }

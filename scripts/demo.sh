@@ -11,4 +11,4 @@ fetched=$("$setup_dir/demo-data.sh" minilm reviews)
 
 bin/gopeft prepare --format vader --data "$reviews" --split 0.7,0.1,0.2 --seed 42 --sample 2000 --out runs/demo-data --overwrite
 bin/gopeft compare --model "$model" --train runs/demo-data/train.csv --val runs/demo-data/val.csv --test runs/demo-data/test.csv \
-    --methods all --epochs 2 --seed 42 --out runs/demo --overwrite "$@"
+    --read-as distilbert --methods all --epochs 2 --seed 42 --out runs/demo --overwrite "$@"

@@ -11,6 +11,7 @@ cd "$root"
 # environment.
 parts=(
     'distilbert'
+    'encoders'
     'llama'
     'prompted'
     'quantised_folders'

@@ -34,7 +34,7 @@ func TestBench(t *testing.T) {
 	if !strings.Contains(out, "decoding") {
 		t.Errorf("no decoding rate in\n%s", out)
 	}
-	if code, _, errs := gopeft(t, "", "bench", "--arch", "bert"); code != exitUsage || strings.Count(errs, "\n") != 1 {
+	if code, _, errs := gopeft(t, "", "bench", "--arch", "elman"); code != exitUsage || strings.Count(errs, "\n") != 1 {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 }

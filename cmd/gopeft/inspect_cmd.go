@@ -159,7 +159,7 @@ func newInspection(c *cli.Context, src infer.Source) (*inspection, error) {
 			return nil, err
 		}
 		x.cfg.Model.Method, classify, problem = info.Method, info.NumLabels > 0, info.Problem
-		x.load.Labels = info.HeadLabels(facts.Labels)
+		x.load.As, x.load.Labels = info.Family, info.HeadLabels(facts.Labels)
 	case src.Run != nil && !c.IsSet("method"):
 		classify = src.Run.Task != train.TaskCausal && src.Classifier == ""
 	case src.Run != nil:

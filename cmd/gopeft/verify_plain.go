@@ -52,7 +52,7 @@ func verifyAdapter(s *bindings.Scope, src infer.Source, r *provenance.Report, no
 	if err != nil {
 		return err
 	}
-	m, err := model.Load(s, src.Model, model.Options{Classify: info.NumLabels > 0, Labels: info.HeadLabels(facts.Labels), Base: dtype})
+	m, err := model.Load(s, src.Model, model.Options{As: info.Family, Classify: info.NumLabels > 0, Labels: info.HeadLabels(facts.Labels), Base: dtype})
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type folderConfig struct {
 	StripAccents   *bool                      `json:"strip_accents"`
 	ChineseChars   *bool                      `json:"tokenize_chinese_chars"`
 	PrefixSpace    *bool                      `json:"add_prefix_space"`
+	TrimOffsets    *bool                      `json:"trim_offsets"`
 	Legacy         *bool                      `json:"legacy"`
 	AddBOS         *bool                      `json:"add_bos_token"`
 	AddEOS         *bool                      `json:"add_eos_token"`
@@ -255,6 +256,8 @@ func (c *folderConfig) special() []configToken {
 			t := configToken{addedToken: addedToken{Content: c.roles[name], Special: true}, role: role}
 			if a, ok := c.flags[name]; ok {
 				t.addedToken, t.flags = a, true
+			} else if name == "mask_token" && c.class.roberta {
+				t.LStrip, t.flags = true, true
 			}
 			add(t)
 		}

@@ -19,6 +19,7 @@ type tokenizerClass struct {
 	infills  bool              // infillNames are special tokens too
 	bert     bool              // the configuration decides how BERT normalizes,
 	llama    bool              // or which tokens are put around a text,
+	roberta  bool              // or what offsets count as a token's, and its mask takes the space before it,
 	prefixes bool              // or, if it has add_prefix_space, all that SentencePiece does with spaces
 }
 
@@ -31,6 +32,9 @@ var (
 		"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
 		"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>",
 	}
+	robertaRoles = map[string]string{
+		"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "pad_token": "<pad>", "mask_token": "<mask>",
+	}
 	gpt2Roles  = map[string]string{"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
 	qwen2Roles = map[string]string{"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 )
@@ -42,6 +46,7 @@ var classes = map[string]tokenizerClass{
 	"ElectraTokenizer":    {roles: bertRoles, bert: true},
 	"LlamaTokenizer":      {roles: llamaRoles, llama: true, prefixes: true},
 	"CodeLlamaTokenizer":  {roles: infillRoles, infills: true, llama: true},
+	"RobertaTokenizer":    {roles: robertaRoles, roberta: true},
 	"GPT2Tokenizer":       {roles: gpt2Roles},
 	"Qwen2Tokenizer":      {roles: qwen2Roles},
 }
@@ -50,6 +55,7 @@ var classes = map[string]tokenizerClass{
 var modelClasses = map[string]string{
 	"bert": "BertTokenizer", "distilbert": "DistilBertTokenizer", "electra": "ElectraTokenizer", "llama": "LlamaTokenizer",
 	"mistral": "LlamaTokenizer", "code_llama": "CodeLlamaTokenizer", "gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer",
+	"roberta": "RobertaTokenizer",
 }
 
 // readClass finds the class that AutoTokenizer takes: the one that tokenizer_config.json names, else what config.json
@@ -100,6 +106,9 @@ func (s *definition) configure(c *folderConfig) error {
 	}
 	if c.class.bert {
 		s.configureBERT(c)
+	}
+	if c.class.roberta {
+		s.configureRoBERTa(c)
 	}
 	if c.class.llama {
 		return s.configureLLaMA(c)
@@ -167,6 +176,18 @@ func (s *definition) configureBERT(c *folderConfig) {
 		s.addedNormalizer = s.normalizer
 		s.setBERTNormalizer(n.CleanText, c)
 	}
+}
+
+// configureRoBERTa does what transformers' RobertaTokenizerFast does.
+func (s *definition) configureRoBERTa(c *folderConfig) {
+	var p component
+	if json.Unmarshal(s.postProcessor, &p) != nil || p.Type != "RobertaProcessing" || p.CLS == nil || p.SEP == nil {
+		return
+	}
+	s.postProcessor = raw(map[string]any{
+		"type": p.Type, "cls": []any{p.CLS.token, p.CLS.id}, "sep": []any{p.SEP.token, p.SEP.id},
+		"add_prefix_space": c.PrefixSpace != nil && *c.PrefixSpace, "trim_offsets": c.TrimOffsets == nil || *c.TrimOffsets,
+	})
 }
 
 // configureLLaMA does what transformers' LlamaTokenizerFast does.

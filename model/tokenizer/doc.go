@@ -7,7 +7,7 @@
 //
 // It reads tokenizer.json, vocab.txt, SentencePiece's and LLaMA-3's tokenizer.model, and the
 // metadata of GGUF files, and knows the tokenizers of BERT and DistilBERT (WordPiece), LLaMA 1
-// and 2 and Mistral (BPE over characters, with bytes as fallback), and LLaMA-3, SmolLM2, GPT-2
+// and 2 and Mistral (BPE over characters, with bytes as fallback), and LLaMA-3, SmolLM2, GPT-2, RoBERTa
 // and Qwen2 (BPE over bytes). What a file asks for and the package does not do is an error when
 // it is loaded, never a different result.
 //

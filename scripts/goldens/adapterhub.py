@@ -14,10 +14,12 @@ import types
 
 import adapters
 import distilbert
+import encoders
 import llama
+import peft_files
 import tiny
 import torch
-from adapters import DistilBertAdapterModel, DoubleSeqBnConfig, PrefixTuningConfig, SeqBnConfig
+from adapters import BertAdapterModel, DistilBertAdapterModel, DoubleSeqBnConfig, PrefixTuningConfig, SeqBnConfig
 
 NAME = "imdb"
 OLD = adapters.__version__.startswith("0.")
@@ -56,6 +58,17 @@ def flexible():
     return model
 
 
+def flexible_bert():
+    """The same of a BERT, whose pooler the head leaves alone."""
+    model = BertAdapterModel(encoders.bert_config())
+    weights = encoders.base("bert").bert.state_dict()
+    weights["prompt_tuning.base_model_embeddings.weight"] = weights["embeddings.word_embeddings.weight"]
+    model.bert.load_state_dict(weights)
+    model.name_or_path = "bert/tiny"
+    model.add_classification_head(NAME, num_labels=3)
+    return model
+
+
 @torch.no_grad()
 def randomise(model, n):
     g = torch.Generator().manual_seed(n)
@@ -64,7 +77,7 @@ def randomise(model, n):
 
 
 def write(folder, make, config, n, task="distilbert", safetensors=True, head=None):
-    """A language model's head is saved where it is said to be "frozen" or "trained"."""
+    """task is that of a LLaMA, or the family of an encoder. A language model's head is saved where it is "frozen" or "trained"."""
     if len(sys.argv) > 1 and folder not in sys.argv[1:]:
         return
     tiny.seed(n)
@@ -79,18 +92,22 @@ def write(folder, make, config, n, task="distilbert", safetensors=True, head=Non
     model.save_adapter(str(d), NAME, with_head=task != "causal" or head is not None, use_safetensors=safetensors)
 
     def forward(b):
-        extra = {} if task == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        extra = (
+            {}
+            if task in peft_files.ENCODERS
+            else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+        )
         r = model(**b, **extra)
         logits = llama.at_real_tokens(r.logits, b["attention_mask"]) if task == "causal" else r.logits
         return types.SimpleNamespace(logits=logits, loss=r.loss)
 
     out = {}
-    batches = distilbert.batches() if task == "distilbert" else llama.batches(task)
+    batches, trained_on = peft_files.batches_of(task, task)
     with torch.no_grad():
         for name, b in batches.items():
             r = forward(b)
             out |= tiny.named(name, b) | {f"{name}.logits": r.logits, f"{name}.loss": r.loss}
-    b = batches["padded" if task == "distilbert" else "right"]
+    b = batches[trained_on]
     out |= tiny.train(model, b, OPTIMIZER, every_step=False, loss_of=lambda: forward(b).loss)
     tiny.store(d / "golden.safetensors", out)
 
@@ -102,6 +119,11 @@ def write_all():
         write(f"distilbert-{method}", bert, config, 200 + i, safetensors=not method.startswith("prefix"))
     write("distilbert-houlsby-bin", bert, METHODS["houlsby"], 200, safetensors=False)
     write("distilbert-houlsby-flexible-head", flexible, METHODS["houlsby"], 210)
+    for family in ("bert", "roberta"):
+        encoder = static(functools.partial(encoders.base, family), f"{family}/tiny")
+        for i, (method, config) in enumerate(METHODS.items()):
+            write(f"{family}-{method}", encoder, config, 250 + i, family, safetensors=not method.startswith("prefix"))
+    write("bert-houlsby-flexible-head", flexible_bert, METHODS["houlsby"], 260, "bert")
     causal = static(llama.base, "llama/base")
     for task, decoder in (("causal", causal), ("seqcls", static(llama.classifier, "llama/seqcls"))):
         for i, (method, config) in enumerate(METHODS.items()):

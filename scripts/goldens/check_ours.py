@@ -24,6 +24,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 FAMILIES = {
     "distilbert-seqcls": ("distilbert", "seqcls"),
+    "bert-seqcls": ("bert", "seqcls"),
+    "roberta-seqcls": ("roberta", "seqcls"),
     "llama-seqcls": ("llama", "seqcls"),
     "llama-causal": ("llama", "causal"),
     "gqa-causal": ("gqa", "causal"),
@@ -67,7 +69,7 @@ def logits(model, batch, family, task, prompting):
     if prompting == "prompt" and task == "seqcls":
         return pooled(model, batch, family)
     extra = {}
-    if family != "distilbert" and not prompting:
+    if family not in peft_files.ENCODERS and not prompting:
         extra = dict(position_ids=llama.positions(batch["attention_mask"]), use_cache=False)
     out = model(**batch, **extra).logits
     if task == "causal":
@@ -83,9 +85,8 @@ def pooled(model, batch, family):
     x = torch.cat([prompt, model.word_embeddings(ids)], 1)
     m = torch.cat([torch.ones(len(ids), k, dtype=mask.dtype), mask], 1)
     base = model.base_model
-    if family == "distilbert":
-        h = base.distilbert(inputs_embeds=x, attention_mask=m).last_hidden_state[:, k]
-        return base.classifier(torch.relu(base.pre_classifier(h)))
+    if family in peft_files.ENCODERS:
+        return peft_files.behind_prompt(base, family, x, m, k)
     h = base.model(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
     return base.score(h[torch.arange(len(ids)), k + mask.sum(1) - 1])
 

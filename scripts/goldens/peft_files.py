@@ -15,6 +15,7 @@ import tempfile
 import types
 
 import distilbert
+import encoders
 import llama
 import tiny
 import torch
@@ -56,46 +57,82 @@ FAMILIES = {
     ("llama", "seqcls"): (llama.classifier, "llama/seqcls"),
     ("llama", "causal"): (llama.base, "llama/base"),
     ("gqa", "causal"): (llama.gqa, "llama/gqa"),
+    ("bert", "seqcls"): (functools.partial(encoders.base, "bert"), "bert/tiny"),
+    ("roberta", "seqcls"): (functools.partial(encoders.base, "roberta"), "roberta/tiny"),
 }
 # Models for what peft does otherwise on them.
 MORE = {("biased", "causal"): (llama.biased, "llama/biases"), ("tied", "causal"): (llama.tied, "llama/tied")}
 TASK_TYPE = {"seqcls": "SEQ_CLS", "causal": "CAUSAL_LM"}
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-DISTILBERT_LINEAR = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
+
+
+class Names(types.SimpleNamespace):
+    """What a family calls its linear maps, norms and head."""
+
+
+DISTILBERT = Names(
+    q="q_lin",
+    v="v_lin",
+    up="lin1",
+    down="lin2",
+    linear=["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
+    ia3=dict(target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"]),
+    norms=["sa_layer_norm", "output_layer_norm"],
+    head=["pre_classifier", "classifier"],
+)
+BERT = Names(
+    q="query",
+    v="value",
+    up="intermediate.dense",
+    down=r".*layer\.\d+\.output\.dense",  # the end alone is attention's too
+    linear=["query", "key", "value", "output.dense", "intermediate.dense"],
+    ia3=dict(
+        target_modules=r".*\.(key|value|\d+\.output\.dense)",
+        feedforward_modules=[f"{i}.output.dense" for i in range(3)],
+    ),
+    norms=["output.LayerNorm"],
+    head=["classifier"],
+)
+ENCODERS = {"distilbert": DISTILBERT, "bert": BERT, "roberta": BERT}
+# What is tried on the families that were made after DistilBERT's: the rest is the same code there.
+ENCODER_METHODS = ("prompt", "lora", "rslora", "dora", "ia3", "lora-bias", "lora-tokens", "norms", "oft")
 
 
 def methods(family, task):
     """Method name → configuration, for what peft can do with that family."""
     t = TASK_TYPE[task]
-    bert = family == "distilbert"
-    head = dict(modules_to_save=["pre_classifier", "classifier"]) if bert else {}
+    names = ENCODERS.get(family)
+    head = dict(modules_to_save=[*names.head]) if names else {}
     lora = functools.partial(LoraConfig, task_type=t, r=4, lora_alpha=16, lora_dropout=0.0, **head)
-    few = ["q_lin", "v_lin"] if bert else ["q_proj", "v_proj"]
-    dims = dict(token_dim=16, num_layers=3, num_attention_heads=4) if bert else {}
+    few = [names.q, names.v] if names else ["q_proj", "v_proj"]
+    dims = dict(token_dim=16, num_layers=3, num_attention_heads=4) if names else {}
+    dora = "q_proj v_proj down_proj".split()
+    if names:
+        dora = [names.q, names.down] if family == "distilbert" else rf".*\.{names.q}|{names.down}"
     out = {
         "prompt": PromptTuningConfig(task_type=t, num_virtual_tokens=K, **dims, **head),
         "lora": lora(target_modules=few),
-        "rslora": lora(target_modules=DISTILBERT_LINEAR if bert else LLAMA_LINEAR, use_rslora=True),
-        "dora": lora(target_modules=["q_lin", "lin2"] if bert else ["q_proj", "v_proj", "down_proj"], use_dora=True),
-        "ia3": IA3Config(task_type=t, target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"], **head)
-        if bert
+        "rslora": lora(target_modules=names.linear if names else LLAMA_LINEAR, use_rslora=True),
+        "dora": lora(target_modules=dora, use_dora=True),
+        "ia3": IA3Config(task_type=t, **names.ia3, **head)
+        if names
         else IA3Config(
             task_type=t, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
         ),
     }
-    if bert:
+    if names:
         out |= {
             "lora-bias": lora(target_modules=few, bias="all"),
             "lora-bias-few": lora(target_modules=few, bias="lora_only"),
         }
     tokens = [3, 7, 11, 20]
-    words = "word_embeddings" if bert else "embed_tokens"
-    grown = {words: NEW} if bert or family == "tied" else {words: NEW, "lm_head": NEW}
+    words = "word_embeddings" if names else "embed_tokens"
+    grown = {words: NEW} if names or family == "tied" else {words: NEW, "lm_head": NEW}
     out |= {
         "lora-tokens": lora(target_modules=few, trainable_token_indices={words: tokens}),
         "lora-new-tokens": lora(target_modules=few, trainable_token_indices=grown),
         "lora-embedding": lora(
-            target_modules=[few[0], words] + ([] if bert or family == "tied" else ["lm_head"]),
+            target_modules=[few[0], words] + ([] if names or family == "tied" else ["lm_head"]),
             rank_pattern={few[0]: 2},
             alpha_pattern={words: 6},
         ),
@@ -107,16 +144,14 @@ def methods(family, task):
         "olora-trained": lora(
             target_modules=few, init_lora_weights="olora", rank_pattern={few[0]: 2}, alpha_pattern={few[0]: 5}
         ),
-        "lora-saved": lora(target_modules=few, **({} if bert else dict(modules_to_save=[words, "lm_head"]))),
+        "lora-saved": lora(target_modules=few, **({} if names else dict(modules_to_save=[words, "lm_head"]))),
     }
-    few_more = [*few, "lin1" if bert else "up_proj"]
+    few_more = [*few, names.up if names else "up_proj"]
     out |= {
         "adalora": AdaLoraConfig(
             task_type=t, target_modules=few, init_r=5, target_r=3, lora_alpha=6, total_step=10, **head
         ),
-        "norms": LNTuningConfig(
-            task_type=t, target_modules=["sa_layer_norm", "output_layer_norm"] if bert else None, **head
-        ),
+        "norms": LNTuningConfig(task_type=t, target_modules=names.norms if names else None, **head),
         "oft": OFTConfig(task_type=t, target_modules=few_more, oft_block_size=8, **head),
         "oft-shared": OFTConfig(task_type=t, target_modules=few, oft_block_size=4, block_share=True, **head),
         "boft": BOFTConfig(task_type=t, target_modules=few_more, boft_block_size=8, **head),
@@ -126,7 +161,7 @@ def methods(family, task):
         "vera": VeraConfig(task_type=t, target_modules=few_more, r=6, **head),
     }
     tables = ("lora-tokens", "lora-new-tokens", "lora-embedding", "lora-saved")
-    if task == "seqcls" and not bert:
+    if task == "seqcls" and not names:
         for method in (
             *tables,
             *COMPUTED,
@@ -139,7 +174,7 @@ def methods(family, task):
             "boft-butterflies",
         ):
             out.pop(method)
-    if not bert:
+    if not names:
         out |= {
             "prefix": PrefixTuningConfig(task_type=t, num_virtual_tokens=K),
             "prefix-projection": PrefixTuningConfig(
@@ -151,15 +186,39 @@ def methods(family, task):
         out = {
             k: out[k] for k in ("prefix", "prefix-projection", "adaption", "rslora", "ia3", "lora", "dora", "prompt")
         }
-    if bert:
+    if names:
         out.pop("lora-saved")
         out.pop("lora-new-tokens")
         out.pop("pissa")  # whose converted folder has no head
+    if family not in ("distilbert", "llama", "gqa", "tied", "biased"):
+        out = {k: out[k] for k in ENCODER_METHODS}
     if family == "tied":
         out = {k: out[k] for k in tables}
     if family == "biased":
         out = {"adaption": out["adaption"]}  # which adds the output map's bias twice
     return out
+
+
+def batches_of(family, task):
+    """The batches that a fixture has, but for pairs of texts, and the one that steps are taken on."""
+    if family in ENCODERS:
+        out = distilbert.batches() if family == "distilbert" else encoders.batches(family)
+        return {k: b for k, b in out.items() if k != "pairs"}, "padded"
+    return llama.batches(task), "right"
+
+
+def behind_prompt(base, family, x, mask, k):
+    """An encoder's logits where its head reads what it reads without the k vectors of a prompt in front of the text in x."""
+    h = base.base_model(inputs_embeds=x, attention_mask=mask).last_hidden_state[:, k:]
+    if family == "distilbert":
+        return base.classifier(torch.relu(base.pre_classifier(h[:, 0])))
+    if family == "bert":
+        return base.classifier(base.bert.pooler(h))
+    return base.classifier(h)
+
+
+# Where the usual seed has gradients so near to zero that Adam moves by chance.
+SEEDS = {("bert", "dora"): 103, ("bert", "rslora"): 119}
 
 
 @torch.no_grad()
@@ -214,9 +273,8 @@ def pooled(model, batch, family):
     x = torch.cat([model.get_prompt(len(ids)), model.word_embeddings(ids)], 1)
     m = torch.cat([torch.ones(len(ids), K, dtype=mask.dtype), mask], 1)
     base = model.base_model
-    if family == "distilbert":
-        h = base.distilbert(inputs_embeds=x, attention_mask=m).last_hidden_state[:, K]
-        logits = base.classifier(torch.relu(base.pre_classifier(h)))
+    if family in ENCODERS:
+        logits = behind_prompt(base, family, x, m, K)
     else:
         h = base.model(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
         logits = base.score(h[torch.arange(len(ids)), K + mask.sum(1) - 1])
@@ -266,14 +324,14 @@ def prune(model, batch):
 def write(family, task, method, cfg):
     make, base_name = (FAMILIES | MORE)[family, task]
     prompting = method.startswith(("prompt", "prefix"))
-    batches = distilbert.batches() if family == "distilbert" else llama.batches(task)
+    batches, trained_on = batches_of(family, task)
     if method == "lora-new-tokens":
         make, batches = grow(make), {name: with_new(b) for name, b in batches.items()}
     if prompting:
         # peft counts positions through the padding between prompt and text, so a row there depends on its padding.
         batches.pop("left", None)
     first = {}
-    for n in range(100, 140):
+    for n in range(SEEDS.get((family, method), 100), 140):
         tiny.seed(n)
         model = make()
         model.name_or_path = base_name
@@ -320,7 +378,7 @@ def write(family, task, method, cfg):
     def peft_forward(b):
         extra = (
             {}
-            if prompting or family == "distilbert"
+            if prompting or family in ENCODERS
             else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
         )
         # AdaLoRA's own forward adds a penalty to the loss.
@@ -346,7 +404,7 @@ def write(family, task, method, cfg):
         out = observe(forward)
         if method in COMPUTED:
             return out
-        b = batches["padded" if family == "distilbert" else "right"]
+        b = batches[trained_on]
         return out | tiny.train(model, b, OPTIMIZER, every_step=False, loss_of=lambda: forward(b).loss, rename=rename)
 
     out = {}

@@ -12,7 +12,6 @@ import math
 import sys
 import types
 
-import distilbert
 import llama
 import peft_files
 import tiny
@@ -72,23 +71,32 @@ modeling_llama.eager_attention_forward = prompted_eager  # where queries are rot
 
 def add_prompts(model, family, layers, tanh):
     """LLaMA-Adapter in the top layers, a gate per head."""
-    blocks = model.distilbert.transformer.layer if family == "distilbert" else model.model.layers
+    encoder = family in peft_files.ENCODERS
+    if encoder:
+        blocks = model.base_model.transformer.layer if family == "distilbert" else model.base_model.encoder.layer
+    else:
+        blocks = model.model.layers
     for block in blocks[len(blocks) - layers :]:
-        a = block.attention if family == "distilbert" else block.self_attn
-        n = a.n_heads if family == "distilbert" else a.config.num_attention_heads
+        a = block.attention if encoder else block.self_attn
+        n = model.config.num_attention_heads
         a.adaption_prompt = nn.Parameter(torch.zeros(1, LENGTH, model.config.hidden_size))
         a.adaption_gate = nn.Parameter(torch.zeros(1, n, 1, 1))
         a.tanh = tanh
-        if family == "distilbert":
+        if encoder:
+            q, k, v, o = (
+                (a.q_lin, a.k_lin, a.v_lin, a.out_lin)
+                if family == "distilbert"
+                else (a.self.query, a.self.key, a.self.value, a.output.dense)
+            )
 
             def keep(_, __, out, a=a, n=n):
                 a.queries = out.view(*out.shape[:2], n, -1).transpose(1, 2)
 
-            def join(_, args, a=a):
-                return (args[0] + branch(a, a.queries, a.k_lin, a.v_lin).transpose(1, 2).flatten(2),)
+            def join(_, args, a=a, k=k, v=v):
+                return (args[0] + branch(a, a.queries, k, v).transpose(1, 2).flatten(2),)
 
-            a.q_lin.register_forward_hook(keep)
-            a.out_lin.register_forward_pre_hook(join)
+            q.register_forward_hook(keep)
+            o.register_forward_pre_hook(join)
 
 
 def bitfit(model, family):
@@ -149,18 +157,20 @@ def write(family, task, method, n):
 
     def forward(b):
         extra = (
-            {} if family == "distilbert" else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
+            {}
+            if family in peft_files.ENCODERS
+            else dict(position_ids=llama.positions(b["attention_mask"]), use_cache=False)
         )
         r = model(**b, **extra)
         logits = llama.at_real_tokens(r.logits, b["attention_mask"]) if task == "causal" else r.logits
         return types.SimpleNamespace(logits=logits, loss=r.loss)
 
-    batches = distilbert.batches() if family == "distilbert" else llama.batches(task)
+    batches, trained_on = peft_files.batches_of(family, task)
     with torch.no_grad():
         for name, b in batches.items():
             r = forward(b)
             out |= tiny.named(name, b) | {f"{name}.logits": r.logits, f"{name}.loss": r.loss}
-    b = batches["padded" if family == "distilbert" else "right"]
+    b = batches[trained_on]
     out |= tiny.train(model, b, OPTIMIZER, every_step=False, loss_of=lambda: forward(b).loss)
     tiny.store(tiny.folder("reference", f"{family}-{task}-{method}") / "golden.safetensors", out)
 

@@ -33,6 +33,7 @@ TEXTS = [
     "hello <|endoftext|> hello <pad>",
     "▁<PRE> a ▁<EOT>",
     "say ' hi ' , you 've 're 'm ? No .",
+    "hell  <mask> o<pad></s>",
 ]
 PAIR = ("Hello ab", "World b")
 ROLES = ["pad", "unk", "cls", "sep", "bos", "eos"]
@@ -179,6 +180,22 @@ def level(prefix=False, added=()):
     )
 
 
+ROBERTA_ADDED = [token(258 + i, w, lstrip=w == "<mask>") for i, w in enumerate("<s> <pad> </s> <unk> <mask>".split())]
+
+
+def roberta(prefix=False, added=ROBERTA_ADDED):
+    t = level(prefix, added)
+    t["model"]["vocab"] |= {a["content"]: a["id"] for a in ROBERTA_ADDED}
+    t["post_processor"] = {
+        "type": "RobertaProcessing",
+        "sep": ["</s>", 260],
+        "cls": ["<s>", 258],
+        "trim_offsets": True,
+        "add_prefix_space": prefix,
+    }
+    return t
+
+
 def folder(tokenizer, config=None, special=None, added=None, model=None):
     files = {
         "tokenizer.json": tokenizer,
@@ -199,6 +216,7 @@ def old(config, special=None, added=None):
 
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 BERT = {"tokenizer_class": "BertTokenizer"}
+ROBERTA = {"tokenizer_class": "RobertaTokenizer"}
 LLAMA = {"tokenizer_class": "LlamaTokenizer"}
 NEW_WORD = token(len(BERT_WORDS), "NewWord", special=False, normalized=True)
 
@@ -347,6 +365,14 @@ FOLDERS = {
     "qwen2": folder(
         level(), {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<e>", "clean_up_tokenization_spaces": True}
     ),
+    "roberta": folder(roberta(), ROBERTA),
+    "roberta: a space in front": folder(roberta(), {**ROBERTA, "add_prefix_space": True}),
+    "roberta: no space in front by default": folder(roberta(prefix=True), {"tokenizer_class": "RobertaTokenizerFast"}),
+    "roberta: the class from config.json": folder(
+        roberta(), {"model_max_length": 512}, model={"model_type": "roberta"}
+    ),
+    "roberta: defaults that the file lacks": folder(roberta(added=ROBERTA_ADDED[:3]), {**ROBERTA, "pad_token": "<p>"}),
+    "roberta: other tokens": folder(roberta(), {**ROBERTA, "mask_token": "<x>", "cls_token": "<b>"}),
     # without a tokenizer.json
     "vocab.txt: old files": old(
         {**BERT, "do_lower_case": True},

@@ -36,15 +36,15 @@ const (
 // Config says what is measured. Each field is a flag of the same name as its YAML key. A zero size is the
 // family's default: DistilBERT-base, or a LLaMA of 110 million parameters.
 type Config struct {
-	Arch    string `yaml:"arch" usage:"shape of a model with random weights: distilbert or llama"`
+	Arch    string `yaml:"arch" usage:"shape of a model with random weights: distilbert, bert, roberta or llama"`
 	Model   string `yaml:"model" usage:"model folder or GGUF file, in place of --arch"`
-	Layers  int    `yaml:"layers" usage:"blocks (distilbert: 6, llama: 12)"`
+	Layers  int    `yaml:"layers" usage:"blocks (distilbert: 6, others: 12)"`
 	Hidden  int    `yaml:"hidden" usage:"hidden size (768)"`
 	Heads   int    `yaml:"heads" usage:"attention heads (12)"`
 	KVHeads int    `yaml:"kv-heads" usage:"of llama: heads of keys and values (as many as --heads)"`
-	FFN     int    `yaml:"ffn" usage:"feed-forward size (distilbert: 3072, llama: 2048)"`
-	Vocab   int    `yaml:"vocab" usage:"vocabulary (distilbert: 30522, llama: 32000)"`
-	Labels  int    `yaml:"labels" usage:"of distilbert: classes"`
+	FFN     int    `yaml:"ffn" usage:"feed-forward size (encoders: 3072, llama: 2048)"`
+	Vocab   int    `yaml:"vocab" usage:"vocabulary (default: the family's)"`
+	Labels  int    `yaml:"labels" usage:"of encoders: classes"`
 
 	Method    string       `yaml:"method" usage:"features, base (no method), or one of gopeft's methods"`
 	Mode      string       `yaml:"mode" usage:"train, infer, generate, fit (a classic classifier on --features) or tokenize (--texts, by --model's tokenizer)"`

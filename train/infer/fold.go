@@ -202,7 +202,7 @@ func loadWithAdapter(s *bindings.Scope, src Source, info peft.Info, o FoldOption
 	if err != nil {
 		return nil, nil, err
 	}
-	mo := model.Options{Classify: info.NumLabels > 0, Labels: info.Labels, Base: base.DType, Quantise: base.Quantise}
+	mo := model.Options{As: info.Family, Classify: info.NumLabels > 0, Labels: info.Labels, Base: base.DType, Quantise: base.Quantise}
 	if described, err := model.Describe(s, src.Model, mo); err != nil {
 		return nil, nil, err
 	} else if described.Quantised {

@@ -77,6 +77,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 		if err != nil {
 			return p, err
 		}
+		mo.As = info.Family
 		if classify || info.NumLabels > 0 { // a classifier's adapter has a head, which features leave alone
 			facts, err := model.ReadFacts(src.Model)
 			if err != nil {

@@ -12,7 +12,7 @@ import (
 func (c *Config) open(fn func(key string, open bool, v reflect.Value)) {
 	c.each(func(key string, v reflect.Value) {
 		switch key {
-		case "lr", "threads", "quantize", "pool":
+		case "lr", "threads", "quantize", "pool", "read-as":
 			fn(key, v.IsZero(), v)
 		case "amp", "device", "base-dtype":
 			fn(key, v.IsZero() || v.String() == "auto", v)
@@ -26,13 +26,14 @@ type choices struct {
 	amp            bindings.DType
 	base, quantize string
 	pool           string // of features alone
+	readAs         string // "": there is no choice
 	device         bindings.Device
 	threads        int
 }
 
 // choose fills in what was left open with what the run has chosen, and lists it as Automatic.
 func (c Config) choose(x choices) Config {
-	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": x.base, "quantize": x.quantize, "device": x.device.String(), "threads": x.threads, "pool": x.pool}
+	chosen := map[string]any{"lr": x.lr, "amp": train.AMPName(x.amp), "base-dtype": x.base, "quantize": x.quantize, "device": x.device.String(), "threads": x.threads, "pool": x.pool, "read-as": x.readAs}
 	c.Automatic = slices.Clone(c.Automatic) // of a session that ended before its first checkpoint
 	c.open(func(key string, open bool, v reflect.Value) {
 		if open && chosen[key] != 0.0 && chosen[key] != "" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"gopeft/model"
 	"gopeft/peft"
 	"gopeft/train"
 	"gopeft/train/classic"
@@ -44,6 +45,7 @@ type ModelSettings struct {
 	Method      string  `yaml:"method" usage:"how to fine-tune: features, or one of gopeft's methods; in-context and hard-prompt train nothing and ask a language model"`
 	Path        string  `yaml:"model" usage:"model folder, GGUF file, or name on the hub"`
 	AdapterInit string  `yaml:"adapter-init" usage:"go on from an existing adapter folder"`
+	ReadAs      string  `yaml:"read-as" usage:"family to read a model as that can be read as more than one: distilbert reads a BERT without its pooler (default: as what it says it is)"`
 	BaseDType   string  `yaml:"base-dtype" usage:"what the frozen base is held in: fp32, bf16, fp16, or auto: the files' own 16 bits where products are computed in them"`
 	Quantize    string  `yaml:"quantize" usage:"bits of the frozen base: nf4, int8, keep for what its files hold quantised, or none (default: keep; with method full none)"`
 	Dropout     float64 `yaml:"dropout" usage:"dropout rate of the base model (default: the checkpoint's)"`
@@ -190,6 +192,8 @@ func (m ModelSettings) check(methods []string) error {
 		return train.Usage("--method is missing: one of %s", strings.Join(methods, ", "))
 	case !slices.Contains(methods, m.Method):
 		return train.Usage("--method %q is not known: one of %s", m.Method, strings.Join(methods, ", "))
+	case m.ReadAs != "" && !slices.ContainsFunc(model.Architectures(), func(i model.Info) bool { return i.Family == m.ReadAs }):
+		return train.Usage("--read-as %q is no family of models", m.ReadAs)
 	case train.CheckTask(m.Task) != nil:
 		return train.CheckTask(m.Task)
 	case !slices.Contains(classic.Kinds(), m.Classifier):

@@ -36,6 +36,12 @@ func TestCUDALearnsWhatTheCPUDoes(t *testing.T) {
 		cfg  func(t *testing.T, method string) run.Config
 	}{
 		{"distilbert", tinyConfig},
+		{"bert", bertConfig},
+		{"roberta", func(t *testing.T, method string) run.Config {
+			cfg := tinyConfig(t, method)
+			cfg.Model.Path = modeltest.Testdata(t, "roberta/tiny")
+			return cfg
+		}},
 		{"llama/seqcls", func(t *testing.T, method string) run.Config {
 			cfg := tinyConfig(t, method)
 			cfg.Model.Path, cfg.Data.Data = modeltest.Testdata(t, "llama/seqcls"), writeClasses(t, 120)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"gopeft/model"
 	"gopeft/train"
 )
 
@@ -28,6 +29,8 @@ func (c Config) fixed() map[string]string {
 			value, _, _ = strings.Cut(value, ":")
 		case key == "quantize" && value == "none":
 			value = "" // as runs have it from before there was the setting
+		case key == "read-as" && value == model.FirstReading:
+			value = "" // as all BERTs were read before there was the setting
 		case key == "pool" && value == train.PoolFirst:
 			value = "" // which it was by default, of decoders too
 		}

@@ -23,18 +23,26 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		t.Skip("SKIPPED: trains models of 100 MB; run without -short")
 	}
 	dir := t.TempDir()
-	llama := filepath.Join(dir, "llama")
-	bindingstest.Do(t, func(s *bindings.Scope) error {
-		m, err := model.New(s, []byte(`{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408,
-			"num_hidden_layers": 6, "num_attention_heads": 8, "initializer_range": 0.02}`), model.Options{})
-		if err != nil {
-			return err
-		}
-		return errors.Join(os.Mkdir(llama, 0o700), model.Save(s, llama, m), m.Close())
-	})
+	llama, bert := filepath.Join(dir, "llama"), filepath.Join(dir, "bert")
+	for _, base := range []struct {
+		folder, config string
+		classify       bool
+	}{
+		{llama, `{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408,
+			"num_hidden_layers": 6, "num_attention_heads": 8, "initializer_range": 0.02}`, false},
+		{bert, `{"model_type": "bert", "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}`, true},
+	} {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m, err := model.New(s, []byte(base.config), model.Options{Classify: base.classify})
+			if err != nil {
+				return err
+			}
+			return errors.Join(os.Mkdir(base.folder, 0o700), model.Save(s, base.folder, m), m.Close())
+		})
+	}
 	r := rand.New(rand.NewPCG(5, 6))
 	var b strings.Builder
-	for range 8 {
+	for row := range 8 {
 		ids := make([]int, 128)
 		for i := range ids {
 			ids[i] = 3 + r.IntN(7990)
@@ -43,7 +51,7 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "{\"input_ids\": %s}\n", raw)
+		fmt.Fprintf(&b, "{\"input_ids\": %s, \"label\": %d}\n", raw, row%2)
 	}
 	rows := filepath.Join(dir, "rows.jsonl")
 	if err := os.WriteFile(rows, []byte(b.String()), 0o600); err != nil {
@@ -54,19 +62,23 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		amp       string
 		recompute bool
 		quantize  string
-		elsewhere string
+		way       string
 		processes int
 	}{
 		{"full", "none", false, "", "", 1}, {"full", "none", true, "", "", 1}, {"lora", "none", false, "", "", 1}, {"lora", "none", true, "", "", 1},
 		{"last", "none", false, "", "", 1}, {"channel-scale", "none", false, "", "", 1}, {"lora", "none", false, "nf4", "", 1}, {"lora", "none", true, "int8", "", 1},
 		{"lora", "none", false, "", "stream", 1}, {"lora", "none", true, "", "stream", 1}, {"full", "none", false, "", "", 2}, {"lora", "none", false, "", "", 2},
 		{"lora", "none", false, "", "shard", 2}, {"full", "none", false, "", "optimizer", 2},
+		{"full", "none", false, "", "classify", 1}, {"lora", "none", false, "", "classify", 1}, {"lora", "none", true, "", "classify", 1},
 	} {
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
-		cfg.Model.Quantize, cfg.Machine.Stream, cfg.Machine.Shard, cfg.Loop.ShardState = c.quantize, c.elsewhere == "stream", c.elsewhere == "shard", c.elsewhere == "optimizer"
+		cfg.Model.Quantize, cfg.Machine.Stream, cfg.Machine.Shard, cfg.Loop.ShardState = c.quantize, c.way == "stream", c.way == "shard", c.way == "optimizer"
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
 		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
+		if c.way == "classify" {
+			cfg.Model.Task, cfg.Model.Path = c.way, bert
+		}
 		said := run.Memory{}
 		ask := inChild(t, "estimate", cfg)
 		ask.Env = append(ask.Env, fmt.Sprint("GOPEFT_TEST_PROCESSES=", c.processes))

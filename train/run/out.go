@@ -217,6 +217,9 @@ func resumeOut(cfg Config, ui train.UI) (Config, error) {
 	if cfg.Model.Quantize == "" && fsutil.Exists(filepath.Join(cfg.Output.Out, "last")) {
 		cfg.Model.Quantize = "none" // a run from before there was the setting
 	}
+	if cfg.Model.ReadAs == "" {
+		cfg.Model.ReadAs = was.Model.ReadAs
+	}
 	if now := cfg.Machine.Cores(); was.Machine.Threads != 0 && now != was.Machine.Threads {
 		ui.Note("%d threads, the run was begun with %d: its results may differ in the last digits", now, was.Machine.Threads)
 	}

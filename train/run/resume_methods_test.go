@@ -40,13 +40,20 @@ func packedConfig(t *testing.T, method string) run.Config {
 	return cfg
 }
 
+// bertConfig is a short run on a BERT.
+func bertConfig(t *testing.T, method string) run.Config {
+	cfg := tinyConfig(t, method)
+	cfg.Model.Path = modeltest.Testdata(t, "bert/tiny")
+	return cfg
+}
+
 // TestEveryMethodResumesToTheSameBits interrupts a run in the middle of an epoch: weights, optimizer, generators
 // and files are then those of the run that was never stopped, whatever the method and where its weights are saved.
 func TestEveryMethodResumesToTheSameBits(t *testing.T) {
 	for _, family := range []struct {
 		name   string
 		config func(t *testing.T, method string) run.Config
-	}{{"classification", tinyConfig}, {"packed", packedConfig}} {
+	}{{"classification", tinyConfig}, {"bert", bertConfig}, {"packed", packedConfig}} {
 		for _, c := range traintest.MethodCases() {
 			t.Run(family.name+"/"+c.Name, func(t *testing.T) {
 				whole := family.config(t, c.Method)

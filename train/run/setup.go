@@ -32,9 +32,16 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Loop.ShardState && machine.Group == nil {
 		r.ui.Note("--shard-optimizer: there are no other processes to hold a part of the optimizer's state")
 	}
-	o := model.Options{Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task != train.TaskCausal, Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	o := model.Options{As: cfg.Model.ReadAs, Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task != train.TaskCausal, Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
+	}
+	if dir := cfg.Model.AdapterInit; dir != "" && o.As == "" {
+		info, err := cfg.Methods.Probe(dir)
+		if err != nil {
+			return err
+		}
+		o.As = info.Family
 	}
 	if r.base, err = cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
 		return err
@@ -132,7 +139,7 @@ func (r *run) writeChoices(s *bindings.Scope) error {
 	if r.mode == Resume && r.first() && fsutil.Exists(filepath.Join(r.cfg.Output.Out, "last")) {
 		return nil
 	}
-	r.cfg = r.cfg.choose(choices{lr: r.method.LR(), amp: r.on.Precision.DType, base: train.BaseDTypeName(r.base.DType),
+	r.cfg = r.cfg.choose(choices{lr: r.method.LR(), readAs: model.ReadAs(r.model), amp: r.on.Precision.DType, base: train.BaseDTypeName(r.base.DType),
 		quantize: train.QuantizeName(r.base.Quantise, r.model), device: r.on.Device, threads: s.Threads()})
 	if !r.first() {
 		return nil

@@ -36,12 +36,15 @@ const streamedLLaMA = `{"model_type": "llama", "vocab_size": 100, "hidden_size":
 const streamedDistilBERT = `{"model_type": "distilbert", "vocab_size": 100, "dim": 64, "hidden_dim": 128, "n_layers": 4, "n_heads": 4,
 	"max_position_embeddings": 64, "initializer_range": 0.1, "num_labels": 3}`
 
+const streamedBERT = `{"model_type": "bert", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
+	"num_attention_heads": 4, "max_position_embeddings": 64, "initializer_range": 0.1, "num_labels": 3}`
+
 // streamConfigs are runs whose weights can be streamed, by name.
 func streamConfigs(t *testing.T) map[string]run.Config {
 	all := map[string]run.Config{}
 	type base struct{ config, task string }
-	for _, b := range []base{{streamedLLaMA, "causal"}, {streamedLLaMA, "classify"}, {streamedDistilBERT, "classify"}} {
-		family := "distilbert"
+	for _, b := range []base{{streamedLLaMA, "causal"}, {streamedLLaMA, "classify"}, {streamedDistilBERT, "classify"}, {streamedBERT, "classify"}} {
+		family := map[string]string{streamedDistilBERT: "distilbert", streamedBERT: "bert"}[b.config]
 		methods := []string{"lora", "prefix", "houlsby"}
 		if b.config == streamedLLaMA {
 			family, methods = "llama", append(methods, "llama-adapter")

@@ -12,6 +12,7 @@ import (
 	"github.com/xrash/smetrics"
 	"gopkg.in/yaml.v3"
 
+	"gopeft/model"
 	"gopeft/model/fsutil"
 	"gopeft/train/data"
 )
@@ -62,11 +63,13 @@ func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
 	own := *n
 	own.Content = slices.Clone(n.Content)
 	RemoveKeys(&own, others...)
+	given := map[string]bool{}
 	for i := 0; i+1 < len(own.Content); i += 2 {
 		if data.IsFiles(own.Content[i].Value) {
 			own.Content[i+1] = joined(own.Content[i+1])
 		}
 		key, value := own.Content[i], own.Content[i+1]
+		given[key.Value] = true
 		switch kind, known := kinds[key.Value]; {
 		case !known:
 			return base, fmt.Errorf("line %d: %w", key.Line, unknown(key.Value, append(slices.Collect(maps.Keys(kinds)), others...)))
@@ -76,6 +79,9 @@ func overlay(base Config, n *yaml.Node, others ...string) (Config, error) {
 	}
 	if err := own.Decode(&base); err != nil {
 		return base, errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	}
+	if !given["read-as"] && !slices.ContainsFunc(strings.Fields(firstSettings), func(key string) bool { return !given[key] }) {
+		base.Model.ReadAs = model.FirstReading // all settings, as runs write them, from before there was this one
 	}
 	return base, nil
 }
