@@ -107,6 +107,7 @@ func loadCase(c *attempt) error {
 	group.Wait()
 	for i := range watched {
 		w := &watched[i]
+		w.memory = most(w.samples).peak // what wait(2) says counts the harness too, which has made 60 MB of text
 		c.judge(w.result, lim)
 		if refused := w.code == 1; w.code > 1 || refused != l.refused {
 			c.find("exit %d: %s", w.code, cut(w.stderr))
