@@ -19,6 +19,7 @@ type watched struct {
 // sample is what a process holds at one moment.
 type sample struct {
 	own         int64 // kB of memory that is its own, not a file's
+	peak        int64 // kB of all memory, the most until then
 	threads     int
 	descriptors int
 }
@@ -27,7 +28,7 @@ type sample struct {
 const mostSamples = 4096
 
 func (w *watched) watch(p *os.Process, ended <-chan struct{}) {
-	for every := 50 * time.Millisecond; ; {
+	for every := 20 * time.Millisecond; ; {
 		select {
 		case <-ended:
 			return
@@ -64,6 +65,8 @@ func sampleOf(pid int) (s sample, err error) {
 		switch name {
 		case "RssAnon":
 			s.own = n
+		case "VmHWM":
+			s.peak = n
 		case "Threads":
 			s.threads = int(n)
 		}
@@ -99,7 +102,7 @@ func (w *watched) grown() (found []string) {
 // most is the most of each that samples show.
 func most(samples []sample) (m sample) {
 	for _, s := range samples {
-		m.own, m.threads, m.descriptors = max(m.own, s.own), max(m.threads, s.threads), max(m.descriptors, s.descriptors)
+		m.own, m.peak, m.threads, m.descriptors = max(m.own, s.own), max(m.peak, s.peak), max(m.threads, s.threads), max(m.descriptors, s.descriptors)
 	}
 	return m
 }

@@ -175,7 +175,8 @@ func TestFolder(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, size := range map[string]int64{small: 10, large: corpus.FromSize - 10} {
+	compressed, less := filepath.Join(t.TempDir(), "rows.parquet"), filepath.Join(t.TempDir(), "rows.csv.GZ")
+	for path, size := range map[string]int64{small: 10, large: corpus.FromSize - 10, compressed: corpus.FromSize / 4, less: corpus.FromSize/4 - 2} {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -192,10 +193,10 @@ func TestFolder(t *testing.T) {
 	for want, cases := range map[string][]data.Settings{
 		"": {
 			{Data: none, CacheDir: "x"}, // which its reader will say holds no data
-			{Train: small}, {Train: small, CacheDir: corpus.None}, {Train: large}, {Train: large, Val: small, CacheDir: corpus.None},
+			{Train: small}, {Train: small, CacheDir: corpus.None}, {Train: large}, {Train: large, Val: small, CacheDir: corpus.None}, {Train: less},
 			{Train: "-", CacheDir: "x"}, {Train: pipe, CacheDir: "x"}, {Data: filepath.Join(home, "none.csv"), CacheDir: "x"},
 		},
-		filepath.Join(home, "tokens"): {{Train: large, Val: small}, {Data: large + "\n" + small}, {Data: large + ":1\n" + small + ":2"}},
+		filepath.Join(home, "tokens"): {{Train: large, Val: small}, {Train: compressed}, {Train: less, Val: small}, {Data: large + "\n" + small}, {Data: large + ":1\n" + small + ":2"}},
 		"x":                           {{Train: small, CacheDir: "x"}, {Data: texts, CacheDir: "x"}},
 	} {
 		for _, s := range cases {

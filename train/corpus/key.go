@@ -24,6 +24,9 @@ const version = 1
 // FromSize is how many bytes of data make it worth a file, where none is asked for.
 const FromSize = 32 << 20
 
+// packed is how many bytes of text a byte of a compressed file counts for.
+const packed = 4
+
 // None is the --cache-dir that keeps data in memory.
 const None = "none"
 
@@ -106,12 +109,19 @@ func (s Source) stamps() (string, error) {
 // errOnce is the error of what can be read only once.
 var errOnce = errors.New("not a regular file")
 
-// sizeOf is how many bytes the data at path, a file or a folder, has.
+// sizeOf is how many bytes the data at path, a file or a folder, has, or about how many where it is compressed.
 func sizeOf(path string) (sum int64, err error) {
 	if path == "-" {
 		return 0, errOnce
 	}
-	err = walk(path, func(_ string, info fs.FileInfo) error { sum += info.Size(); return nil })
+	err = walk(path, func(name string, info fs.FileInfo) error {
+		size := info.Size()
+		if ext := strings.ToLower(filepath.Ext(name)); ext == ".gz" || ext == ".parquet" {
+			size *= packed
+		}
+		sum += size
+		return nil
+	})
 	return sum, err
 }
 

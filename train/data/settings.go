@@ -29,7 +29,7 @@ type Settings struct {
 	Template    string    `yaml:"template" usage:"causal: prompt and answer from columns, e.g. '{question} -> {answer}'"`
 	MaskPrompt  bool      `yaml:"mask-prompt" usage:"causal: learn the answer only"`
 	Pack        bool      `yaml:"pack" usage:"causal: several examples in a row, without attention across them"`
-	CacheDir    string    `yaml:"cache-dir" usage:"folder for tokenized data, which the next epochs and runs map into memory, or none (default: for data of 32 MiB and more, tokens in GOPEFT_HOME)"`
+	CacheDir    string    `yaml:"cache-dir" usage:"folder for tokenized data, which the next epochs and runs map into memory, or none (default: for data of 32 MiB, or 8 MiB of Parquet or gzip, and more, tokens in GOPEFT_HOME)"`
 }
 
 // Check reports the first setting that cannot be right, whatever is in the files.

@@ -157,7 +157,29 @@ func smoothed(points plotter.XYs) plotter.XYs {
 }
 
 func line(points plotter.XYs, style draw.LineStyle) *plotter.Line {
-	return &plotter.Line{XYs: points, LineStyle: style}
+	return &plotter.Line{XYs: thinned(points), LineStyle: style}
+}
+
+// mostPoints is about how many points a line has: more than a picture shows, and few enough to draw, which takes time that
+// grows with their square.
+const mostPoints = 4000
+
+// thinned is a line of few points in place of one of many: of every stretch the lowest and the highest, in their order.
+func thinned(points plotter.XYs) plotter.XYs {
+	n := len(points)
+	if n <= mostPoints {
+		return points
+	}
+	out := make(plotter.XYs, 0, mostPoints)
+	for k := range mostPoints / 2 {
+		part := points[k*n/(mostPoints/2) : (k+1)*n/(mostPoints/2)]
+		low, high := lowest(part), highest(part)
+		out = append(out, part[min(low, high)])
+		if low != high {
+			out = append(out, part[max(low, high)])
+		}
+	}
+	return out
 }
 
 func dots(points plotter.XYs, style draw.GlyphStyle) *plotter.Scatter {
