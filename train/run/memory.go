@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"gopeft/bindings"
@@ -181,7 +182,7 @@ func (e *estimator) weights() float64 {
 		case low[p]:
 			n *= 1.5
 		case p == e.model.Hooks().Words && p.Mapped() && !e.isLMHead(p) && !whole:
-			n = min(n, e.tokens*rowPages)
+			n = min(n, e.looksUp()*rowPages)
 		}
 		sum += n + float64(p.Aside())
 	}
@@ -189,6 +190,14 @@ func (e *estimator) weights() float64 {
 		sum += float64(p.T.Bytes())
 	}
 	return sum
+}
+
+// looksUp is how many rows of the embeddings a run reads at most: none of their pages goes before it ends.
+func (e *estimator) looksUp() float64 {
+	if e.cfg.Loop.MaxSteps == 0 || e.cfg.evaluates() {
+		return math.Inf(1)
+	}
+	return e.tokens * float64(max(1, e.cfg.Loop.GradAccum)*e.cfg.Loop.MaxSteps)
 }
 
 // shards reports whether processes hold frozen weights together.
