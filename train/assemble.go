@@ -28,7 +28,7 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 	trainable := method.Trainable(m)
 	settings := OptimizerConfig{Name: c.Optimizer, WeightDecay: c.WeightDecay, Momentum: c.Momentum, NoDecay: BiasOrNorm,
 		Composed: !on.Without.Use(LeverOptimizer)}
-	if c.ShardState {
+	if c.ShardState || on.Divide {
 		settings.Group = on.Group
 	}
 	opt, err := NewOptimizer(s, settings, trainable)
@@ -36,6 +36,7 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 		return nil, &UsageError{err}
 	}
 	t := &Trainer{Config: loop, Model: m, Params: trainable, Task: task, Data: p, Opt: opt, Schedule: schedule, Silent: method.Silent, Group: on.Group, Shard: on.Shard}
+	t.gatherShared()
 	if loop.Precision == bindings.Half {
 		t.Scaler = NewScaler(s, on.Device)
 	}

@@ -183,7 +183,7 @@ func (f *featureRun) features(ctx context.Context, sets []*data.Set, hash string
 		if err := machine.CheckHold(held); err != nil {
 			return err
 		}
-		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Shard: machine.Shard, Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
+		m, err := model.Load(s, cfg.Model.folder(), model.Options{Device: dev, Aside: machine.Aside(), Base: held.DType, Quantise: held.Quantise, Copy: !cfg.Machine.Without.Use(train.LeverMapping)})
 		if err != nil {
 			return err
 		}

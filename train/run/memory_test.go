@@ -60,7 +60,7 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		{"full", "none", false, "", "", 1}, {"full", "none", true, "", "", 1}, {"lora", "none", false, "", "", 1}, {"lora", "none", true, "", "", 1},
 		{"last", "none", false, "", "", 1}, {"channel-scale", "none", false, "", "", 1}, {"lora", "none", false, "nf4", "", 1}, {"lora", "none", true, "int8", "", 1},
 		{"lora", "none", false, "", "stream", 1}, {"lora", "none", true, "", "stream", 1}, {"full", "none", false, "", "", 2}, {"lora", "none", false, "", "", 2},
-		{"lora", "none", false, "", "shard", 2}, {"full", "none", false, "", "optimizer", 2},
+		{"lora", "none", false, "", "shard", 2}, {"full", "none", false, "", "optimizer", 2}, {"full", "none", false, "", "shard", 2},
 		{"lora", "none", true, "", "shard", 3},
 	} {
 		if c.processes == 3 {
