@@ -18,6 +18,11 @@ func (s *Scope) QuantRowsBy(q *Quantised, ids Tensor, d DType, way int) Tensor {
 	return s.quantRows(q, ids, d, way)
 }
 
+// ScatterGradientsBy is ScatterGradients with buckets of a size of the caller's choice, in bytes.
+func (s *Scope) ScatterGradientsBy(g *Group, params, own []Tensor, from []int64, bucket int64) (*GradientParts, error) {
+	return s.scatterGradients(g, params, own, from, bucket)
+}
+
 // SumGradientsBy is SumGradients with buckets of a size of the caller's choice, in bytes.
 func (s *Scope) SumGradientsBy(g *Group, params []Tensor, bucket int64) (*Gradients, error) {
 	return s.sumGradients(g, params, bucket)

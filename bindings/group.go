@@ -118,13 +118,13 @@ type Gradients struct {
 	group *Group
 }
 
-// bucketBytes is how much of the gradients travels at a time: as PyTorch's DistributedDataParallel has it.
-const bucketBytes = 25 << 20
+// BucketBytes is how much of the gradients travels at a time: as PyTorch's DistributedDataParallel has it.
+const BucketBytes = 25 << 20
 
 // SumGradients lets params have gradients that are summed over g. From Begin on they are views of memory of its own,
 // until Close.
 func (s *Scope) SumGradients(g *Group, params []Tensor) (*Gradients, error) {
-	return s.sumGradients(g, params, bucketBytes)
+	return s.sumGradients(g, params, BucketBytes)
 }
 
 func (s *Scope) sumGradients(g *Group, params []Tensor, bucket int64) (*Gradients, error) {

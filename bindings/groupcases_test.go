@@ -19,7 +19,7 @@ type groupCase struct {
 
 var groupCases = []groupCase{
 	{"sums", sums}, {"broadcast", broadcast}, {"gather", gather}, {"hash", hash}, {"gradients", gradients}, {"gradients of two kinds", mixedGradients},
-	{"own gradients again", ownGradients}, {"shards", shards}, {"what a group refuses", refused},
+	{"own gradients again", ownGradients}, {"gradients in parts", gradientParts}, {"shards", shards}, {"shards that are trained", trainedShards}, {"what a group refuses", refused},
 }
 
 // of is a list of numbers that each rank has of its own, small enough to be exact in any type.

@@ -7,9 +7,9 @@ import (
 	"gopeft/bindings/csrc/c10d"
 )
 
-// Shards is frozen memory, in units that steps of a computation read, of which each process of a group holds its part.
+// Shards is weights, in units that steps of a computation read, of which each process of a group holds its part.
 // The rest of a unit is gathered when the computation turns to it, and let go of when it turns to others: two units are
-// whole at a time. Every process turns to the same units in the same order among the group's other operations. In a
+// whole at a time. What is trained of them is read whole, and written to in this process's part. Every process turns to the same units in the same order among the group's other operations. In a
 // backward pass that happens where no context is looked at: Group.GiveUp ends what waits there.
 type Shards struct {
 	p     c10d.Shards
@@ -29,6 +29,13 @@ func NewShards(rank, size int, group func() *Group) (*Shards, error) {
 // read. The tensors are on dev then, and may be read while their unit is turned to.
 func (h *Shards) Add(s *Scope, dev Device, ts []Tensor) {
 	s.check("share", c10d.AddShards(h.p, dev.index(), s.pointers(ts)), ts...)
+}
+
+// Span is the elements, laid flat, that a process keeps of tensor i of a unit: n from the one numbered from.
+func (h *Shards) Span(s *Scope, unit, i, rank int) (from, n int64) {
+	from, n, msg := c10d.SpanShards(h.p, unit, i, rank)
+	s.check("part of a shared weight", msg)
+	return from, n
 }
 
 // Held is how many bytes this process keeps of all units.

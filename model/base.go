@@ -19,16 +19,19 @@ type base struct {
 	headNames []string
 	config    map[string]any
 	path      string // of the checkpoint
-	scope     *bindings.Scope
-	source    *hf.Checkpoint // kept open while weights share its mapping
-	frozen    *turning       // what has the blocks' frozen weights at hand; nil: they always are
-	moved     int            // changes of where the weights lie
-	shared    int64          // bytes kept of weights that processes hold together
-	head      *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
-	fresh     []string
-	stored    []*files.Entry // by parameter, of a model that is only described
-	asked     []hf.Want      // by parameter, the same
-	dtype     bindings.DType // of vectors, and of hidden states
+	// loadedFrom is Info's.
+	loadedFrom string
+	scope      *bindings.Scope
+	source     *hf.Checkpoint // kept open while weights share its mapping
+	frozen     *turning       // what has the blocks' frozen weights at hand; nil: they always are
+	moved      int            // changes of where the weights lie
+	shared     int64          // bytes kept of weights that processes hold together
+	divided    bool           // what is trained of them is among them
+	head       *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
+	fresh      []string
+	stored     []*files.Entry // by parameter, of a model that is only described
+	asked      []hf.Want      // by parameter, the same
+	dtype      bindings.DType // of vectors, and of hidden states
 }
 
 type initKind int
@@ -230,7 +233,7 @@ func dtypeOr(d bindings.DType) bindings.DType {
 func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 	ws := make([]hf.Want, len(b.params.list))
 	for i, p := range b.params.list {
-		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i], Host: o.Shard && b.shareable(p)}
+		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i], Host: o.Aside && b.leaves(p)}
 		if p.matrix {
 			ws[i].DType, ws[i].Quantise = o.Base, p.quantised(o)
 		}

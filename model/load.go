@@ -31,8 +31,8 @@ type Options struct {
 	Trained []string
 	// Dropout overrides the checkpoint's own rates (hidden, attention and classifier) when not nil.
 	Dropout *float64
-	// Shard is for a model whose Shard method is called: what it takes stays on the CPU until then.
-	Shard bool
+	// Aside is for a model whose Shard method is called, or Stream for a GPU: what they take stays on the CPU until then.
+	Aside bool
 	// As names the family to read the checkpoint as, where there is more than one that can: "distilbert" reads a BERT as a
 	// DistilBERT, without its pooler. It says nothing to other checkpoints.
 	As string
@@ -211,7 +211,8 @@ func torchDType(d bindings.DType) string {
 // outgoing is the model's weights, to be written in dtype d and quantised ones in that of quantised; 0 is their own.
 func outgoing(m Model, d, quantised bindings.DType) (ts []hf.Named) {
 	for _, p := range m.Params().All() {
-		n := hf.Named{Name: p.Name, Tensor: p.T, As: d}
+		n := p.Named(p.Name)
+		n.As = d
 		if p.quant != nil {
 			n.Quantised, n.As = p.quant, quantised
 		}

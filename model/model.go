@@ -75,13 +75,16 @@ type Model interface {
 	Fresh() []string
 	// Units are the weights that passes need together, in their order: each block's matrices, and the language-model head.
 	Units() [][]*Param
-	// Stream leaves the blocks' frozen matrices, and the language-model head, in their mapped files: from then on each
-	// block's are in memory only while it computes, in passes forward and backward. It comes after a method is attached.
-	Stream() (Elsewhere, error)
-	// Shard leaves this process its part of the blocks' frozen matrices, and of the language-model head, of which it reads no
-	// more: from then on passes are made together with the other processes, which gather each block's while it computes.
+	// Stream leaves the blocks' frozen matrices, and the language-model head, in their mapped files, or for a GPU in the host's
+	// memory: from then on each block's are at hand only while it computes on dev, in passes forward and backward. It comes
+	// after a method is attached.
+	Stream(dev bindings.Device) (Elsewhere, error)
+	// Shard leaves this process its part of the blocks' matrices, frozen or as asked trained too, and of the language-model
+	// head, of which it reads no more: from then on passes are made together with the other processes, which gather each block's while it computes.
 	// It comes after a method is attached.
 	Shard(o Sharing) (Elsewhere, error)
+	// Retake lets go of what was gathered of shared weights: the processes have changed their parts.
+	Retake(s *bindings.Scope)
 	// Shared is how many bytes this process keeps of the weights that it shares; 0: it shares none.
 	Shared() int64
 	// Scope owns the weights; what is to live as long as the model may be made in it.

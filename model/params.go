@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gopeft/bindings"
+	"gopeft/model/hf"
 	"gopeft/model/hf/files"
 )
 
@@ -25,9 +26,15 @@ type Param struct {
 	low    bindings.Tensor     // frozen copy of T in the dtype that is computed in, or none
 	file   *files.Entry        // where T lies in its checkpoint's file; nil: it does not, or was written to
 	stays  bool                // lies elsewhere until it is needed: computed with as it lies, without a copy
-	shared bool                // is whole only while it is computed with: processes hold it together
-	moved  *int                // counts the changes of where the model's weights lie, and of which are trained
-	held   int64               // bytes of memory that the tensor takes which Replace put aside
+	away   bool                // is only there while it is computed with
+	shared bool                // and processes hold it together
+	// part is what a process holds of it, if it is shared: elements of T, laid flat.
+	part func(s *bindings.Scope, rank int) (from, n int64)
+	// whole gathers it, to be saved; nil: T is whole.
+	whole     func(s *bindings.Scope) (bindings.Tensor, error)
+	untouched *files.Entry // where T lay, and lies until training writes to it
+	moved     *int         // counts the changes of where the model's weights lie, and of which are trained
+	held      int64        // bytes of memory that the tensor takes which Replace put aside
 }
 
 // Value is the tensor to compute with; of a quantised weight, which Linear maps know how to read, it is none to compute with.
@@ -46,16 +53,28 @@ func (p *Param) Replace(t bindings.Tensor) (restore func()) {
 	former := *p
 	p.release()
 	p.moves()
-	p.T, p.low, p.file, p.quant, p.stays, p.shared = t, bindings.Tensor{}, nil, nil, false, false
+	p.T, p.low, p.file, p.quant, p.stays, p.away, p.shared, p.untouched = t, bindings.Tensor{}, nil, nil, false, false, false, nil
 	if former.file == nil && !t.Same(former.T) {
 		p.held = former.Bytes()
 	}
 	return func() {
 		p.T, p.low, p.file, p.quant, p.held, p.Trainable = former.T, former.low, former.file, former.quant, former.held, false
-		p.stays, p.shared = former.stays, former.shared
+		p.stays, p.away, p.shared = former.stays, former.away, former.shared
 		p.moves()
 	}
 }
+
+// Shared reports whether processes hold the weight together: T is whole only in a pass that computes with it.
+func (p *Param) Shared() bool { return p.shared }
+
+// Part is what a process holds of a shared weight that is not quantised: n elements of T, laid flat.
+func (p *Param) Part(s *bindings.Scope, rank int) (from, n int64) { return p.part(s, rank) }
+
+// GatherBy says how a shared weight becomes whole when it is saved.
+func (p *Param) GatherBy(whole func(s *bindings.Scope) (bindings.Tensor, error)) { p.whole = whole }
+
+// Named is the weight as it is saved under a name, gathered when its turn comes if it is shared.
+func (p *Param) Named(name string) hf.Named { return hf.Named{Name: name, Tensor: p.T, Make: p.whole} }
 
 // moves notes that the weight lies elsewhere than it did, or is trained or no longer.
 func (p *Param) moves() {
@@ -158,8 +177,11 @@ func (p *Param) SetTrainable(s *bindings.Scope, on bool) {
 	p.Trainable = on
 	p.moves()
 	if on {
-		if p.shared {
-			panic(&bindings.OpError{Op: "train", Message: p.Name + " is shared between processes, none of which holds it whole"})
+		if p.away {
+			panic(&bindings.OpError{Op: "train", Message: p.Name + " is elsewhere: streamed, or held by several processes"})
+		}
+		if p.file != nil {
+			p.untouched = p.file
 		}
 		p.file, p.stays = nil, false // training writes to it
 	}
@@ -236,12 +258,12 @@ func (p *Param) DropStored(s *bindings.Scope) {
 }
 
 // FirstNonFinite is the first parameter with an infinite value or one that is not a number, nil if there is none. Of
-// quantised weights loading has looked at the scales; shared ones are whole nowhere.
+// quantised weights loading has looked at the scales; what is elsewhere cannot be looked at.
 func FirstNonFinite(s *bindings.Scope, params []*Param) *Param {
 	var ts []bindings.Tensor
 	var of []*Param
 	for _, p := range params {
-		if !p.Quantised() && !p.shared {
+		if !p.Quantised() && !p.away {
 			ts, of = append(ts, p.T), append(of, p)
 		}
 	}

@@ -7,21 +7,25 @@ import (
 	"gopeft/bindings"
 )
 
-// Sharing says which part of the weights that several processes hold together is this one's.
+// Of weights that several processes hold together each has a part, and reads them whole while it computes with them. The
+// part of a trained weight is what its process trains.
+
+// Sharing says which part of the weights is this process's.
 type Sharing struct {
 	Rank, Size int
 	Device     bindings.Device        // that they are computed on
+	Trained    bool                   // what is trained of them is shared too
 	Group      func() *bindings.Group // of the processes, once they have met
 }
 
 // Shard implements Model.
 func (b *base) Shard(o Sharing) (r Elsewhere, err error) {
 	for _, w := range b.matrices() {
-		switch {
-		case !w.Trainable:
-			r.leave(w)
-		case w.Device() != o.Device:
+		if w.Trainable && w.Device() != o.Device {
 			return r, fmt.Errorf("%s is trained: on a GPU the blocks' matrices can only be shared while all are frozen", w.Name)
+		}
+		if !w.Trainable || o.Trained {
+			r.leave(w)
 		}
 	}
 	if b.frozen != nil || r.Moved == 0 {
@@ -31,30 +35,34 @@ func (b *base) Shard(o Sharing) (r Elsewhere, err error) {
 	if err != nil {
 		return r, fmt.Errorf("share weights: %w", err)
 	}
-	units := b.Units()
-	if b.tied() {
-		units = units[:len(units)-1]
-	}
-	for _, unit := range units {
-		var ts []bindings.Tensor
+	units := b.ownUnits()
+	taken := func(w *Param) bool { return !w.Trainable || o.Trained }
+	for n, unit := range units {
+		ts := tensorsOf(unit, taken)
+		at := 0
 		for _, w := range unit {
 			switch {
-			case w.Trainable:
+			case !taken(w):
 			case w.quant != nil:
-				ts = append(ts, w.quant.Tensors()...)
+				at += len(w.quant.Tensors())
 			default:
-				ts = append(ts, w.T)
+				i := at
+				w.part = func(s *bindings.Scope, rank int) (from, elements int64) { return shards.Span(s, n, i, rank) }
+				at++
 			}
 		}
 		shards.Add(b.scope, o.Device, ts)
 		for _, w := range unit {
-			if !w.Trainable {
+			if taken(w) {
+				if w.Trainable { // and not yet written to
+					w.file = w.untouched
+				}
 				w.release()
-				w.file, w.stays, w.shared = nil, true, true
+				w.file, w.untouched, w.stays, w.away, w.shared = nil, nil, true, true, true
 			}
 		}
 	}
-	b.shared = shards.Held()
+	b.shared, b.divided = shards.Held(), o.Trained
 	b.frozen = &turning{store: shards, units: len(units), head: len(units) > len(b.hooks.Blocks), ready: func(*bindings.Scope) {}}
 	return r, nil
 }
@@ -62,10 +70,17 @@ func (b *base) Shard(o Sharing) (r Elsewhere, err error) {
 // Shared implements Model.
 func (b *base) Shared() int64 { return b.shared }
 
+// Retake implements Model.
+func (b *base) Retake(s *bindings.Scope) {
+	if b.divided {
+		b.frozen.store.Turn(s, b.frozen.units, b.frozen.units)
+	}
+}
+
 // tied reports whether the language-model head is the embedding table, whose rows every process looks up.
 func (b *base) tied() bool { return b.head != nil && b.head == b.hooks.Words }
 
-// shareable reports whether Shard takes a weight while it is frozen.
-func (b *base) shareable(p *Param) bool {
+// leaves reports whether Shard, or Stream for a GPU, takes a weight while it is frozen.
+func (b *base) leaves(p *Param) bool {
 	return p != b.hooks.Words && slices.ContainsFunc(b.Units(), func(unit []*Param) bool { return slices.Contains(unit, p) })
 }

@@ -8,6 +8,7 @@ import (
 
 // Frozen weights may lie elsewhere while nothing computes with them, in units: each block's matrices are one, and the
 // language-model head is the last. Two units are at hand: the one that is computed, and the one that comes next.
+// On the CPU they lie in their files, whose pages come and go. For a GPU they lie in the host's memory, and are copied.
 
 // store is where units lie. What its methods do when a unit is at hand already costs nothing.
 type store interface {
@@ -89,7 +90,10 @@ func (r *Elsewhere) leave(w *Param) {
 }
 
 // Stream implements Model.
-func (b *base) Stream() (r Elsewhere, err error) {
+func (b *base) Stream(dev bindings.Device) (r Elsewhere, err error) {
+	if dev != bindings.CPU {
+		return b.offload(dev)
+	}
 	for _, w := range b.matrices() {
 		switch {
 		case w.Trainable:
@@ -114,6 +118,63 @@ func (b *base) Stream() (r Elsewhere, err error) {
 		}
 	}}
 	return r, nil
+}
+
+// offload leaves the frozen weights of the units on the CPU, where they were loaded to, and has them copied to dev.
+func (b *base) offload(dev bindings.Device) (r Elsewhere, err error) {
+	for _, w := range b.matrices() {
+		if !w.Trainable {
+			r.leave(w)
+		} else if w.Device() != dev {
+			return r, fmt.Errorf("%s is trained: for a GPU the blocks' matrices can only be streamed while all are frozen", w.Name)
+		}
+	}
+	if b.frozen != nil || r.Moved == 0 {
+		return r, nil
+	}
+	off, err := bindings.NewOffload(dev)
+	if err != nil {
+		return r, fmt.Errorf("stream weights: %w", err)
+	}
+	units := b.ownUnits()
+	for _, unit := range units {
+		ts := tensorsOf(unit, func(w *Param) bool { return !w.Trainable })
+		pinned := off.Add(b.scope, ts)
+		for _, w := range unit {
+			if w.Trainable {
+				continue
+			}
+			if w.stays, w.away = true, true; pinned {
+				w.release()
+				w.file = nil
+			}
+		}
+	}
+	b.frozen = &turning{store: off, units: len(units), head: len(units) > len(b.hooks.Blocks), ready: func(*bindings.Scope) {}}
+	return r, nil
+}
+
+// tensorsOf are what those weights of a unit that count lie in.
+func tensorsOf(unit []*Param, counts func(w *Param) bool) (ts []bindings.Tensor) {
+	for _, w := range unit {
+		switch {
+		case !counts(w):
+		case w.quant != nil:
+			ts = append(ts, w.quant.Tensors()...)
+		default:
+			ts = append(ts, w.T)
+		}
+	}
+	return ts
+}
+
+// ownUnits are the units without a head that is the embedding table, whose rows are looked up.
+func (b *base) ownUnits() [][]*Param {
+	units := b.Units()
+	if b.tied() {
+		units = units[:len(units)-1]
+	}
+	return units
 }
 
 // matrices are the blocks'.

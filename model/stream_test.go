@@ -56,7 +56,7 @@ func passes(t *testing.T, s *bindings.Scope, dir string, stream, recompute bool)
 	trained := m.Params().Get("model.layers.0.input_layernorm.weight")
 	trained.SetTrainable(s, true)
 	if stream {
-		if r, err := m.Stream(); err != nil || r.Moved != blocks || r.Held != 0 || r.DType != bindings.Float {
+		if r, err := m.Stream(bindings.CPU); err != nil || r.Moved != blocks || r.Held != 0 || r.DType != bindings.Float {
 			t.Errorf("%+v of %d bytes (%v)", r, blocks, err)
 		}
 	}
@@ -145,7 +145,7 @@ func residentBytes(t *testing.T, path string) (sum int64) {
 func TestStreamingLetsTrainedWeightsBe(t *testing.T) {
 	bindingstest.Do(t, func(s *bindings.Scope) error {
 		m := savedModel(t, s)
-		if _, err := m.Stream(); err != nil {
+		if _, err := m.Stream(bindings.CPU); err != nil {
 			return err
 		}
 		lm, in := m.(model.CausalLM), model.Input{IDs: s.FromInt64s([]int64{5, 6, 7}, 1, 3)}

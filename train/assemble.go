@@ -32,7 +32,7 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 	if rate := peft.LoRAPlus(method, c.LR, c.PlusRatio); rate != nil {
 		settings.Factor = func(p *model.Param) float64 { return rate(p) / c.LR }
 	}
-	if c.ShardState {
+	if c.ShardState || on.Divide {
 		settings.Group = on.Group
 	}
 	opt, err := NewOptimizer(s, settings, trainable)
@@ -43,6 +43,7 @@ func NewTrainer(s *bindings.Scope, c LoopSettings, on Machine, m model.Model, me
 	if c.NEFTune > 0 {
 		t.noise = neftune.Attach(m.Hooks(), c.NEFTune)
 	}
+	t.gatherShared()
 	if loop.Precision == bindings.Half {
 		t.Scaler = NewScaler(s, on.Device)
 	}

@@ -6,6 +6,7 @@ import (
 	"gopeft/bindings"
 	"gopeft/model"
 	"gopeft/model/hf"
+	"gopeft/peft"
 )
 
 // Base is what the frozen matrices of a base model are held in.
@@ -13,11 +14,12 @@ type Base struct {
 	DType    bindings.DType
 	Quantise hf.Quantisation // in fewer bits than DType
 	File     bindings.DType  // of most weights in its files that are not quantised
+	Whole    bool            // a method is to train it that saves all of it
 }
 
 // HeldAs is what a model that is loaded as o says has its frozen matrices in, from files whose weights are of dtype file.
 func HeldAs(o model.Options, file bindings.DType) Base {
-	b := Base{o.Base, o.Quantise, file}
+	b := Base{DType: o.Base, Quantise: o.Quantise, File: file}
 	for _, d := range []bindings.DType{o.DType, bindings.Float} {
 		if b.DType == 0 {
 			b.DType = d
@@ -124,9 +126,27 @@ func (c Machine) CheckHold(b Base) error {
 	if _, made := b.Quantise.Kind(); made {
 		return Usage("%s uses weights as their files have them, --quantize %s makes others in memory: quantise the files with `gopeft quantize`, or leave one of the two out", flag, b.Quantise)
 	}
+	if b.DType != b.File && c.Shard && b.Whole {
+		return Usage("%s uses weights as their files have them, in %s, and trained ones are fp32: save the model in fp32 first", flag, BaseDTypeName(b.File))
+	}
 	if b.DType != b.File {
 		return Usage("%s uses weights as their files have them, in %s, and they are to be held in %s: give --base-dtype %s",
 			flag, BaseDTypeName(b.File), BaseDTypeName(b.DType), BaseDTypeName(b.File))
+	}
+	return nil
+}
+
+// Aside reports whether frozen weights stay on the CPU until HoldWeights: model.Options has a field for that.
+func (c Machine) Aside() bool { return c.Shard || c.Stream && c.Device.IsCUDA() }
+
+// CheckMethod refuses a method that wants weights which are nowhere whole.
+func (c Machine) CheckMethod(name string, needs peft.Needs) error {
+	switch flag := c.elsewhere(); {
+	case !c.Aside() || !c.Device.IsCUDA():
+	case needs.WholeModel:
+		return Usage("%s: method %s trains the model's own weights, which can be elsewhere on the CPU only", flag, name)
+	case needs.StoredWeights:
+		return Usage("%s: this method reads whole weights before there are any on a GPU: leave it out, or --dora with it", flag)
 	}
 	return nil
 }
@@ -164,12 +184,20 @@ func (c Machine) HoldWeights(m model.Model, recompute, keep bool, note func(form
 func (c Machine) move(m model.Model) (text string, r model.Elsewhere, err error) {
 	const mib = 1 << 20
 	if c.Shard {
-		r, err = m.Shard(model.Sharing{Rank: c.Group.Rank(), Size: c.Group.Size(), Device: c.Device, Group: c.Group.Engine})
-		text = fmt.Sprintf("each process holds %d MiB of the %d MiB of frozen weights that they share", m.Shared()/mib, m.Shared()*int64(c.Group.Size())/mib)
+		r, err = m.Shard(model.Sharing{Rank: c.Group.Rank(), Size: c.Group.Size(), Device: c.Device, Trained: c.Divide, Group: c.Group.Engine})
+		kind := "frozen "
+		if c.Divide {
+			kind = ""
+		}
+		text = fmt.Sprintf("each process holds %d MiB of the %d MiB of %sweights that they share", m.Shared()/mib, m.Shared()*int64(c.Group.Size())/mib, kind)
 		return text, r, err
 	}
-	r, err = m.Stream()
-	text = fmt.Sprintf("streaming %d MiB of the blocks' weights from their files", r.Moved/mib)
+	r, err = m.Stream(c.Device)
+	from := "their files"
+	if c.Device.IsCUDA() {
+		from = "the host's memory"
+	}
+	text = fmt.Sprintf("streaming %d MiB of the blocks' weights from %s", r.Moved/mib, from)
 	if r.Held > 0 {
 		text += fmt.Sprintf("; %d MiB, which are not in the files as they are used, stay in memory", (r.Held+mib-1)/mib)
 	}

@@ -22,6 +22,7 @@ type Machine struct {
 	Without   Levers
 	Stream    bool        // frozen weights are left in their files: see HoldWeights
 	Shard     bool        // processes hold them together: every pass is made by all of them
+	Divide    bool        // and what is trained of them, with its gradients and the optimizer's state
 	Group     *dist.Group // the processes that share the work; nil: this one alone
 }
 
@@ -59,9 +60,6 @@ func (c MachineSettings) open(s *bindings.Scope, choose func(amp string, dev bin
 	if err != nil {
 		return Machine{}, err
 	}
-	if c.Stream && dev.IsCUDA() {
-		return Machine{}, Usage("--stream-weights streams on the CPU: give --device cpu, or leave it out")
-	}
 	precision, err := choose(c.AMP, dev)
 	if err != nil {
 		return Machine{}, err
@@ -70,7 +68,7 @@ func (c MachineSettings) open(s *bindings.Scope, choose func(amp string, dev bin
 	if c.Shard && c.Group == nil {
 		note = joined(note, "--shard-frozen: there are no other processes to hold a part of the frozen weights")
 	}
-	return Machine{dev, precision, note, c.Without, c.Stream, c.Shard && c.Group != nil, c.Group}, nil
+	return Machine{Device: dev, Precision: precision, Note: note, Without: c.Without, Stream: c.Stream, Shard: c.Shard && c.Group != nil, Group: c.Group}, nil
 }
 
 // OpenDevice reads --device, loading CUDA's libraries when a GPU is asked for. Of several processes on this machine each

@@ -48,6 +48,7 @@ type Optimizer struct {
 	count  []int             // Adam's steps taken, per parameter
 	steps  []bindings.Tensor // the same as libtorch wants it: fp32 scalars on the parameters' device
 	fresh  bool              // no step taken: sgd's momentum starts with the first gradient
+	owned  []bindings.Tensor // of the gradients, this process's, for the coming step; nil: parameters have them whole
 }
 
 // part is the parameters that are stepped alike.
@@ -93,7 +94,7 @@ func NewOptimizer(s *bindings.Scope, cfg OptimizerConfig, params []*model.Param)
 	zeros := func(i int) bindings.Tensor {
 		p, shape := params[i], params[i].T.Shape()
 		if cfg.Group != nil {
-			shape = []int64{o.span(i, cfg.Group.Rank()).n}
+			shape = []int64{o.span(s, i, cfg.Group.Rank()).n}
 		}
 		return o.scope.Zeros(shape, p.T.DType(), p.T.Device())
 	}
@@ -126,6 +127,7 @@ func (o *Optimizer) Step(s *bindings.Scope, lr float64) error {
 	}
 	o.fresh = false
 	err := o.spread(s)
+	o.owned = nil
 	o.ZeroGrad(s)
 	return err
 }
@@ -135,7 +137,7 @@ func (o *Optimizer) step(s *bindings.Scope, lr float64, part part) {
 	var params, grads, m, v, steps []bindings.Tensor
 	for _, i := range part.of {
 		p := o.params[i]
-		g := s.Grad(p.T)
+		g := o.gradient(s, i)
 		if !g.Defined() {
 			continue
 		}
@@ -144,11 +146,13 @@ func (o *Optimizer) step(s *bindings.Scope, lr float64, part part) {
 		}
 		t := p.T
 		if o.cfg.Group != nil {
-			own := o.span(i, o.cfg.Group.Rank())
+			own := o.span(s, i, o.cfg.Group.Rank())
 			if own.n == 0 {
 				continue
 			}
-			t, g = own.of(s, t), own.of(s, g)
+			if t = own.of(s, t); o.owned == nil {
+				g = own.of(s, g)
+			}
 		}
 		params, grads = append(params, t), append(grads, g)
 		if len(o.m) > 0 {
@@ -188,14 +192,22 @@ func (o *Optimizer) ZeroGrad(s *bindings.Scope) {
 	}
 }
 
-// Gradients is the gradients there are, with the names of their parameters, owned by s.
+// Gradients is the gradients there are, or this process's parts of them, with the names of their parameters, owned by s.
 func (o *Optimizer) Gradients(s *bindings.Scope) (grads []bindings.Tensor, names []string) {
-	for _, p := range o.params {
-		if g := s.Grad(p.T); g.Defined() {
+	for i, p := range o.params {
+		if g := o.gradient(s, i); g.Defined() {
 			grads, names = append(grads, g), append(names, p.Name)
 		}
 	}
 	return grads, names
+}
+
+// gradient is parameter i's gradient, or the part of it.
+func (o *Optimizer) gradient(s *bindings.Scope, i int) bindings.Tensor {
+	if o.owned != nil {
+		return o.owned[i]
+	}
+	return s.Grad(o.params[i].T)
 }
 
 // state lists the optimizer's tensors under the names they are saved as.
@@ -224,12 +236,21 @@ func (x span) of(s *bindings.Scope, t bindings.Tensor) bindings.Tensor {
 // spanUnit is what spans begin at multiples of, so that an element is computed in the same place of a vector as in whole.
 const spanUnit = 64
 
-// span is the part of a parameter that is a process's.
-func (o *Optimizer) span(i, rank int) span {
+// span is the part of a parameter that is a process's: of one that they share what it holds.
+func (o *Optimizer) span(s *bindings.Scope, i, rank int) span {
+	if p := o.params[i]; p.Shared() {
+		return partOf(s, p, rank)
+	}
 	elements, unit := o.params[i].T.Numel(), int64(o.cfg.Group.Size())*spanUnit
 	most := (elements + unit - 1) / unit * spanUnit
 	from := min(elements, int64(rank)*most)
 	return span{from, min(elements, from+most) - from}
+}
+
+// partOf is what a process holds of a parameter that they share.
+func partOf(s *bindings.Scope, p *model.Param, rank int) span {
+	from, n := p.Part(s, rank)
+	return span{from, n}
 }
 
 // spreadBytes is how much of the updated parameters travels at a time.
@@ -249,8 +270,8 @@ func (o *Optimizer) spread(s *bindings.Scope) error {
 			return err
 		}
 		for i, p := range o.params {
-			x := o.span(i, owner)
-			if x.n == 0 || !s.Grad(p.T).Defined() {
+			x := o.span(s, i, owner)
+			if x.n == 0 || p.Shared() || !o.gradient(s, i).Defined() {
 				continue
 			}
 			part := x.of(s, p.T)
@@ -302,17 +323,22 @@ func (o *Optimizer) send(s *bindings.Scope, from int, parts []bindings.Tensor) e
 func (o *Optimizer) whole(s *bindings.Scope, n int) (bindings.Tensor, error) {
 	i, part := o.param(n), o.state()[n].Tensor
 	p := o.params[i].T
-	t := s.Empty(p.Shape(), p.DType(), p.Device())
-	for owner := range o.cfg.Group.Size() {
-		x := o.span(i, owner)
+	return gathered(s, o.cfg.Group, p, part, func(rank int) span { return o.span(s, i, rank) })
+}
+
+// gathered makes a tensor like another of the parts that processes have of it.
+func gathered(s *bindings.Scope, g *dist.Group, like, part bindings.Tensor, of func(rank int) span) (bindings.Tensor, error) {
+	t := s.Empty(like.Shape(), like.DType(), like.Device())
+	for owner := range g.Size() {
+		x := of(owner)
 		if x.n == 0 {
 			continue
 		}
 		view := x.of(s, t)
-		if owner == o.cfg.Group.Rank() {
+		if owner == g.Rank() {
 			s.Copy(view, part)
 		}
-		if err := o.cfg.Group.Broadcast(owner, view); err != nil {
+		if err := g.Broadcast(owner, view); err != nil {
 			return t, err
 		}
 	}
@@ -321,7 +347,7 @@ func (o *Optimizer) whole(s *bindings.Scope, n int) (bindings.Tensor, error) {
 
 // take makes this process's part of tensor n of the state what it is in whole.
 func (o *Optimizer) take(s *bindings.Scope, n int, whole bindings.Tensor) {
-	if x := o.span(o.param(n), o.cfg.Group.Rank()); x.n > 0 {
+	if x := o.span(s, o.param(n), o.cfg.Group.Rank()); x.n > 0 {
 		s.Copy(o.state()[n].Tensor, x.of(s, whole))
 	}
 }

@@ -18,8 +18,8 @@ type MachineSettings struct {
 	Seed          uint64 `yaml:"seed" usage:"seed of everything random"`
 	Deterministic bool   `yaml:"deterministic" usage:"use deterministic algorithms only"`
 	TF32          bool   `yaml:"tf32" usage:"let a GPU round the factors of fp32 matrix products to TF32: faster, 10 bits of mantissa"`
-	Stream        bool   `yaml:"stream-weights" usage:"on the CPU: leave frozen weights in their files, each block's in memory only while it computes; for models larger than memory"`
-	Shard         bool   `yaml:"shard-frozen" usage:"of several processes, each holds its part of the frozen weights, and gathers each block's while it computes; for models larger than one process's memory"`
+	Stream        bool   `yaml:"stream-weights" usage:"leave frozen weights in their files, or for a GPU in the host's memory, each block's at hand only while it computes; for models larger than memory"`
+	Shard         bool   `yaml:"shard-frozen" usage:"of several processes, each holds its part of the frozen weights, with full of those it trains, and gathers each block's while it computes; for models larger than one process's memory"`
 	Without       Levers `yaml:"without" usage:"means of speed to do without, to see what each gives: kernels, nvrtc, blocks, casts, pooling, passes, overlap, chunks, optimizer, mapping"`
 
 	// Group are the processes that share the work; nil: this one alone.

@@ -52,7 +52,7 @@ func (t *Trainer) SaveState(s *bindings.Scope, dir string, p Progress) error {
 		p.Position, p.Counts, p.SGDBegun, p.Checked = t.At, t.Opt.count, !t.Opt.fresh, t.checked
 		ts := append(t.state(), t.scattered(s)...)
 		for _, param := range t.Params {
-			ts = append(ts, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
+			ts = append(ts, param.Named(paramPrefix+param.Name))
 		}
 		ts = append(ts, hf.Named{Name: rngCPU, Tensor: s.RNGState(bindings.CPU)})
 		if t.Config.Device.IsCUDA() {
@@ -81,7 +81,9 @@ func (t *Trainer) LoadState(s *bindings.Scope, dir string, same func(fingerprint
 	}
 	want := t.state()
 	for _, param := range t.Params {
-		want = append(want, hf.Named{Name: paramPrefix + param.Name, Tensor: param.T})
+		if !param.Shared() { // each process then takes its part
+			want = append(want, param.Named(paramPrefix+param.Name))
+		}
 	}
 	if err := p.check(filepath.Join(dir, stateJSON), t.Config.Epochs, t.Schedule.Total); err != nil {
 		return p, err
@@ -161,7 +163,7 @@ func loadRNG(s *bindings.Scope, path, name string, dev bindings.Device) error {
 func SaveWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	ts := make([]hf.Named, len(params))
 	for i, p := range params {
-		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
+		ts[i] = p.Named(paramPrefix + p.Name)
 	}
 	sum, err := saveTensors(s, path, ts)
 	if err != nil {
@@ -174,7 +176,7 @@ func SaveWeights(s *bindings.Scope, path string, params []*model.Param) error {
 func LoadWeights(s *bindings.Scope, path string, params []*model.Param) error {
 	ts := make([]hf.Named, len(params))
 	for i, p := range params {
-		ts[i] = hf.Named{Name: paramPrefix + p.Name, Tensor: p.T}
+		ts[i] = p.Named(paramPrefix + p.Name)
 	}
 	if err := verifyBeside(path); err != nil {
 		return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"slices"
 
 	"gopeft/bindings"
+	"gopeft/model"
 	"gopeft/model/hf"
 	"gopeft/train/data"
 	"gopeft/train/dist"
@@ -67,12 +69,84 @@ func (t *Trainer) beginShared(s *bindings.Scope) error {
 	}
 	if t.sums == nil {
 		var err error
-		if t.sums, err = t.Group.Gradients(s, tensorsOf(t)); err != nil {
+		if t.sums, err = t.gradients(s); err != nil {
 			return err
 		}
 	}
 	s.Seed(stepSeed(t.Seed, t.At.Step, t.Group.Rank()))
 	return t.sums.Begin()
+}
+
+// gradients are those of the parameters, whole or, where some parameters are not, in the parts that the optimizer has.
+func (t *Trainer) gradients(s *bindings.Scope) (*dist.Gradients, error) {
+	params := make([]bindings.Tensor, len(t.Params))
+	for i, p := range t.Params {
+		params[i] = p.T
+	}
+	if !sharesAny(t.Params) {
+		return t.Group.Gradients(s, params)
+	}
+	own, from := make([]bindings.Tensor, len(params)), make([]int64, len(params))
+	for i, p := range params {
+		x := t.Opt.span(s, i, t.Group.Rank())
+		own[i], from[i] = t.Opt.scope.Zeros([]int64{x.n}, p.DType(), p.Device()), x.from
+	}
+	return t.Group.GradientParts(s, params, own, from)
+}
+
+// sharesAny reports whether processes hold any of some parameters together.
+func sharesAny(params []*model.Param) bool { return slices.ContainsFunc(params, (*model.Param).Shared) }
+
+// norm is that of all gradients, of which grads may be this process's parts.
+func (t *Trainer) norm(s *bindings.Scope, grads []bindings.Tensor) (float64, error) {
+	norm := s.Norm(grads)
+	if t.Opt.owned == nil {
+		return norm, nil
+	}
+	sums, err := t.Group.SumFloats(s, norm*norm)
+	if err != nil {
+		return 0, err
+	}
+	return math.Sqrt(sums[0]), nil
+}
+
+// firstNonFinite is the index of the first of some tensors that is not finite, -1 if there is none; where they are this
+// process's parts, the first of any process's.
+func (t *Trainer) firstNonFinite(s *bindings.Scope, ts []bindings.Tensor, parts bool) (int, error) {
+	first := s.FirstNonFinite(ts)
+	if !parts {
+		return first, nil
+	}
+	all, err := t.Group.Gather(s, int64(first))
+	for _, of := range all {
+		if i := int(of[0]); i >= 0 && (first < 0 || i < first) {
+			first = i
+		}
+	}
+	return first, err
+}
+
+// firstGradients are the gradients by parameter; of those in parts, what tells whether they are zero or not finite.
+func (t *Trainer) firstGradients(s *bindings.Scope, grads []bindings.Tensor, names []string) (map[string]bindings.Tensor, error) {
+	if t.Opt.owned != nil {
+		norms := make([]float64, len(grads))
+		for i := range grads {
+			norms[i] = s.Norm(grads[i : i+1])
+		}
+		norms, err := t.Group.SumFloats(s, norms...)
+		if err != nil {
+			return nil, err
+		}
+		grads = slices.Clone(grads)
+		for i, n := range norms {
+			grads[i] = s.Scalar(n, bindings.Float, bindings.CPU)
+		}
+	}
+	of := map[string]bindings.Tensor{}
+	for i, n := range names {
+		of[n] = grads[i]
+	}
+	return of, nil
 }
 
 // stepSeed mixes its arguments as splitmix64 does.
@@ -156,31 +230,54 @@ func (t *Trainer) TakeFirst(ctx context.Context, s *bindings.Scope, p Progress) 
 // Scattered reports whether the optimizer's state is saved by all processes together or not at all.
 func (t *Trainer) Scattered() bool { return t.Opt.cfg.Group != nil }
 
-// takeParts gives every process its part of the optimizer's state in the first one's file.
+// takeParts gives every process its part of the optimizer's state, and of the weights that they share, in the first one's file.
 func (t *Trainer) takeParts(s *bindings.Scope) error {
 	if !t.Scattered() {
 		return nil
 	}
 	for n, x := range t.Opt.state() {
-		err := s.Run(func(s *bindings.Scope) error {
-			p := t.Params[t.Opt.param(n)].T
-			whole := s.Empty(p.Shape(), p.DType(), p.Device())
-			if t.Group.First() {
-				if err := loadTensors(s, t.resumed, []hf.Named{{Name: x.Name, Tensor: whole}}); err != nil {
-					return err
-				}
-			}
-			if err := t.Group.Broadcast(0, whole); err != nil {
-				return err
-			}
-			t.Opt.take(s, n, whole)
-			return nil
-		})
-		if err != nil {
+		take := func(s *bindings.Scope, whole bindings.Tensor) { t.Opt.take(s, n, whole) }
+		if err := t.takePart(s, t.resumed, x.Name, t.Params[t.Opt.param(n)].T, take); err != nil {
 			return err
 		}
 	}
+	return t.takeShared(s, t.resumed)
+}
+
+// takeShared gives every process its part of the trained weights that they share, in the first one's file.
+func (t *Trainer) takeShared(s *bindings.Scope, path string) error {
+	for _, p := range t.Params {
+		if !p.Shared() {
+			continue
+		}
+		take := func(s *bindings.Scope, whole bindings.Tensor) {
+			if x := partOf(s, p, t.Group.Rank()); x.n > 0 {
+				s.NoGrad(func() { s.Copy(x.of(s, p.T), x.of(s, whole)) })
+			}
+		}
+		if err := t.takePart(s, path, paramPrefix+p.Name, p.T, take); err != nil {
+			return err
+		}
+	}
+	t.Model.Retake(s)
 	return nil
+}
+
+// takePart has every process take its part of a tensor that is like another, in the first one's file.
+func (t *Trainer) takePart(s *bindings.Scope, path, name string, like bindings.Tensor, take func(s *bindings.Scope, whole bindings.Tensor)) error {
+	return s.Run(func(s *bindings.Scope) error {
+		whole := s.Empty(like.Shape(), like.DType(), like.Device())
+		if t.Group.First() {
+			if err := loadTensors(s, path, []hf.Named{{Name: name, Tensor: whole}}); err != nil {
+				return err
+			}
+		}
+		if err := t.Group.Broadcast(0, whole); err != nil {
+			return err
+		}
+		take(s, whole)
+		return nil
+	})
 }
 
 // scattered lists the state of which each process holds a part, for the first one's SaveState. Each tensor is gathered when
@@ -192,21 +289,44 @@ func (t *Trainer) scattered(s *bindings.Scope) (out []hf.Named) {
 	for n, x := range t.Opt.state() {
 		p := t.Params[t.Opt.param(n)].T
 		x.Tensor = s.Placeholder(p.Shape(), p.DType())
-		x.Make = func(s *bindings.Scope) (bindings.Tensor, error) {
-			if _, err := t.Group.SumInts(s, int64(n)); err != nil {
-				return bindings.Tensor{}, err
-			}
-			return t.Opt.whole(s, n)
-		}
+		x.Make = func(s *bindings.Scope) (bindings.Tensor, error) { return t.gathering(s, n) }
 		out = append(out, x)
 	}
 	return out
 }
 
+// gatherShared has the weights that processes share gathered when the first one saves them.
+func (t *Trainer) gatherShared() {
+	for i, p := range t.Model.Params().All() {
+		if p.Shared() && !p.Quantised() {
+			p.GatherBy(func(s *bindings.Scope) (bindings.Tensor, error) { return t.gathering(s, len(t.Opt.state())+i) })
+		}
+	}
+}
+
+// gathering tells those that Follow which tensor comes next, by its number, and gathers that.
+func (t *Trainer) gathering(s *bindings.Scope, n int) (bindings.Tensor, error) {
+	if _, err := t.Group.SumInts(s, int64(n)); err != nil {
+		return bindings.Tensor{}, err
+	}
+	return t.whole(s, n)
+}
+
+// whole gathers a tensor: of the optimizer's state, whose numbers come first, or of the model's weights.
+func (t *Trainer) whole(s *bindings.Scope, n int) (bindings.Tensor, error) {
+	states := len(t.Opt.state())
+	if n < states {
+		return t.Opt.whole(s, n)
+	}
+	p := t.Model.Params().All()[n-states]
+	own := partOf(s, p, t.Group.Rank())
+	return gathered(s, t.Group, p.T, own.of(s, p.T), func(rank int) span { return partOf(s, p, rank) })
+}
+
 // written is what the first process tells those that Follow in the place of a tensor's number.
 const written = -1
 
-// Follow takes part in the first process's SaveState until that Releases those that follow.
+// Follow takes part in what the first process saves until that Releases those that follow.
 func (t *Trainer) Follow(s *bindings.Scope) error {
 	for t.Scattered() {
 		next, err := t.Group.SumInts(s, 0)
@@ -217,7 +337,7 @@ func (t *Trainer) Follow(s *bindings.Scope) error {
 			break
 		}
 		err = s.Run(func(s *bindings.Scope) error {
-			_, err := t.Opt.whole(s, int(next[0]))
+			_, err := t.whole(s, int(next[0]))
 			return err
 		})
 		if err != nil {
@@ -236,8 +356,21 @@ func (t *Trainer) Release(s *bindings.Scope) error {
 	return err
 }
 
-// TakeFirstWeights gives every process the first one's trained weights.
+// TakeFirstWeights gives every process the first one's trained weights, as far as each has them whole.
 func (t *Trainer) TakeFirstWeights() error { return t.Group.Broadcast(0, tensorsOf(t)...) }
+
+// TakeBest gives every process the weights that the first one finds where SaveWeights has left them.
+func (t *Trainer) TakeBest(s *bindings.Scope, path string) error {
+	if t.Group.First() {
+		if err := LoadWeights(s, path, slices.DeleteFunc(slices.Clone(t.Params), (*model.Param).Shared)); err != nil {
+			return err
+		}
+	}
+	if err := t.TakeFirstWeights(); err != nil || !sharesAny(t.Params) {
+		return err
+	}
+	return t.takeShared(s, path)
+}
 
 // take makes p the place to go on from.
 func (t *Trainer) take(s *bindings.Scope, p Progress) {
@@ -257,7 +390,7 @@ func (t *Trainer) state() (ts []hf.Named) {
 	return ts
 }
 
-// Same sees that every process has the same weights.
+// Same sees that every process has the same weights, as far as each has them whole.
 func (t *Trainer) Same(s *bindings.Scope) error { return t.Group.Same(s, "weights", tensorsOf(t)) }
 
 // Close frees what the trainer holds beside the model.
@@ -268,10 +401,12 @@ func (t *Trainer) Close() {
 	t.Scaler.Close()
 }
 
-func tensorsOf(t *Trainer) []bindings.Tensor {
-	ts := make([]bindings.Tensor, len(t.Params))
-	for i, p := range t.Params {
-		ts[i] = p.T
+// tensorsOf are the trained weights that every process has whole.
+func tensorsOf(t *Trainer) (ts []bindings.Tensor) {
+	for _, p := range t.Params {
+		if !p.Shared() {
+			ts = append(ts, p.T)
+		}
 	}
 	return ts
 }

@@ -339,6 +339,9 @@ func (t *Trainer) step(s *bindings.Scope, group []data.Batch, total float64) err
 		loss := t.Scaler.Scale(c, c.MulScalar(m.Loss, share))
 		t.Laps.end(s, t.Config.Device, PhaseForward)
 		c.Backward(loss)
+		if err := t.sums.Pass(); err != nil {
+			return err
+		}
 		t.Laps.end(s, t.Config.Device, PhaseBackward)
 		m.Loss = c.MoveTo(s, c.Detach(m.Loss))
 		if m.Correct.Defined() {
@@ -378,6 +381,7 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 	if len(t.Params) == 0 {
 		return errors.New("nothing is trainable")
 	}
+	t.Opt.owned = t.sums.Own()
 	grads, names := t.Opt.Gradients(s)
 	if !t.Scaler.Unscale(s, grads) {
 		t.At.Skipped++
@@ -392,10 +396,17 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 		t.checked = true
 	}
 	if t.Config.Clip > 0 {
-		norm := s.Norm(grads)
+		norm, err := t.norm(s, grads)
+		if err != nil {
+			return err
+		}
 		if math.IsNaN(norm) || math.IsInf(norm, 0) {
 			name := "all parameters together" // each may be finite where their norm is not
-			if i := s.FirstNonFinite(grads); i >= 0 {
+			i, err := t.firstNonFinite(s, grads, t.Opt.owned != nil)
+			if err != nil {
+				return err
+			}
+			if i >= 0 {
 				name = names[i]
 			}
 			return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + name}
@@ -409,6 +420,7 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 	if err := t.Opt.Step(s, t.Schedule.Rate(t.At.Step)); err != nil {
 		return err
 	}
+	t.Model.Retake(s)
 	t.updating = false
 	t.Scaler.Update(s)
 	return nil
@@ -418,11 +430,11 @@ func (t *Trainer) update(s *bindings.Scope, learns bool) error {
 // so by construction, or one that is not finite: a run that trains nothing never passes silently. With a loss
 // scaler that is the first step it does not skip.
 func (t *Trainer) checkFirst(s *bindings.Scope, grads []bindings.Tensor, names []string) error {
-	of := map[string]bindings.Tensor{}
-	for i, n := range names {
-		of[n] = grads[i]
+	of, err := t.firstGradients(s, grads, names)
+	if err != nil {
+		return err
 	}
-	err := peft.CheckFirstStep(s, t.Params, func(p *model.Param) bindings.Tensor { return of[p.Name] }, t.Silent)
+	err = peft.CheckFirstStep(s, t.Params, func(p *model.Param) bindings.Tensor { return of[p.Name] }, t.Silent)
 	var failed *peft.FirstStepError
 	if errors.As(err, &failed) && len(failed.NotFinite) > 0 {
 		return &NonFiniteError{Step: t.At.Step + 1, Tensor: "the gradient of " + failed.NotFinite[0]}
@@ -456,10 +468,19 @@ func (t *Trainer) firstBad(s *bindings.Scope, b data.Batch) string {
 	return "the loss itself"
 }
 
-// CheckFinite reports a trained weight that is not finite: such a state is no checkpoint to keep.
+// CheckFinite reports a trained weight that is not finite: such a state is no checkpoint to keep. All processes call it.
 func (t *Trainer) CheckFinite(s *bindings.Scope) error {
-	if p := model.FirstNonFinite(s, t.Params); p != nil {
-		return &NonFiniteError{Step: t.At.Step, Tensor: p.Name}
-	}
-	return nil
+	return s.Run(func(s *bindings.Scope) error {
+		ts := make([]bindings.Tensor, len(t.Params))
+		for i, p := range t.Params {
+			if ts[i] = p.T; p.Shared() {
+				ts[i] = partOf(s, p, t.Group.Rank()).of(s, p.T)
+			}
+		}
+		i, err := t.firstNonFinite(s, ts, sharesAny(t.Params))
+		if err == nil && i >= 0 {
+			err = &NonFiniteError{Step: t.At.Step, Tensor: t.Params[i].Name}
+		}
+		return err
+	})
 }

@@ -104,17 +104,15 @@ func TestARunSurvivesWhatHappensToItsProcesses(t *testing.T) {
 	}
 }
 
-func (a attack) run(t *testing.T, args []string, wholes map[int]string) {
-	const timeout = 8 * time.Second
-	out := filepath.Join(t.TempDir(), "run")
-	args = append(args[:len(args):len(args)], "--out", out, "--resume=auto")
-	ranks := startRanks(t, a.size, append(args, "--dist-timeout", timeout.String())...)
-	until(t, "a step", func() bool { return stepOf(out) >= a.step || closed(ranks[0].ended) })
-	time.Sleep(a.after)
-	begun := time.Now()
-	victim := ranks[a.victim]
+// attackTimeout is how long processes that are attacked wait for each other.
+const attackTimeout = 8 * time.Second
+
+// strike attacks, and returns how long the others take to end. Then it calls ended, and ends the victim.
+func (a attack) strike(t *testing.T, ranks []*trainer, ended func()) time.Duration {
+	t.Helper()
+	begun, victim := time.Now(), ranks[a.victim]
 	_ = victim.cmd.Process.Signal(a.signal)
-	limit := time.After(timeout + 5*time.Second + 10*time.Second) // the last for other load
+	limit := time.After(attackTimeout + 5*time.Second + 10*time.Second) // the last for other load
 	for rank, p := range ranks {
 		if rank == a.victim && a.signal == syscall.SIGSTOP {
 			continue
@@ -125,9 +123,21 @@ func (a attack) run(t *testing.T, args []string, wholes map[int]string) {
 			t.Fatalf("rank %d has not ended: %q", rank, p.stderr.String())
 		}
 	}
-	step, slowest := stepOf(out), time.Since(begun)
+	slowest := time.Since(begun)
+	ended()
 	_ = victim.cmd.Process.Kill() // what a launcher does where one is stopped
 	<-victim.ended
+	return slowest
+}
+
+func (a attack) run(t *testing.T, args []string, wholes map[int]string) {
+	out := filepath.Join(t.TempDir(), "run")
+	args = append(args[:len(args):len(args)], "--out", out, "--resume=auto")
+	ranks := startRanks(t, a.size, append(args, "--dist-timeout", attackTimeout.String())...)
+	until(t, "a step", func() bool { return stepOf(out) >= a.step || closed(ranks[0].ended) })
+	time.Sleep(a.after)
+	step := 0
+	slowest := a.strike(t, ranks, func() { step = stepOf(out) })
 	lines := map[string]bool{}
 	for rank, p := range ranks {
 		code := p.cmd.ProcessState.ExitCode()

@@ -30,7 +30,7 @@ func inspectCommand() *cli.Command {
 				&cli.StringFlag{Name: "method", Usage: "show what this method would train: " + strings.Join(peft.Methods(), ", ")},
 				&cli.StringFlag{Name: "task", Usage: "classify, multi-label, regression, or causal for a language model", DefaultText: "the adapter's or the run's, else what the model was made for"},
 				&cli.BoolFlag{Name: "load", Usage: "read every tensor, and fail if a value is not finite"}),
-			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "shard-frozen", "shard-optimizer", "checkpoint-activations", "no-train-eval")...),
+			inGroup(groupTraining, chosenFlags("batch-size", "optimizer", "momentum", "weight-decay", "amp", "base-dtype", "quantize", "stream-weights", "shard-frozen", "shard-optimizer", "checkpoint-activations", "max-steps", "no-train-eval")...),
 			inGroup(groupMachine, &cli.IntFlag{Name: "nproc", Value: 1, Usage: "what each of so many processes takes that train together"}),
 			inGroup(groupTraining, &cli.IntFlag{Name: "max-length", Usage: "tokens of a row", DefaultText: "the run's, else 128 or what the model can read"}),
 			inGroup(groupOutput, &cli.BoolFlag{Name: "layers", Usage: "list every parameter"}),

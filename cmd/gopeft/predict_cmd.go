@@ -46,7 +46,7 @@ func quantizeFlag() cli.Flag {
 
 // streamFlag is --stream-weights of the commands that do not train.
 func streamFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "stream-weights", Usage: "on the CPU: leave weights in their files, each block's in memory only while it computes; for models larger than memory"}
+	return &cli.BoolFlag{Name: "stream-weights", Usage: "leave weights in their files, or for a GPU in the host's memory, each block's at hand only while it computes; for models larger than memory"}
 }
 
 // baseFlag is --base-dtype of the commands that do not train.

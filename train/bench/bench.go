@@ -135,7 +135,7 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		return err
 	}
 	usual := cfg.usual()
-	o := model.Options{Device: b.on.Device, Shard: b.on.Shard, Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
+	o := model.Options{Device: b.on.Device, Aside: b.on.Aside(), Classify: usual.Family != "" && !usual.Decoder && cfg.Method != train.Features, Copy: !b.on.Without.Use(train.LeverMapping)}
 	if cfg.DType == "bf16" {
 		o.DType = bindings.BFloat16
 	} else if err := b.holdBase(&o); err != nil {
@@ -167,6 +167,7 @@ func (b *bench) setUp(s *bindings.Scope) (err error) {
 		if err := b.method.Attach(s, b.model); err != nil {
 			return err
 		}
+		b.on.Divide = b.on.Shard && b.method.Needs().WholeModel
 	}
 	// Nothing is saved here: made-up weights need not outlive the cast. Those of a folder stay in its files.
 	err = b.on.HoldWeights(b.model, cfg.Recompute || cfg.Mode != Train, cfg.Model != "", func(string, ...any) {}) // figures are all that is printed

@@ -56,7 +56,7 @@ func OpenGenerator(s *bindings.Scope, src Source, o GeneratorOptions) (g *Genera
 	if err := g.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Shard: o.Shard, Group: o.Group}); err != nil {
 		return g, err
 	}
-	mo.Device, mo.Shard = g.on.Device, g.on.Shard
+	mo.Device, mo.Aside = g.on.Device, g.on.Aside()
 	base, err := src.base(o.BaseDType, o.Quantize, g.on.Precision)
 	if err != nil {
 		return g, err

@@ -63,7 +63,7 @@ func open(s *bindings.Scope, src Source, o PredictorOptions, classify bool) (p *
 	if err := p.begin(s, train.MachineSettings{Device: o.Device, AMP: o.AMP, Threads: o.Threads, Stream: o.Stream, Shard: o.Shard, Group: o.Group}); err != nil {
 		return p, err
 	}
-	mo := model.Options{Device: p.on.Device, Shard: p.on.Shard, Classify: classify && src.Classifier == "" && src.Prompt == ""}
+	mo := model.Options{Device: p.on.Device, Aside: p.on.Aside(), Classify: classify && src.Classifier == "" && src.Prompt == ""}
 	base, err := src.base(o.BaseDType, o.Quantize, p.on.Precision)
 	if err != nil {
 		return p, err

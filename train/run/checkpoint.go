@@ -17,18 +17,35 @@ func (r *run) saveBest(s *bindings.Scope) error {
 	if err := r.trainer.CheckFinite(s); err != nil {
 		return err
 	}
-	if err := r.trainer.Same(s); err != nil || !r.first() {
+	if err := r.trainer.Same(s); err != nil {
 		return err
 	}
-	if err := r.inputs.Settle(); err != nil { // before anything of another model is written
-		return err
-	}
-	return fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "best"), func(dir string) error {
-		if err := r.saveModel(s, dir); err != nil {
+	return r.leading(s, func() error {
+		if err := r.inputs.Settle(); err != nil { // before anything of another model is written
 			return err
 		}
-		return train.SaveWeights(s, filepath.Join(dir, "state", "weights.safetensors"), r.trainer.Params)
+		return fsutil.WriteDir(filepath.Join(r.cfg.Output.Out, "best"), func(dir string) error {
+			if err := r.saveModel(s, dir); err != nil {
+				return err
+			}
+			return train.SaveWeights(s, filepath.Join(dir, "state", "weights.safetensors"), r.trainer.Params)
+		})
 	})
+}
+
+// leading has the first process write, while the others give it the parts that they hold of what it writes.
+func (r *run) leading(s *bindings.Scope, write func() error) error {
+	if !r.first() {
+		return r.trainer.Follow(s)
+	}
+	err := write()
+	if failed := r.trainer.Release(s); err == nil {
+		err = failed
+	}
+	if lost := (*dist.PeerError)(nil); errors.As(err, &lost) {
+		return lost // which says all, whatever was being written
+	}
+	return err
 }
 
 func (r *run) saveModel(s *bindings.Scope, dir string) error {
@@ -57,32 +74,27 @@ func (r *run) saveLast(s *bindings.Scope) error {
 	if err := r.trainer.Same(s); err != nil {
 		return err
 	}
-	if !r.first() {
-		if err := r.trainer.Follow(s); err != nil {
-			return err
-		}
-		return r.writeLast(s)
+	if err := r.trainer.CheckFinite(s); err != nil {
+		return err
 	}
-	err := r.writeLast(s)
-	if failed := r.trainer.Release(s); err == nil {
-		err = failed
-	}
-	if lost := (*dist.PeerError)(nil); errors.As(err, &lost) {
-		return lost // which says all, whatever was being written
+	err := r.leading(s, func() error { return r.writeLast(s) })
+	if err == nil {
+		at := r.trainer.At
+		r.saved = &at
 	}
 	return err
 }
 
-// writeLast is saveLast without the others, unless they follow.
-func (r *run) writeLast(s *bindings.Scope) error {
-	if err := r.trainer.CheckFinite(s); err != nil {
+// saveAlone is saveLast without the others.
+func (r *run) saveAlone(s *bindings.Scope) error {
+	if err := r.trainer.CheckFinite(s); err != nil || !r.first() {
 		return err
 	}
-	if !r.first() {
-		at := r.trainer.At
-		r.saved = &at
-		return nil
-	}
+	return r.writeLast(s)
+}
+
+// writeLast is what the first process writes.
+func (r *run) writeLast(s *bindings.Scope) error {
 	if err := r.inputs.Settle(); err != nil { // before anything of another model is written
 		return err
 	}
@@ -96,8 +108,6 @@ func (r *run) writeLast(s *bindings.Scope) error {
 	r.savedAt = time.Now()
 	if err == nil {
 		err = asideOf(r.cfg.Output.Out).Drop() // this run stands
-		at := r.trainer.At
-		r.saved = &at
 	}
 	return err
 }

@@ -252,7 +252,7 @@ func (c Config) openFrozen(ctx context.Context, s *bindings.Scope, hash string, 
 	if err := o.on.CheckHold(o.held); err != nil {
 		return o, err
 	}
-	m, err := model.Load(s, c.Model.folder(), model.Options{As: c.Model.ReadAs, Device: o.on.Device, Shard: o.on.Shard, Base: o.held.DType, Quantise: o.held.Quantise, Copy: !c.Machine.Without.Use(train.LeverMapping)})
+	m, err := model.Load(s, c.Model.folder(), model.Options{As: c.Model.ReadAs, Device: o.on.Device, Aside: o.on.Aside(), Base: o.held.DType, Quantise: o.held.Quantise, Copy: !c.Machine.Without.Use(train.LeverMapping)})
 	if err != nil {
 		return o, err
 	}

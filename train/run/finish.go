@@ -80,12 +80,7 @@ func (r *run) finish(ctx context.Context, s *bindings.Scope) error {
 
 // loadBest brings the best checkpoint's weights back, on all processes.
 func (r *run) loadBest(s *bindings.Scope) error {
-	if r.first() {
-		if err := train.LoadWeights(s, filepath.Join(r.cfg.Output.Out, "best", "state", "weights.safetensors"), r.trainer.Params); err != nil {
-			return err
-		}
-	}
-	return r.trainer.TakeFirstWeights()
+	return r.trainer.TakeBest(s, filepath.Join(r.cfg.Output.Out, "best", "state", "weights.safetensors"))
 }
 
 // peakCUDAMB is the most memory of a GPU that the process has held; missing on the CPU, and with a libtorch that does

@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"gopeft/bindings"
@@ -76,13 +77,17 @@ func (e *estimator) estimate() Memory {
 		}
 	}
 	base := Memory{Weights: e.weights(), Runtime: runtimeBytes + max(codeBytes, residentCode())}
+	parts, bucket := trained, 0.0 // gradients that are there when all are, and what more of them travels at once
+	if e.divides() {
+		parts, bucket = trained/e.processes, e.bucket()
+	}
 	switch {
 	case strings.HasPrefix(e.cfg.Loop.Optimizer, "adam"):
 		base.Optimizer = 2 * trained
 	case e.cfg.Loop.Momentum != 0:
 		base.Optimizer = trained
 	}
-	divided := e.cfg.Loop.ShardState && e.processes > 1
+	divided := (e.cfg.Loop.ShardState || e.divides()) && e.processes > 1
 	if divided {
 		base.Optimizer /= e.processes
 	}
@@ -95,12 +100,12 @@ func (e *estimator) estimate() Memory {
 	begin := base // of the backward pass: every activation is kept, the first gradient computed
 	begin.Phase, begin.Gradients, begin.Activations = "the loss", head, kept+max(loss, e.topmost())
 	end := base // of the backward pass: every gradient is there, the lowest block's activations still are
-	end.Phase, end.Gradients, end.Activations = "the end of the backward pass", trained, one
+	end.Phase, end.Gradients, end.Activations = "the end of the backward pass", parts+2*bucket, one
 	if head > 0 && e.model.Hooks().Words.Trainable && e.isLMHead(e.model.Hooks().Words) {
 		end.Activations += head // the embeddings' part of the gradient of a tied table
 	}
 	step := base
-	step.Phase, step.Gradients = "the optimizer's step", trained
+	step.Phase, step.Gradients = "the optimizer's step", parts
 	if divided || e.cfg.Loop.Optimizer == "sgd" && e.cfg.Loop.WeightDecay != 0 {
 		step.Activations = largest // divided: gathered for a checkpoint
 	}
@@ -111,7 +116,10 @@ func (e *estimator) estimate() Memory {
 		score.Phase, score.Activations = "evaluation", min(2, max(1, train.PassTokens/e.whole))*e.whole*e.forwardPerToken()+whole.loss()
 	}
 	if e.processes > 1 {
-		begin.Gradients, score.Gradients = trained, trained
+		begin.Gradients, score.Gradients = parts, parts
+	}
+	if e.divides() { // the first gradient is put into its bucket
+		begin.Gradients += head + bucket
 	}
 	most := begin
 	for _, m := range []Memory{end, step, score} {
@@ -181,7 +189,7 @@ func (e *estimator) weights() float64 {
 		case low[p]:
 			n *= 1.5
 		case p == e.model.Hooks().Words && p.Mapped() && !e.isLMHead(p) && !whole:
-			n = min(n, e.tokens*rowPages)
+			n = min(n, e.looksUp()*rowPages)
 		}
 		sum += n + float64(p.Aside())
 	}
@@ -191,8 +199,33 @@ func (e *estimator) weights() float64 {
 	return sum
 }
 
+// looksUp is how many rows of the embeddings a run reads at most: none of their pages goes before it ends.
+func (e *estimator) looksUp() float64 {
+	if e.cfg.Loop.MaxSteps == 0 || e.cfg.evaluates() {
+		return math.Inf(1)
+	}
+	return e.tokens * float64(max(1, e.cfg.Loop.GradAccum)*e.cfg.Loop.MaxSteps)
+}
+
 // shards reports whether processes hold frozen weights together.
 func (e *estimator) shards() bool { return e.cfg.Machine.Shard && e.processes > 1 }
+
+// divides reports whether they hold what is trained together too, with its gradients and the optimizer's state.
+func (e *estimator) divides() bool { return e.shards() && e.method.Needs().WholeModel }
+
+// bucket is the largest bucket that gradients of which processes keep parts travel in, as bindings.GradientParts lays them.
+func (e *estimator) bucket() (largest float64) {
+	bucket, params := 0.0, e.method.Trainable(e.model)
+	for i := range params {
+		n := float64(params[len(params)-1-i].T.Bytes())
+		if bucket > 0 && bucket+n > bindings.BucketBytes {
+			bucket = 0
+		}
+		bucket += n
+		largest = max(largest, bucket)
+	}
+	return largest
+}
 
 // elsewhere are the weights that are whole only while they are computed with, and the number of their unit.
 func (e *estimator) elsewhere() map[*model.Param]int {
@@ -202,7 +235,7 @@ func (e *estimator) elsewhere() map[*model.Param]int {
 	}
 	for i, unit := range e.model.Units() {
 		for _, w := range unit {
-			if w.Mapped() && !w.Trainable && !(e.shards() && w == e.model.Hooks().Words) {
+			if (w.Mapped() && !w.Trainable || w.Trainable && e.divides()) && !(e.shards() && w == e.model.Hooks().Words) {
 				units[w] = i
 			}
 		}

@@ -68,9 +68,15 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		{"full", "none", false, "", "", 1}, {"full", "none", true, "", "", 1}, {"lora", "none", false, "", "", 1}, {"lora", "none", true, "", "", 1},
 		{"last", "none", false, "", "", 1}, {"channel-scale", "none", false, "", "", 1}, {"lora", "none", false, "nf4", "", 1}, {"lora", "none", true, "int8", "", 1},
 		{"lora", "none", false, "", "stream", 1}, {"lora", "none", true, "", "stream", 1}, {"full", "none", false, "", "", 2}, {"lora", "none", false, "", "", 2},
-		{"lora", "none", false, "", "shard", 2}, {"full", "none", false, "", "optimizer", 2},
+		{"lora", "none", false, "", "shard", 2}, {"full", "none", false, "", "optimizer", 2}, {"full", "none", false, "", "shard", 2},
+		{"lora", "none", true, "", "shard", 3},
 		{"full", "none", false, "", "classify", 1}, {"lora", "none", false, "", "classify", 1}, {"lora", "none", true, "", "classify", 1},
 	} {
+		if c.processes == 3 {
+			// Its tensors are below 1 MiB. glibc maps those from 128 KiB on as long as none was freed, and keeps them in heaps of
+			// 64 MiB, of which nothing goes back, from then on; told to, it goes on mapping them. What heaps keep is not predicted.
+			t.Setenv("MALLOC_MMAP_THRESHOLD_", "131072")
+		}
 		cfg := run.Defaults()
 		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
 		cfg.Model.Quantize, cfg.Machine.Stream, cfg.Machine.Shard, cfg.Loop.ShardState = c.quantize, c.way == "stream", c.way == "shard", c.way == "optimizer"

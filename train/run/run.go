@@ -146,7 +146,7 @@ func (r *run) train(ctx context.Context, s *bindings.Scope) (err error) {
 			if r.trainer.Scattered() {
 				return err // a part of the state may be gone
 			}
-			save = r.writeLast // the others may not be there to compare with
+			save = r.saveAlone // the others may not be there to compare with
 		}
 		if failed := save(s); failed != nil {
 			return errors.Join(err, failed)

@@ -32,7 +32,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if cfg.Loop.ShardState && machine.Group == nil {
 		r.ui.Note("--shard-optimizer: there are no other processes to hold a part of the optimizer's state")
 	}
-	o := model.Options{As: cfg.Model.ReadAs, Device: r.on.Device, Shard: r.on.Shard, Classify: cfg.Model.Task != train.TaskCausal, Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
+	o := model.Options{As: cfg.Model.ReadAs, Device: r.on.Device, Aside: r.on.Aside(), Classify: cfg.Model.Task != train.TaskCausal, Labels: r.data.labels, Copy: !cfg.Machine.Without.Use(train.LeverMapping)}
 	if cfg.Model.Dropout >= 0 {
 		o.Dropout = &cfg.Model.Dropout
 	}
@@ -46,6 +46,8 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if r.base, err = cfg.HoldBase(cfg.Model.folder(), machine.Precision, &o); err != nil {
 		return err
 	}
+	machine.Divide = machine.Shard && r.base.Whole // others keep what is trained whole, and the bits of old runs
+	r.on = machine
 	if err := machine.CheckHold(r.base); err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 	if err := r.attach(s); err != nil {
 		return err
 	}
-	if err := r.checkShared(); err != nil {
+	if err := machine.CheckMethod(r.method.Name(), r.method.Needs()); err != nil {
 		return err
 	}
 	if err := r.writeChoices(s); err != nil {
@@ -100,18 +102,6 @@ func (r *run) setUp(ctx context.Context, s *bindings.Scope) error {
 		return err
 	}
 	return r.open(ctx, s)
-}
-
-// checkShared refuses methods that want frozen weights which no process holds whole.
-func (r *run) checkShared() error {
-	switch needs := r.method.Needs(); {
-	case !r.on.Shard:
-	case needs.WholeModel:
-		return train.Usage("--shard-frozen: method %s saves the whole model, which no process would hold", r.method.Name())
-	case needs.StoredWeights && r.on.Device.IsCUDA():
-		return train.Usage("--shard-frozen: this method reads whole weights before there are any on a GPU: leave it out, or --dora with it")
-	}
-	return nil
 }
 
 // join makes the group of the processes that train together, once each has what it takes.
@@ -294,7 +284,7 @@ func (c Config) HoldBase(folder string, p train.Precision, o *model.Options) (ba
 	if base, err = train.ChooseBase(asked, bits, file, p); err != nil {
 		return base, err
 	}
-	o.Base, o.Quantise = base.DType, base.Quantise
+	o.Base, o.Quantise, base.Whole = base.DType, base.Quantise, method.Needs().WholeModel
 	if base.DType == bindings.Float || !inPlace {
 		return base, nil
 	}

@@ -145,8 +145,6 @@ func TestWhatCannotBeSharedIsRefused(t *testing.T) {
 		{"quantised at load", func(c *run.Config) { c.Model.Quantize = "nf4" }, "--quantize nf4"},
 		{"copied", func(c *run.Config) { c.Machine.Without = train.Levers{train.LeverMapping} }, "--without mapping"},
 		{"streamed too", func(c *run.Config) { c.Machine.Stream = true }, "--stream-weights"},
-		{"all trained", func(c *run.Config) { c.Model.Method = "full" }, "method full saves the whole model"},
-		{"saved whole", func(c *run.Config) { c.Model.Method = "last" }, "method last saves the whole model"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := tinyConfig(t, "lora")

@@ -29,6 +29,7 @@ type rankPlan struct {
 	Blind    bool   // all but the first know nothing of the run, whose folder they do not see
 	Says     string // what the first one has to say
 	Refused  string // what all say that refuse to run
+	Fails    string // what each says in its line when the run fails
 }
 
 // asRank trains as one of the processes that inRanks starts.
@@ -62,6 +63,12 @@ func asRank(cfg run.Config) error {
 			err = nil
 		} else if plan.Refused != "" {
 			err = fmt.Errorf("want a refusal with %q, got %w", plan.Refused, err)
+		}
+		if plan.Fails != "" {
+			if err == nil || !strings.Contains(err.Error(), plan.Fails) || strings.Contains(err.Error(), "\n") {
+				return fmt.Errorf("want an end with %q, got %w", plan.Fails, err)
+			}
+			err = nil
 		}
 		if err == nil && plan.Says != "" && g.First() && !strings.Contains(said.text, plan.Says) {
 			err = fmt.Errorf("%q is not said: %s", plan.Says, said.text)

@@ -25,6 +25,7 @@ type (
 	Group     = unsafe.Pointer
 	Work      = unsafe.Pointer
 	Gradients = unsafe.Pointer
+	Parts     = unsafe.Pointer
 	Shards    = unsafe.Pointer
 )
 
@@ -161,6 +162,38 @@ func WaitGradients(g Gradients, ms int64) (done bool, msg string) {
 	return d != 0, msg
 }
 
+// NewParts gathers the gradients of params in buckets, of which this rank keeps own, each from an element of its parameter on.
+func NewParts(g Group, params, own []csrc.Tensor, from []int64, limit int64) (Parts, string) {
+	ts, n := tensors(params)
+	os, _ := tensors(own)
+	var p C.gp_parts
+	msg := message(C.gp_parts_new(&p, C.gp_group(g), ts, os, (*C.int64_t)(unsafe.SliceData(from)), n, C.int64_t(limit)))
+	return Parts(p), msg
+}
+
+// FreeParts gives the parameters gradients of their own.
+func FreeParts(p Parts) { C.gp_parts_free(C.gp_parts(p)) }
+
+// BeginParts makes all parts zero.
+func BeginParts(p Parts) string { return message(C.gp_parts_begin(C.gp_parts(p))) }
+
+// PassParts sums what a backward pass left, waiting about some milliseconds.
+func PassParts(p Parts, ms int64) (done bool, msg string) {
+	var d C.int
+	msg = message(C.gp_parts_pass(C.gp_parts(p), C.int64_t(ms), &d))
+	return d != 0, msg
+}
+
+// PartsCame says which of n parameters got a gradient on any rank.
+func PartsCame(p Parts, n int) []bool {
+	came, out := make([]C.int, n), make([]bool, n)
+	C.gp_parts_came(C.gp_parts(p), unsafe.SliceData(came))
+	for i, c := range came {
+		out[i] = c != 0
+	}
+	return out
+}
+
 // GiveUp lets what waits in the group's shards end.
 func GiveUp(g Group) { C.gp_group_give_up(C.gp_group(g)) }
 
@@ -190,6 +223,13 @@ func AddShards(p Shards, device int, list []csrc.Tensor) string {
 
 // JoinShards names the group of the other parts.
 func JoinShards(p Shards, g Group) { C.gp_shards_join(C.gp_shards(p), C.gp_group(g)) }
+
+// SpanShards is what of a unit's tensor, laid flat, a rank keeps.
+func SpanShards(p Shards, unit, tensor, rank int) (from, n int64, msg string) {
+	var f, c C.int64_t
+	msg = message(C.gp_shards_span(C.gp_shards(p), C.int64_t(unit), C.int64_t(tensor), C.int(rank), &f, &c))
+	return int64(f), int64(c), msg
+}
 
 // HeldShards is the bytes that this rank keeps.
 func HeldShards(p Shards) int64 { return int64(C.gp_shards_held(C.gp_shards(p))) }

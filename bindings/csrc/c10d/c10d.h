@@ -14,8 +14,9 @@ extern "C" {
 typedef void* gp_store;
 typedef void* gp_group;
 typedef void* gp_work;       // an operation under way; it owns what it works on
-typedef void* gp_shards;     // frozen memory of which each rank holds its part
+typedef void* gp_shards;     // weights of which each rank holds its part
 typedef void* gp_gradients;  // the gradients of some parameters, summed over the ranks
+typedef void* gp_parts;      // the same, of which each rank keeps its part
 
 // Keeps libtorch's distributed part from logging to standard error, where its lines come with C++ stacks.
 void gp_c10d_quiet(void);
@@ -59,13 +60,26 @@ char* gp_gradients_end(gp_gradients g);
 // Waits as gp_work_wait does. Once done, a parameter that got a gradient on no rank has none.
 char* gp_gradients_wait(gp_gradients g, int64_t ms, int* done);
 
+// Sums the gradients of params over the ranks in the same buckets, of which each rank keeps its part: of parameter i,
+// laid flat, own[i] in its dtype, from[i] elements behind its beginning. Whole are only those of two buckets at a time.
+// Every pass of a step is summed as it runs, and added. All ranks make the same passes.
+char* gp_parts_new(gp_parts* out, gp_group group, gp_tensor* params, gp_tensor* own, const int64_t* from, int n,
+                   int64_t cap);
+void gp_parts_free(gp_parts parts);
+// Makes all parts zero, before a step's first backward pass.
+char* gp_parts_begin(gp_parts parts);
+// Sums what a backward pass left unsummed. Waits at most about ms milliseconds; to be called again until *done.
+char* gp_parts_pass(gp_parts parts, int64_t ms, int* done);
+// came[i] says whether parameter i got a gradient on any rank in the step.
+void gp_parts_came(gp_parts parts, int* came);
+
 // Lets what waits in the group's shards end with an error, from any thread.
 void gp_group_give_up(gp_group group);
 // What the group's shards have come to: whether one has failed, how many times a unit was asked for, and how long that
 // was waited for. From any thread.
 void gp_group_shared(gp_group group, int* broken, int64_t* begun, int64_t* waited_ns);
 
-// Holds frozen memory in units, each of which a step of a computation reads whole: each of size ranks keeps an equal
+// Holds weights in units, each of which a step of a computation reads whole: each of size ranks keeps an equal
 // part.
 char* gp_shards_new(gp_shards* out, int rank, int size);
 // Ends it: backward passes that are still to come turn no more.
@@ -78,6 +92,8 @@ char* gp_shards_add(gp_shards shards, int device, gp_tensor* ts, int n);
 void gp_shards_join(gp_shards shards, gp_group group);
 // The bytes that this rank keeps of all units.
 int64_t gp_shards_held(gp_shards shards);
+// The elements of a unit's tensor, laid flat, that a rank keeps: n from the one numbered from.
+char* gp_shards_span(gp_shards shards, int64_t unit, int64_t tensor, int rank, int64_t* from, int64_t* n);
 // Begins to gather two units, lets go of the others, and returns once the first is whole.
 char* gp_shards_turn(gp_shards shards, int64_t at, int64_t next);
 // Turns once the backward pass has t's whole gradient.

@@ -6,12 +6,33 @@
 #include <memory>
 
 #include "../boundary.h"
+#include "buckets.h"
 #include "c10d.h"
 #include "group.h"
 
 using at::Tensor;
 using gp::guarded;
 using gp::T;
+
+std::vector<gp::Bucket> gp::buckets_of(const std::vector<Tensor>& params, int64_t cap) {
+  std::vector<Bucket> buckets;
+  for (size_t i = params.size(); i-- > 0;) {
+    const Tensor& p = params[i];
+    const int64_t bytes = static_cast<int64_t>(p.nbytes());
+    const bool fits = !buckets.empty() && buckets.back().options.dtype() == p.dtype() &&
+                      buckets.back().options.device() == p.device() &&
+                      (cap == 0 || buckets.back().bytes + bytes <= cap);
+    if (!fits) {
+      buckets.emplace_back();
+      buckets.back().options = at::TensorOptions().dtype(p.dtype()).device(p.device());
+    }
+    Bucket& b = buckets.back();
+    b.members.push_back(i);
+    b.bytes += bytes;
+    b.elements += p.numel() + 1;
+  }
+  return buckets;
+}
 
 namespace {
 
@@ -26,11 +47,7 @@ class Gradients {
   bool wait(int64_t ms);
 
  private:
-  struct Bucket {
-    at::TensorOptions options;
-    int64_t bytes = 0;
-    std::vector<size_t> members;
-    Tensor flat;  // the gradients, then a number for each that says on how many ranks there is one
+  struct Bucket : gp::Bucket {
     size_t missing = 0;
     c10::intrusive_ptr<c10d::Work> work;
   };
@@ -48,10 +65,6 @@ class Gradients {
 
   void came(size_t i);
   void send(Bucket& b);
-  static Tensor counts(const Bucket& b) {
-    const auto members = static_cast<int64_t>(b.members.size());
-    return b.flat.narrow(0, b.flat.numel() - members, members);
-  }
 
   gp::Group* group_;
   std::vector<Tensor> params_;
@@ -63,24 +76,13 @@ class Gradients {
 
 Gradients::Gradients(gp::Group* group, std::vector<Tensor> params, int64_t cap)
     : group_(group), params_(std::move(params)), places_(params_.size()) {
-  for (size_t i = params_.size(); i-- > 0;) {
-    const Tensor& p = params_[i];
-    const int64_t bytes = static_cast<int64_t>(p.nbytes());
-    const bool fits = !buckets_.empty() && buckets_.back().options.dtype() == p.dtype() &&
-                      buckets_.back().options.device() == p.device() &&
-                      (cap == 0 || buckets_.back().bytes + bytes <= cap);
-    if (!fits) {
-      buckets_.emplace_back();
-      buckets_.back().options = at::TensorOptions().dtype(p.dtype()).device(p.device());
-    }
-    places_[i].bucket = buckets_.size() - 1;
-    buckets_.back().members.push_back(i);
-    buckets_.back().bytes += bytes;
+  for (gp::Bucket& b : gp::buckets_of(params_, cap)) {
+    for (size_t i : b.members) places_[i].bucket = buckets_.size();
+    buckets_.emplace_back();
+    static_cast<gp::Bucket&>(buckets_.back()) = std::move(b);
   }
   for (Bucket& b : buckets_) {
-    int64_t elements = 0;
-    for (size_t i : b.members) elements += params_[i].numel();
-    b.flat = at::zeros({elements + static_cast<int64_t>(b.members.size())}, b.options);
+    b.flat = at::zeros({b.elements}, b.options);
     int64_t at = 0;
     for (size_t i : b.members) {
       places_[i].view = b.flat.narrow(0, at, params_[i].numel()).view(params_[i].sizes());
@@ -132,7 +134,7 @@ void Gradients::send(Bucket& b) {
   c10::NoGradGuard guard;
   std::vector<float> came;
   for (size_t i : b.members) came.push_back(places_[i].came ? 1.0F : 0.0F);
-  counts(b).copy_(at::tensor(came));
+  b.counts().copy_(at::tensor(came));
   std::vector<Tensor> flat{b.flat};
   b.work = group_->of(b.flat).allreduce(flat);
 }
@@ -148,7 +150,7 @@ bool Gradients::wait(int64_t ms) {
     b.work.reset();
   }
   for (Bucket& b : buckets_) {
-    const Tensor ranks = counts(b).to(at::kCPU, at::kFloat);
+    const Tensor ranks = b.counts().to(at::kCPU, at::kFloat);
     for (size_t k = 0; k < b.members.size(); k++)
       if (ranks.data_ptr<float>()[k] == 0) params_[b.members[k]].mutable_grad() = Tensor();
   }

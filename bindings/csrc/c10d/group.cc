@@ -152,6 +152,16 @@ bool gp::waited(c10d::Work& work, const Tensor& on, int64_t ms) {
   return true;
 }
 
+void gp::wait_unless_given_up(Group& group, c10d::Work& work, const Tensor& on) {
+  constexpr int64_t kLookMS = 100;  // how often it looks whether the run has been given up
+  try {
+    while (!waited(work, on, kLookMS)) TORCH_CHECK(!group.given_up, "the group was given up");
+  } catch (...) {
+    group.broken = true;
+    throw;
+  }
+}
+
 char* gp_work_wait(gp_work work, int64_t ms, int* done) {
   return guarded([&] {
     auto& op = *static_cast<Operation*>(work);

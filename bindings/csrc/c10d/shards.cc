@@ -1,4 +1,4 @@
-// Frozen memory of which each rank holds its part. It is in units, each one flat buffer in as many equal slices as
+// Weights of which each rank holds its part. They are in units, each one flat buffer in as many equal slices as
 // there are ranks. What the whole is needed for reads views of that buffer, saved for the backward pass or not, so the
 // buffer keeps its place while its memory comes and goes: on the CPU an address range whose pages are given back, but
 // for those of the rank's own slice; on a GPU a storage whose memory is allocated anew.
@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../handles.h"
@@ -49,6 +51,8 @@ class Shards {
   void join(gp::Group* group) { group_ = group; }
   void turn(int64_t at, int64_t next);
   void close() { closed_ = true; }
+  // What of a unit's tensor is in a rank's slice: elements of it, laid flat.
+  std::pair<int64_t, int64_t> span(int64_t unit, int64_t tensor, int rank) const;
   int64_t held() const {
     int64_t sum = 0;
     for (const Unit& u : units_) sum += u.slice;
@@ -56,8 +60,12 @@ class Shards {
   }
 
  private:
+  struct Place {  // of a tensor, in bytes of the whole
+    int64_t from, size, element;
+  };
   struct Unit {
     int64_t slice = 0;  // bytes; the whole has as many as there are ranks
+    std::vector<Place> places;
     c10::Storage whole;
     Tensor flat;  // all of whole, as bytes
     Tensor part;  // this rank's slice: on the CPU it lies in whole
@@ -76,17 +84,17 @@ class Shards {
   bool closed_ = false;
 };
 
-// Makes the tensors views of a new unit, of which this rank's slice is copied from them: no more of them is read.
+// Makes the tensors views of a new unit, of which this rank's slice is copied from them: no more of them is read. Those
+// that are trained stay leaves.
 void Shards::add(c10::Device device, const std::vector<Tensor*>& ts) {
-  constexpr int64_t kAlign = 64;
-  std::vector<int64_t> places;
+  constexpr int64_t kAlign = 256;  // 64 numbers: an optimizer computes each in the same place of a vector as in a whole
+  Unit u;
   int64_t total = 0;
   for (const Tensor* t : ts) {
-    TORCH_CHECK(t->is_contiguous() && !t->requires_grad(), "only frozen tensors without gaps are shared");
-    places.push_back(total);
+    TORCH_CHECK(t->is_contiguous() && t->is_leaf(), "only weights without gaps are shared");
+    u.places.push_back({total, static_cast<int64_t>(t->nbytes()), static_cast<int64_t>(t->itemsize())});
     total = rounded_up(total + static_cast<int64_t>(t->nbytes()), kAlign);
   }
-  Unit u;
   const int64_t page = sysconf(_SC_PAGESIZE);
   u.slice = std::max(page, rounded_up((total + size_ - 1) / size_, page));
   const auto size = static_cast<size_t>(u.slice * size_);
@@ -108,14 +116,26 @@ void Shards::add(c10::Device device, const std::vector<Tensor*>& ts) {
                            : at::empty({u.slice}, bytes.options().device(device));
   const int64_t first = rank_ * u.slice;
   for (size_t i = 0; i < ts.size(); i++) {
-    const int64_t from = std::max(first, places[i]);
-    const int64_t to = std::min(first + u.slice, places[i] + static_cast<int64_t>(ts[i]->nbytes()));
+    const Place& place = u.places[i];
+    const int64_t from = std::max(first, place.from);
+    const int64_t to = std::min(first + u.slice, place.from + place.size);
     if (from < to)
-      u.part.narrow(0, from - first, to - from).copy_(bytes_of(*ts[i]).narrow(0, from - places[i], to - from));
+      u.part.narrow(0, from - first, to - from).copy_(bytes_of(*ts[i]).narrow(0, from - place.from, to - from));
   }
-  for (size_t i = 0; i < ts.size(); i++) *ts[i] = view(places[i], *ts[i]);
+  for (size_t i = 0; i < ts.size(); i++) {
+    Tensor shared = view(u.places[i].from, *ts[i]);
+    *ts[i] = shared.set_requires_grad(ts[i]->requires_grad());
+  }
   if (!device.is_cpu()) u.whole.set_data_ptr_noswap(c10::DataPtr(nullptr, device));
   units_.push_back(std::move(u));
+}
+
+std::pair<int64_t, int64_t> Shards::span(int64_t unit, int64_t tensor, int rank) const {
+  const Unit& u = units_.at(static_cast<size_t>(unit));
+  const Place& place = u.places.at(static_cast<size_t>(tensor));
+  const auto within = [&](int64_t at) { return std::clamp<int64_t>(at - place.from, 0, place.size) / place.element; };
+  const int64_t from = within(rank * u.slice);
+  return {from, within((rank + 1) * u.slice) - from};
 }
 
 // Gloo gathers into memory of its own and copies from there; a broadcast from each rank needs none.
@@ -138,16 +158,8 @@ void Shards::begin(Unit& u) {
 }
 
 void Shards::wait(Unit& u) {
-  constexpr int64_t kLookMS = 100;  // how often it looks whether the run has been given up
   const auto begun = std::chrono::steady_clock::now();
-  try {
-    for (auto& work : u.works) {
-      while (!gp::waited(*work, u.flat, kLookMS)) TORCH_CHECK(!group_->given_up, "the group was given up");
-    }
-  } catch (...) {
-    group_->broken = true;
-    throw;
-  }
+  for (auto& work : u.works) gp::wait_unless_given_up(*group_, *work, u.flat);
   u.works.clear();
   group_->waited_ns += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begun).count();
 }
@@ -207,6 +219,10 @@ char* gp_shards_add(gp_shards shards, int device, gp_tensor* ts, int n) {
 void gp_shards_join(gp_shards shards, gp_group group) { S(shards)->join(static_cast<gp::Group*>(group)); }
 
 int64_t gp_shards_held(gp_shards shards) { return S(shards)->held(); }
+
+char* gp_shards_span(gp_shards shards, int64_t unit, int64_t tensor, int rank, int64_t* from, int64_t* n) {
+  return guarded([&] { std::tie(*from, *n) = S(shards)->span(unit, tensor, rank); });
+}
 
 char* gp_shards_turn(gp_shards shards, int64_t at, int64_t next) {
   return guarded([&] { S(shards)->turn(at, next); });
