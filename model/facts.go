@@ -43,7 +43,9 @@ func ReadFacts(path string) (Facts, error) {
 		return Facts{}, where(err)
 	}
 	f := Facts{Room: positions, Vocab: vocab}
-	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool { return strings.HasSuffix(name, "ForCausalLM") })
+	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool {
+		return strings.HasSuffix(name, "ForCausalLM") || strings.HasSuffix(name, "LMHeadModel")
+	})
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad
 	}

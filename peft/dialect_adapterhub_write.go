@@ -47,7 +47,7 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 		return c
 	}
 	turn := 0 // of keys, for the library does not count a prefix's positions
-	if i.Rotary && !a.uncounted() {
+	if i.Decoder && !a.uncounted() {
 		turn = -a.o.VirtualTokens
 	}
 	return s.Run(func(s *bindings.Scope) error {
@@ -122,6 +122,7 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 var hubClasses = map[string]struct{ classifier, plain, flexible string }{
 	"distilbert": {"DistilBertForSequenceClassification", "DistilBertModel", "DistilBertAdapterModel"},
 	"llama":      {"LlamaForSequenceClassification", "LlamaForCausalLM", "LlamaAdapterModel"},
+	"gpt2":       {"GPT2ForSequenceClassification", "GPT2LMHeadModel", "GPT2AdapterModel"},
 	"mistral":    {"MistralForSequenceClassification", "MistralForCausalLM", "MistralAdapterModel"},
 }
 

@@ -10,6 +10,7 @@ cd "$root"
 parts=(
     'distilbert'
     'llama'
+    'decoders'
     'quantised_folders'
     'chat'
     'peft_files'

@@ -136,7 +136,8 @@ func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
 		width = max(width, len(prompts[p]))
 	}
 	var cache *model.Cache
-	if !r.o.NoCache {
+	most := cmp.Or(r.o.MaxNew, r.limit)
+	if !r.o.NoCache && !model.Restretches(r.m, r.fixed+width, r.fixed+width+most) {
 		cache = model.NewCache(s, r.fixed+width+min(cmp.Or(r.o.MaxNew, 256), 256))
 		defer cache.Close()
 	}
