@@ -22,7 +22,7 @@ func hfKeys(method, name string) []string {
 	}
 	keys := []string{"base_model.model." + name, "base_model." + name}
 	// An adapter trained on the encoder or decoder alone.
-	if _, rest, ok := strings.Cut(name, "."); ok && (strings.HasPrefix(name, "distilbert.") || strings.HasPrefix(name, "model.")) {
+	if top, rest, ok := strings.Cut(name, "."); ok && slices.Contains([]string{"distilbert", "model", "transformer"}, top) {
 		keys = append(keys, "base_model.model."+rest)
 	}
 	return keys
@@ -39,6 +39,7 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 		wants, fold = c.foldedWants(m, a)
 		names, added = make([]string, len(wants)), nil
 	}
+	parts := wholeWants(m, added)
 	for _, n := range added {
 		keys := []string{n.Name}
 		if !promptLearning(f.Method) {
@@ -50,8 +51,15 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 		if projected {
 			continue
 		}
+		shape := n.Shape
+		part, isPart := parts[n.Name]
+		if whole := hfKeys(f.Method, part.Of); isPart && (f.sidecar == nil || hasAny(archive, whole)) {
+			keys, shape = whole, []int64{int64(part.Out), 1}
+		} else {
+			delete(parts, n.Name)
+		}
 		names = append(names, n.Name)
-		wants = append(wants, want{keys, n.Shape, false})
+		wants = append(wants, want{keys, shape, false})
 	}
 	if projected {
 		width := 2 * m.Info().Layers * m.Info().KVHeads * m.Info().HeadDim
@@ -94,6 +102,9 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 	absent := 0
 	for i, name := range names {
 		if i < own {
+			if part, ok := parts[name]; ok {
+				ts[i] = s.Clone(s.Narrow(ts[i], 0, int64(part.First), specOf(added, name).Shape[0]))
+			}
 			if fold == nil {
 				g.own[name] = ts[i]
 			}
@@ -149,8 +160,21 @@ func (a *method) hfName(m model.Model, p *model.Param) string {
 	return p.Name
 }
 
-func hasSpec(added []NewParam, name string) bool {
-	return slices.ContainsFunc(added, func(n NewParam) bool { return n.Name == name })
+func hasSpec(added []NewParam, name string) bool { return specOf(added, name).Name != "" }
+
+// specOf finds a parameter by its name; one that is not there has none.
+func specOf(added []NewParam, name string) NewParam {
+	for _, n := range added {
+		if n.Name == name {
+			return n
+		}
+	}
+	return NewParam{}
+}
+
+// hasAny reports whether an archive holds one of the keys.
+func hasAny(a files.Archive, keys []string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { _, ok := a.Lookup(key); return ok })
 }
 
 func archiveName(dir string, a files.Archive) string {

@@ -188,29 +188,20 @@ func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 	}
 	plan := structureOf(m)
 	o.Targets = nil
-	short := map[string]int{}
 	for _, t := range plan.AllTargets() {
-		// What peft trains whole it does not adapt.
-		if f.sidecar == nil && savedWhole(c.ModulesToSave, t.Name) || !selected(t.Name) {
-			continue
+		name := t.Stored()
+		if !selected(name) {
+			name = t.Name // of a part, which only gopeft knows
 		}
-		o.Targets = append(o.Targets, t.Name)
-		short[lastPart(t.Name)]++
+		// What peft trains whole it does not adapt.
+		if selected(name) && !(f.sidecar == nil && savedWhole(c.ModulesToSave, name)) && !slices.Contains(o.Targets, name) {
+			o.Targets = append(o.Targets, name)
+		}
 	}
 	if len(o.Targets) == 0 {
 		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))
 	}
-	for _, n := range short {
-		if n != len(plan.Blocks) {
-			return nil
-		}
-	}
-	o.Targets = nil
-	for _, name := range plan.moduleNames() {
-		if short[name] > 0 {
-			o.Targets = append(o.Targets, name)
-		}
-	}
+	o.Targets = plan.shorten(o.Targets)
 	return nil
 }
 

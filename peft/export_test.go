@@ -24,7 +24,13 @@ func TestExportForPython(t *testing.T) {
 	if top == "" {
 		t.Skip("SKIPPED: scripts/goldens/check_ours.py runs this test with GOPEFT_EXPORT set")
 	}
-	for _, f := range families[:4] {
+	exported := slices.Clone(families[:4])
+	for _, f := range families[4:] { // those whose checkpoints are other than LLaMA's
+		if slices.Contains(strings.Fields("qwen3-causal gpt2-causal gpt2-seqcls phi3-causal"), f.name) {
+			exported = append(exported, f)
+		}
+	}
+	for _, f := range exported {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
 		for _, v := range []struct {
 			name, method string
@@ -58,8 +64,20 @@ func TestExportForPython(t *testing.T) {
 			{name: "bitfit-merged", method: "bitfit", merge: true},
 			{name: "v2-merged", method: "llama-adapter-v2", merge: true, o: peft.Options{LLaMAAdapterOptions: peft.LLaMAAdapterOptions{AdapterLayers: -1, SkipLMHead: true}}},
 		} {
-			if v.only == "" || v.only == f.name || v.only == "llama" && f.folder != "distilbert/tiny" {
-				export(t, filepath.Join(top, f.name, v.name), f, g, v.method, v.o, v.merge, v.hub)
+			to := peft.Dialect("")
+			if v.hub {
+				to = peft.DialectHub
+			}
+			if fused := strings.HasPrefix(f.name, "gpt2") || strings.HasPrefix(f.name, "phi3"); fused {
+				switch {
+				case slices.Contains(strings.Fields("houlsby pfeiffer oft ln-tuning prefix-projection"), v.name):
+					continue // which peft or AdapterHub has not for them, or which is no other than elsewhere
+				case !v.merge && v.name != "full" && v.name != "last":
+					to = peft.DialectPeft
+				}
+			}
+			if v.only == "" || v.only == f.name || v.only == "llama" && slices.Contains(families[1:4], f) {
+				export(t, filepath.Join(top, f.name, v.name), f, g, v.method, v.o, v.merge, to)
 			}
 		}
 	}
@@ -106,7 +124,7 @@ func cutAfter(name string, words ...string) (before, after string, ok bool) {
 	return "", "", false
 }
 
-func export(t *testing.T, dir string, f family, g *modeltest.Golden, name string, o peft.Options, merge, hub bool) {
+func export(t *testing.T, dir string, f family, g *modeltest.Golden, name string, o peft.Options, merge bool, to peft.Dialect) {
 	t.Helper()
 	for _, d := range []bindings.DType{bindings.Float, bindings.BFloat16} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
@@ -152,10 +170,10 @@ func export(t *testing.T, dir string, f family, g *modeltest.Golden, name string
 			} else if err := method.Save(s, dir, m); err != nil {
 				return err
 			}
-			if hub {
+			if to != "" {
 				method.Close()
 				own := dir + "-own"
-				if err := errors.Join(os.Rename(dir, own), peft.Convert(s, own, dir, peft.DialectHub, m), os.RemoveAll(own)); err != nil {
+				if err := errors.Join(os.Rename(dir, own), peft.Convert(s, own, dir, to, m), os.RemoveAll(own)); err != nil {
 					return err
 				}
 			}

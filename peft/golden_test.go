@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 // bases are the models that fixtures' adapters belong to.
 var bases = map[string]string{
 	"distilbert-seqcls": "distilbert/tiny", "llama-seqcls": "llama/seqcls", "llama-causal": "llama/base", "gqa-causal": "llama/gqa", "biased-causal": "llama/biases", "tied-causal": "llama/tied",
+	"gpt2-causal": "gpt2/base", "gpt2-seqcls": "gpt2/seqcls", "qwen3-causal": "qwen3/base", "phi3-causal": "phi3/base",
 	"distilbert-houlsby": "distilbert/tiny", "distilbert-pfeiffer": "distilbert/tiny", "distilbert-prefix": "distilbert/tiny",
 }
 
@@ -57,7 +59,10 @@ func fileKeys(fixture, name string) []string {
 			out = append(out, strings.Replace(name, site, site+"adapters.imdb.", 1))
 		}
 		pool := "distilbert.transformer.layer.0.attention.prefix_tuning.pool.prefix_tunings.imdb.self."
-		if !strings.Contains(fixture, "/distilbert") {
+		switch {
+		case strings.Contains(fixture, "/gpt2"):
+			pool = "transformer.h.0.attn.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."
+		case !strings.Contains(fixture, "/distilbert"):
 			pool = "model.layers.0.self_attn.prefix_tuning.pool.prefix_tunings.imdb.self_prefix."
 		}
 		for from, to := range map[string]string{"prompt_embeddings": "control_trans", "embedding.": "wte.", "transform.": "control_trans."} {
@@ -82,6 +87,16 @@ func golden(t *testing.T, s *bindings.Scope, g *modeltest.Golden, fixture, what 
 			t.Fatal(err)
 		}
 		name = "transform.2." + part
+	}
+	// Parts of a map that files hold as one have vectors of their own here.
+	if at := regexp.MustCompile(`\.(q|k|v)\.ia3_l$`).FindStringSubmatchIndex(name); at != nil {
+		first := map[string][2]int64{"q": {0, 16}, "k": {16, 16}, "v": {32, 16}}
+		if strings.HasPrefix(fixture, "peft/phi3") { // with 2 heads of keys and values
+			first = map[string][2]int64{"q": {0, 16}, "k": {16, 8}, "v": {24, 8}}
+		}
+		rows := first[name[at[2]:at[3]]]
+		v := g.Tensor(s, what+".base_model.model."+name[:at[0]]+".ia3_l")
+		return s.Narrow(v, 0, rows[0], rows[1])
 	}
 	for _, key := range fileKeys(fixture, name) {
 		if !g.Has(what + "." + key) {

@@ -76,14 +76,18 @@ func (l *lora) rankAlpha(name string) (int, float64) {
 func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 	targets, err := x.Targets(l.o.Targets...)
 	var out []NewParam
-	for _, t := range targets {
-		rank, _ := l.rankAlpha(t.Name)
-		r := int64(rank)
+	for i, t := range targets {
+		name, first, width := t.span()
+		if first > 0 {
+			continue // with the first of its module
+		}
+		rank, _ := l.rankAlpha(name)
+		r, rows := int64(rank), int64(width)
 		out = append(out,
-			NewParam{Name: t.Name + ".lora_A.weight", Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
-			NewParam{Name: t.Name + ".lora_B.weight", Shape: []int64{int64(t.Out), r}, Init: Constant(0)})
+			NewParam{Name: name + ".lora_A.weight", Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
+			NewParam{Name: name + ".lora_B.weight", Shape: []int64{rows, r}, Init: Constant(0)})
 		if l.o.DoRA {
-			out = append(out, NewParam{Name: t.Name + ".lora_magnitude_vector", Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
+			out = append(out, NewParam{Name: name + ".lora_magnitude_vector", Shape: []int64{rows}, Init: rowNorms(name, targets[i:])})
 		}
 	}
 	for _, t := range l.tables {
@@ -93,10 +97,20 @@ func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 	return out, err
 }
 
-// rowNorms are the norms of the rows of a map's weight: DoRA's magnitudes that change nothing.
-func rowNorms(t Target) Init {
+// rowNorms are the norms of the rows of a module's weight, of which the targets' first are the maps: DoRA's magnitudes that
+// change nothing.
+func rowNorms(module string, targets []Target) Init {
 	return func(s *bindings.Scope, _ model.Model, _ []int64) (bindings.Tensor, error) {
-		return norms(s, t.Dense.W.Stored(s, bindings.Float)), nil
+		return s.In(func(s *bindings.Scope) bindings.Tensor {
+			var ns []bindings.Tensor
+			for _, t := range targets {
+				if name, _, _ := t.span(); name != module {
+					break
+				}
+				ns = append(ns, norms(s, t.Dense.W.Stored(s, bindings.Float)))
+			}
+			return s.Cat(0, ns...)
+		}), nil
 	}
 }
 
@@ -108,11 +122,12 @@ func norms(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
 func (l *lora) Attach(x *Attachment) error {
 	targets, err := x.Targets(l.o.Targets...)
 	for _, t := range targets {
+		name, first, _ := t.span()
 		u := &loraLinear{
-			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: l.scale(t.Name),
-			a: x.Param(t.Name + ".lora_A.weight"), b: x.Param(t.Name + ".lora_B.weight"), m: x.Param(t.Name + ".lora_magnitude_vector"),
+			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: l.scale(name), first: int64(first), rows: int64(t.Out),
+			a: x.Param(name + ".lora_A.weight"), b: x.Param(name + ".lora_B.weight"), m: x.Param(name + ".lora_magnitude_vector"),
 		}
-		u.norm, u.own = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
+		u.norm, u.squares = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
 		t.Block.SetWrap(t.Slot, u)
 	}
 	for _, t := range l.tables {
@@ -169,7 +184,7 @@ func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
 		s.NoGrad(func() {
 			w = u.weight(s)
 			if u.m != nil {
-				w = s.Mul(s.Unsqueeze(s.Div(u.m.T, norms(s, w)), 1), w)
+				w = s.Mul(s.Unsqueeze(s.Div(u.own(s, u.m), norms(s, w)), 1), w)
 			}
 		})
 		out = append(out, Merged{Target: t, Weight: w})
@@ -185,16 +200,27 @@ type loraLinear struct {
 	dropout float64
 	train   *bool
 	norm    *Memo
-	own     *Memo // of a quantised map: the squared norms of its rows
+	squares *Memo // of a quantised map: the squared norms of its rows
+
+	first, rows int64 // of b and m that are the map's; 0 rows: all
+}
+
+// own are the rows of b or m that are the map's.
+func (l *loraLinear) own(s *bindings.Scope, p *model.Param) bindings.Tensor {
+	if l.rows == 0 || p.T.Size(0) == l.rows {
+		return p.T
+	}
+	return s.Narrow(p.T, 0, l.first, l.rows)
 }
 
 // Forward implements model.Linear. The update is computed in the parameters' fp32, or under autocast.
 func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	dropped := *l.train && l.dropout > 0
-	if l.m == nil && !dropped {
-		return l.dense.ForwardLowRank(s, x, l.a.T, l.b.T, l.scale)
-	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		up := l.own(s, l.b)
+		if l.m == nil && !dropped {
+			return l.dense.ForwardLowRank(s, x, l.a.T, up, l.scale)
+		}
 		u := s.To(x, l.a.T.DType())
 		if dropped {
 			u = s.Dropout(u, l.dropout)
@@ -203,9 +229,9 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		h := s.Linear(u, l.a.T, none)
 		y := l.dense.Forward(s, x)
 		if l.m == nil {
-			return s.AddLowRank(y, h, l.b.T, l.scale)
+			return s.AddLowRank(y, h, up, l.scale)
 		}
-		update := s.MulScalar(s.Linear(h, l.b.T, none), l.scale)
+		update := s.MulScalar(s.Linear(h, up, none), l.scale)
 		bias := l.dense.B.Value()
 		plain := y
 		switch {
@@ -214,7 +240,7 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		case bias.Defined():
 			plain = s.Sub(y, bias)
 		}
-		ratio := s.Div(l.m.T, l.weightNorm(s))
+		ratio := s.Div(l.own(s, l.m), l.weightNorm(s))
 		delta := s.Add(s.Mul(s.AddScalar(ratio, -1), plain), s.Mul(ratio, update))
 		return s.To(s.Add(y, delta), y.DType())
 	})
@@ -236,16 +262,17 @@ func (l *loraLinear) weightNorm(s *bindings.Scope) bindings.Tensor {
 
 // quantisedNorm is the norm without the weight: ‖W + cBA‖² = ‖W‖² + 2c·Σ(WAᵀ∘B) + c²·Σ(B(AAᵀ)∘B), all by row.
 func (l *loraLinear) quantisedNorm(s *bindings.Scope) bindings.Tensor {
-	squares := l.own.Get(s, bindings.Float, func(s *bindings.Scope) []bindings.Tensor {
+	squares := l.squares.Get(s, bindings.Float, func(s *bindings.Scope) []bindings.Tensor {
 		n := norms(s, l.dense.W.Stored(s, bindings.Float))
 		return []bindings.Tensor{s.Mul(n, n)}
 	})[0]
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		up := l.own(s, l.b)
 		byRow := func(x bindings.Tensor) bindings.Tensor {
-			return s.SumDim(s.Mul(s.To(x, bindings.Float), l.b.T), 1, false)
+			return s.SumDim(s.Mul(s.To(x, bindings.Float), up), 1, false)
 		}
 		crossed := byRow(s.Transpose((&model.Dense{W: l.dense.W}).Forward(s, l.a.T), 0, 1))
-		update := byRow(s.MatMul(l.b.T, s.MatMul(l.a.T, s.Transpose(l.a.T, 0, 1))))
+		update := byRow(s.MatMul(up, s.MatMul(l.a.T, s.Transpose(l.a.T, 0, 1))))
 		return s.Sqrt(s.Add(squares, s.Add(s.MulScalar(crossed, 2*l.scale), s.MulScalar(update, l.scale*l.scale))))
 	})
 }
@@ -253,6 +280,6 @@ func (l *loraLinear) quantisedNorm(s *bindings.Scope) bindings.Tensor {
 // weight is W + scale·B·A in fp32.
 func (l *loraLinear) weight(s *bindings.Scope) bindings.Tensor {
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		return s.Add(l.dense.W.Stored(s, bindings.Float), s.MulScalar(s.MatMul(l.b.T, l.a.T), l.scale))
+		return s.Add(l.dense.W.Stored(s, bindings.Float), s.MulScalar(s.MatMul(l.own(s, l.b), l.a.T), l.scale))
 	})
 }

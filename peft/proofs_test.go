@@ -26,6 +26,16 @@ var families = []family{
 	{"llama-causal", "llama/base", "right", false, false},
 	{"gqa-causal", "llama/gqa", "right", false, false},
 	{"biased-causal", "llama/biases", "left", false, true},
+	{"qwen3-seqcls", "qwen3/seqcls", "right", true, false},
+	{"qwen3-causal", "qwen3/base", "right", false, false},
+	{"gpt2-seqcls", "gpt2/seqcls", "right", true, true},
+	{"gpt2-causal", "gpt2/base", "left", false, true},
+	{"phi3-causal", "phi3/base", "right", false, false},
+	{"olmo2-causal", "olmo2/base", "right", false, false},
+	{"smollm3-causal", "smollm3/base", "right", false, false},
+	{"granite-causal", "granite/base", "right", false, false},
+	{"gemma2-causal", "gemma2/base", "right", false, false},
+	{"gemma3-causal", "gemma3/base", "right", false, false},
 }
 
 // load gives the family's model without dropout.

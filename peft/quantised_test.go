@@ -26,6 +26,10 @@ var quantisable = []struct {
 		"num_hidden_layers": 3, "num_attention_heads": 4, "initializer_range": 0.2}`, true},
 	{"distilbert", `{"model_type": "distilbert", "vocab_size": 48, "dim": 64, "hidden_dim": 128, "n_layers": 3, "n_heads": 4,
 		"dropout": 0, "attention_dropout": 0, "seq_classif_dropout": 0, "initializer_range": 0.2}`, true},
+	{"gpt2", `{"model_type": "gpt2", "vocab_size": 48, "n_embd": 64, "n_inner": 128, "n_layer": 3, "n_head": 4, "initializer_range": 0.2,
+		"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}`, false},
+	{"phi3", `{"model_type": "phi3", "vocab_size": 48, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+		"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}`, false},
 }
 
 // twins gives a model whose maps are quantised, and one that holds the same weights in fp32.

@@ -23,12 +23,42 @@ type variant struct {
 	count, tuned func(f family, i model.Info) int
 }
 
+// layout is how a family names its parts.
+type layout struct {
+	blocks, attention string
+	slots, maps       string // of a block, in the model's order
+	// norms are the numbers in a block's normalisations, other in the model's beside them.
+	norms, other func(i model.Info) int
+	shifts       bool // normalisations have a bias as well, which is half of their numbers
+}
+
+const (
+	gatedSlots = "q k v o gate up down"
+	gatedMaps  = "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj"
+)
+
+func hiddens(n int) func(model.Info) int { return func(i model.Info) int { return n * i.Hidden } }
+
+var layouts = map[string]layout{
+	"distilbert": {"distilbert.transformer.layer", "attention", "q k v o up down",
+		"attention.q_lin attention.k_lin attention.v_lin attention.out_lin ffn.lin1 ffn.lin2", hiddens(4), hiddens(2), true},
+	"llama": {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false},
+	"qwen3": {"model.layers", "self_attn", gatedSlots, gatedMaps, func(i model.Info) int { return 2*i.Hidden + 2*i.HeadDim }, hiddens(1), false},
+	"gpt2": {"transformer.h", "attn", "q k v o up down", "attn.c_attn.q attn.c_attn.k attn.c_attn.v attn.c_proj mlp.c_fc mlp.c_proj",
+		hiddens(4), hiddens(2), true},
+	"phi3": {"model.layers", "self_attn", gatedSlots, "self_attn.qkv_proj.q self_attn.qkv_proj.k self_attn.qkv_proj.v self_attn.o_proj " +
+		"mlp.gate_up_proj.gate mlp.gate_up_proj.up mlp.down_proj", hiddens(2), hiddens(1), false},
+	"olmo2":   {"model.layers", "self_attn", gatedSlots, gatedMaps, func(i model.Info) int { return 2*i.Hidden + (i.Heads+i.KVHeads)*i.HeadDim }, hiddens(1), false},
+	"smollm3": {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false},
+	"granite": {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false},
+	"gemma2":  {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(4), hiddens(1), false},
+	"gemma3":  {"model.layers", "self_attn", gatedSlots, gatedMaps, func(i model.Info) int { return 4*i.Hidden + 2*i.HeadDim }, hiddens(1), false},
+}
+
 // maps are the linear maps of a block by slot, in the model's order.
 func maps(i model.Info) (slots, names []string) {
-	if i.Family == "distilbert" {
-		return strings.Fields("q k v o up down"), strings.Fields("attention.q_lin attention.k_lin attention.v_lin attention.out_lin ffn.lin1 ffn.lin2")
-	}
-	return strings.Fields("q k v o gate up down"), strings.Fields("self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj")
+	l := layouts[i.Family]
+	return strings.Fields(l.slots), strings.Fields(l.maps)
 }
 
 const allSlots = "q k v o gate up down"
@@ -49,7 +79,7 @@ func widths(i model.Info, slots string) (in, out int) {
 
 // inBlocks names parts of every block from a layer on.
 func inBlocks(i model.Info, from int, parts ...string) (names []string) {
-	prefix := map[string]string{"distilbert": "distilbert.transformer.layer", "llama": "model.layers"}[i.Family]
+	prefix := layouts[i.Family].blocks
 	for layer := from; layer < i.Layers; layer++ {
 		for _, part := range parts {
 			names = append(names, fmt.Sprintf("%s.%d.%s", prefix, layer, part))
@@ -90,7 +120,7 @@ func bottlenecks(sites ...string) func(family, model.Info) []string {
 // prompts names adaption prompts and gates from a layer on; counted from the top where it is negative.
 func prompts(from int) func(family, model.Info) []string {
 	return func(_ family, i model.Info) []string {
-		attention := map[string]string{"distilbert": "attention", "llama": "self_attn"}[i.Family]
+		attention := layouts[i.Family].attention
 		return inBlocks(i, (from+i.Layers)%i.Layers, attention+".adaption_prompt", attention+".adaption_gate")
 	}
 }
@@ -103,10 +133,10 @@ func bottleneckCount(sites int) func(family, model.Info) int {
 	return func(_ family, i model.Info) int { return sites * i.Layers * (2*4*i.Hidden + 4 + i.Hidden) }
 }
 
-// blockNorms are the numbers in the norms of the blocks: scale and shift in DistilBERT, scale alone in LLaMA.
-func blockNorms(_ family, i model.Info) int {
-	return 2 * i.Layers * i.Hidden * map[string]int{"distilbert": 2, "llama": 1}[i.Family]
-}
+// blockNorms are the numbers in the normalisations of the blocks, allNorms in all of the model's.
+func blockNorms(_ family, i model.Info) int { return i.Layers * layouts[i.Family].norms(i) }
+
+func allNorms(f family, i model.Info) int { return blockNorms(f, i) + layouts[i.Family].other(i) }
 
 var variants = []variant{
 	{name: "full", method: "full", neutral: true},
@@ -136,8 +166,8 @@ var variants = []variant{
 		return onMaps(allSlots, "bias")(f, i)
 	}, count: func(f family, i model.Info) int { return i.Layers * biases(i) * toInt(!f.biased) }, tuned: func(f family, i model.Info) int {
 		n := i.Layers * biases(i) * toInt(f.biased)
-		if i.Family == "distilbert" {
-			n += blockNorms(f, i)/2 + i.Hidden // with the embeddings' norm
+		if layouts[i.Family].shifts {
+			n += allNorms(f, i) / 2
 		}
 		return n
 	}},
@@ -145,7 +175,7 @@ var variants = []variant{
 		in, _ := widths(i, "q v")
 		return i.Layers * in / 4 * 6
 	}},
-	{name: "ln-tuning", method: "ln-tuning", neutral: true, tuned: func(f family, i model.Info) int { return blockNorms(f, i) * (2*i.Layers + 1) / (2 * i.Layers) }},
+	{name: "ln-tuning", method: "ln-tuning", neutral: true, tuned: allNorms},
 	{name: "prompt", method: "prompt", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * i.Hidden }},
 	{name: "prefix", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}}, own: these("prompt_embeddings"), count: func(_ family, i model.Info) int { return 5 * 2 * i.Layers * i.KVHeads * i.HeadDim }},
 	{name: "prefix-projection", method: "prefix", o: peft.Options{PromptOptions: peft.PromptOptions{VirtualTokens: 5}, PrefixOptions: peft.PrefixOptions{PrefixProjection: true, PrefixHidden: 6}}, own: func(_ family, i model.Info) []string {
@@ -172,7 +202,7 @@ var variants = []variant{
 	}, count: func(f family, i model.Info) int {
 		_, out := widths(i, allSlots)
 		return i.Layers*(4*i.Hidden+i.Heads+2*out) + 2*i.Vocab*toInt(!f.classify)
-	}, tuned: func(f family, i model.Info) int { return blockNorms(f, i) * (2*i.Layers + 1) / (2 * i.Layers) }},
+	}, tuned: allNorms},
 }
 
 // biases are the numbers in the biases of a block's maps.
@@ -246,7 +276,7 @@ func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Me
 	}
 	for _, p := range m.Params().All() {
 		want := ofHead(m, p)
-		norm := strings.Contains(strings.ToLower(p.Name), "norm")
+		norm := strings.Contains(strings.ToLower(p.Name), "norm") || strings.Contains(p.Name, ".ln_")
 		switch v.name {
 		case "full":
 			want = true
@@ -255,12 +285,16 @@ func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Me
 		case "bitfit":
 			want = want || strings.HasSuffix(p.Name, ".bias")
 		case "houlsby-norms":
-			want = want || norm && (strings.Contains(p.Name, "layer.") || strings.Contains(p.Name, "layers."))
+			want = want || norm && strings.HasPrefix(p.Name, layouts[m.Info().Family].blocks+".")
 		case "llama-adapter-v2", "ln-tuning":
 			want = want || norm
 		}
 		if v.method == "last" && !f.classify {
-			want = want || p.Name == "lm_head.weight" || p.Name == "model.norm.weight"
+			head := "lm_head.weight"
+			if m.Params().Get(head) == nil {
+				head = m.Hooks().Words.Name
+			}
+			want = want || slices.Contains([]string{head, "model.norm.weight", "transformer.ln_f.weight", "transformer.ln_f.bias"}, p.Name)
 		}
 		if p.Trainable != want {
 			t.Errorf("%s: trainable is %v, want %v", p.Name, p.Trainable, want)

@@ -29,6 +29,10 @@ FAMILIES = {
     "gqa-causal": ("gqa", "causal"),
     "biased-causal": ("biased", "causal"),
     "tied-causal": ("tied", "causal"),
+    "qwen3-causal": ("qwen3", "causal"),
+    "gpt2-causal": ("gpt2", "causal"),
+    "gpt2-seqcls": ("gpt2", "seqcls"),
+    "phi3-causal": ("phi3", "causal"),
 }
 
 
@@ -82,7 +86,8 @@ def pooled(model, batch, family):
     if family == "distilbert":
         h = base.distilbert(inputs_embeds=x, attention_mask=m).last_hidden_state[:, k]
         return base.classifier(torch.relu(base.pre_classifier(h)))
-    h = base.model(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
+    decoder = base.transformer if family == "gpt2" else base.model
+    h = decoder(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
     return base.score(h[torch.arange(len(ids)), k + mask.sum(1) - 1])
 
 
