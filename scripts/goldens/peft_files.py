@@ -348,7 +348,7 @@ def write(family, task, method, cfg):
         if task == "seqcls" or family in ("biased", "tied"):  # whose generation ends early
             break
         try:
-            first = llama.decodings(model, ("full",) if prompting else ("full", "left"))
+            first = llama.decodings(model, ("full",) if prompting else ("full", "left"), extra=batches)
             break
         except ValueError:
             continue
