@@ -19,19 +19,17 @@ type base struct {
 	headNames []string
 	config    map[string]any
 	path      string // of the checkpoint
-	// loadedFrom is Info's.
-	loadedFrom string
-	scope      *bindings.Scope
-	source     *hf.Checkpoint // kept open while weights share its mapping
-	frozen     *turning       // what has the blocks' frozen weights at hand; nil: they always are
-	moved      int            // changes of where the weights lie
-	shared     int64          // bytes kept of weights that processes hold together
-	divided    bool           // what is trained of them is among them
-	head       *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
-	fresh      []string
-	stored     []*files.Entry // by parameter, of a model that is only described
-	asked      []hf.Want      // by parameter, the same
-	dtype      bindings.DType // of vectors, and of hidden states
+	scope     *bindings.Scope
+	source    *hf.Checkpoint // kept open while weights share its mapping
+	frozen    *turning       // what has the blocks' frozen weights at hand; nil: they always are
+	moved     int            // changes of where the weights lie
+	shared    int64          // bytes kept of weights that processes hold together
+	divided   bool           // what is trained of them is among them
+	head      *Param         // of a language model, [vocab, hidden]; the embedding table when tied, nil where the checkpoint has none
+	fresh     []string
+	stored    []*files.Entry // by parameter, of a model that is only described
+	asked     []hf.Want      // by parameter, the same
+	dtype     bindings.DType // of vectors, and of hidden states
 }
 
 type initKind int

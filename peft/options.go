@@ -37,7 +37,7 @@ type Options struct {
 // TargetOptions choose linear maps.
 type TargetOptions struct {
 	Targets []string `yaml:"targets" usage:"of lora, oft, boft and ia3: linear maps to change, by slot (q k v o up gate down), by name (q_proj), or all (lora, oft and boft: q v, ia3: k v down)"`
-	Layers  []int    `yaml:"layers" usage:"of lora, oft, boft and ia3: numbers of the blocks whose maps are changed, the first is 0 (all)"`
+	Layers  []int    `yaml:"layers-to-transform" usage:"of lora, oft, boft and ia3: numbers of the blocks whose maps are changed, the first is 0 (all)"`
 }
 
 func (o *TargetOptions) complete() error {

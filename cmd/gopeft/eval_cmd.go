@@ -67,10 +67,12 @@ func eval(c *cli.Context, group *dist.Group) error {
 	}
 	to := func(w io.Writer) error { return evalLabels(c, group, w) }
 	switch {
-	case task == "classify" && asked:
-		to = func(w io.Writer) error { return evalAsked(c, group, src, w) }
-	case task == "causal" && asked:
+	case asked && task == train.TaskCausal:
 		err = shotFlags(c)
+	case asked && task != "" && task != train.TaskClassify:
+		err = train.Usage("--method in-context asks for a label or an answer: it has no --task %s", task)
+	case asked:
+		to = func(w io.Writer) error { return evalAsked(c, group, src, w) }
 	}
 	if err != nil {
 		return err

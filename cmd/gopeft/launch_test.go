@@ -141,6 +141,10 @@ func launcher(t *testing.T, args ...string) (cmd *exec.Cmd, stderr string) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	// Under nohup a process begins with SIGHUP ignored, unless its parent awaits it.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hup) })
 	cmd = exec.Command(os.Args[0], args...)
 	cmd.Env, cmd.Stderr = append(os.Environ(), "GOPEFT_TEST_PROGRAM=ranks"), file
 	if err := cmd.Start(); err != nil {

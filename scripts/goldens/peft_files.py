@@ -392,7 +392,7 @@ def write(family, task, method, cfg):
         if family == "gpt2" and prompting:  # which peft gives positions that the model does not have
             break
         try:
-            first = llama.decodings(model, ("full",) if prompting else ("full", "left"))
+            first = llama.decodings(model, ("full",) if prompting else ("full", "left"), extra=batches)
             break
         except ValueError:
             continue

@@ -147,7 +147,10 @@ func (g *Generator) Prompt(x data.CausalExample, literal bool) ([]int64, error) 
 			return nil, err
 		}
 	}
-	enc := train.CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS, Longest: max(longest, 2*g.lm.Info().MaxPositions)}
+	enc := train.CausalEncoder{Tokenizer: g.Tokenizer, EOS: g.Defaults.EOS, Longest: longest}
+	if g.lm != nil {
+		enc.Longest = max(longest, 2*g.lm.Info().MaxPositions)
+	}
 	if x.Messages != nil {
 		return enc.ChatIDs(text)
 	}
