@@ -196,10 +196,10 @@ def greedy(model, batch, tokens, **kw):
     return new, margin
 
 
-def decodings(model, rows=("full", "left"), tokens=24, extra=()):
+def decodings(model, rows=("full", "left"), tokens=24, extra=(), **kw):
     out = {}
     for name in rows:
-        ids, margin = greedy(model, (batches() | dict(extra))[name], tokens)
+        ids, margin = greedy(model, (batches() | dict(extra))[name], tokens, **kw)
         if ids.shape[1] != tokens or (ids == 2).any():
             raise ValueError(f"{name}: greedy decoding stopped early; change the seed")
         if margin < 2e-4:

@@ -391,8 +391,10 @@ def write(family, task, method, cfg):
             break
         if family == "gpt2" and prompting:  # which peft gives positions that the model does not have
             break
+        # transformers 5 generates with a cache as if there were no prompt before the text, unlike peft's forward pass.
+        kw = dict(use_cache=False) if prompting and (family, task) in DECODERS else {}
         try:
-            first = llama.decodings(model, ("full",) if prompting else ("full", "left"), extra=batches)
+            first = llama.decodings(model, ("full",) if prompting else ("full", "left"), extra=batches, **kw)
             break
         except ValueError:
             continue
