@@ -215,6 +215,10 @@ func (l *layout) forbidden(s *bindings.Scope, window int) bindings.Tensor {
 	keys := s.Reshape(s.Arange(0, total, bindings.Int64, l.device), 1, 1, 1, total)
 	f := s.Compare(keys, bindings.Greater, queries)
 	if window > 0 {
+		if l.groups.Defined() && l.front > 0 { // the virtual tokens are as far from any segment's first token as from a row's
+			at := l.positions(s)
+			queries, keys = s.Reshape(at, -1, 1, l.length, 1), s.Reshape(at, -1, 1, 1, l.length)
+		}
 		f = s.Maximum(f, s.Compare(keys, bindings.LessEqual, s.AddScalar(queries, float64(-window))))
 	}
 	if l.mask.Defined() {

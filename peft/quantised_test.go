@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,7 +137,14 @@ func TestMethodsOverAQuantisedBase(t *testing.T) {
 						if ok, _ := peft.Builtin().Mergeable(name); !ok || name == "llama-adapter-v2" {
 							return nil
 						}
-						if err := peft.Merge(s, back, quantised); err != nil {
+						err = peft.Merge(s, back, quantised)
+						if name == "bitfit" && slices.Contains(fixedBiases, c.name) {
+							if err == nil || !strings.Contains(err.Error(), "checkpoint has no place for the biases it adds") {
+								t.Errorf("got %v", err)
+							}
+							return nil
+						}
+						if err != nil {
 							return err
 						}
 						closeTo(t, s, 1e-4, "logits after merging", logits(s, quantised, in), want)

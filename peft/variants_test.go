@@ -166,7 +166,7 @@ var variants = []variant{
 		return i.Layers * (2*(in+out) + out)
 	}},
 	{name: "lora-patterns", method: "lora", o: peft.Options{
-		LoRAOptions:   peft.LoRAOptions{Rank: 2, RSLoRA: true, LoRAInit: "pissa_niter_3", RankPattern: []string{"0.*=3", "([vo]_(lin|proj)|value)=1"}, AlphaPattern: []string{"(q_|que).*=7"}},
+		LoRAOptions:   peft.LoRAOptions{Rank: 2, RSLoRA: true, LoRAInit: "pissa_niter_3", RankPattern: []string{"0.*=3", `([vo]_(lin|proj)|value|(c_attn|qkv_proj)\.v)=1`}, AlphaPattern: []string{`(q_|que|(c_attn|qkv_proj)\.q).*=7`}},
 		TargetOptions: peft.TargetOptions{Layers: []int{0, 1}},
 	}, neutral: true, rounded: true, own: func(_ family, i model.Info) (names []string) {
 		return slices.DeleteFunc(onMaps("q v", "lora_A.weight", "lora_B.weight", "lora_A.start", "lora_B.start")(family{}, i), func(name string) bool { return strings.Contains(name, ".2.") })

@@ -225,7 +225,7 @@ func attach(s *bindings.Scope, m model.CausalLM) {
 }
 
 func TestCacheChangesNothingWithMethodsAttached(t *testing.T) {
-	for _, folder := range []string{"llama/base", "llama/gqa", "llama/mistral", "llama/rope-llama3", "qwen3/base", "gpt2/base", "phi3/base", "gemma3/base"} {
+	for _, folder := range []string{"llama/base", "llama/gqa", "llama/mistral", "llama/rope-llama3", "qwen3/base", "gpt2/base", "phi3/base", "gemma2/base", "gemma3/base"} {
 		g := modeltest.OpenGolden(t, folder+"/golden.safetensors")
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m := load(t, s, modeltest.Testdata(t, folder))
