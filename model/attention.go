@@ -1,6 +1,11 @@
 package model
 
-import "gopeft/bindings"
+import (
+	"math"
+	"slices"
+
+	"gopeft/bindings"
+)
 
 // attention is what one block's attention reads besides its queries, keys and values.
 type attention struct {
@@ -9,6 +14,31 @@ type attention struct {
 	cache   *Cache            // earlier tokens, nil: none
 	index   int               // the block's, in the cache
 	dropout float64
+	keyNorm rmsNorm // that keys went through; none where its w is nil
+	scale   float64 // of the scores; 0: 1/√head width
+	cap     float64 // that scores are bent to below; 0: none
+}
+
+// step runs a decoder's block b, of a window, on what it reads of the forward pass: fn is given those tensors as they are
+// at hand then, and a with what it sees and remembers. Activations are kept or, when in asks so, recomputed in the
+// backward pass.
+func (a attention) step(s *bindings.Scope, in Input, b *Block, l *layout, window int, reads []bindings.Tensor,
+	fn func(s *bindings.Scope, reads []bindings.Tensor, a attention) bindings.Tensor) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		var memory []bindings.Tensor
+		if in.Cache == nil || in.Cache.tokens == 0 {
+			memory = memories(s, b.Memory)
+		}
+		a.cache = in.Cache
+		a.sight = l.sees(in.Cache.extra(a.index, memory), window, a.cap > 0)
+		n := len(reads)
+		kept := append(slices.Clone(reads), a.bias, a.by.Starts, a.by.Ends)
+		return checkpointed(s, in, append(kept, memory...), func(s *bindings.Scope, ts []bindings.Tensor) bindings.Tensor {
+			a := a
+			a.bias, a.by.Starts, a.by.Ends, a.memory = ts[n], ts[n+1], ts[n+2], ts[n+3:]
+			return fn(s, ts[:n], a)
+		})
+	})
 }
 
 // apply attends from queries [B, H, S, D] to keys and values [B, Hkv, S, D] with b's memories and branches, and applies
@@ -22,18 +52,20 @@ func (a attention) apply(s *bindings.Scope, b *Block, q, k, v bindings.Tensor) b
 	}
 	var o bindings.Tensor
 	switch {
+	case a.cap > 0:
+		o = a.capped(s, q, k, v)
 	case a.causal:
-		o = s.CausalAttention(q, k, v, a.by, 0, a.dropout)
+		o = s.CausalAttention(q, k, v, a.by, a.scale, a.dropout)
 	case q.Size(2) == 1 && q.Size(1) != k.Size(1):
 		// One query per row: the heads that share a K/V head become its rows, and K and V stay as they are.
 		rows := s.Reshape(q, q.Size(0), int64(n), -1, q.Size(3))
-		o = s.Reshape(s.Attention(rows, k, v, biasFor(s, a.bias, q), 0, a.dropout), q.Shape()...)
+		o = s.Reshape(s.Attention(rows, k, v, biasFor(s, a.bias, q), a.scale, a.dropout), q.Shape()...)
 	default:
-		o = s.Attention(q, k, v, biasFor(s, a.bias, q), 0, a.dropout)
+		o = s.Attention(q, k, v, biasFor(s, a.bias, q), a.scale, a.dropout)
 	}
 	for i, branch := range b.Branch {
 		project := func(p bindings.Tensor) (bindings.Tensor, bindings.Tensor) {
-			return ownHeads(s, b, K, p, n), ownHeads(s, b, V, p, n)
+			return a.keyNorm.heads(s, own(s, b, K, p), n), heads(s, own(s, b, V, p), n)
 		}
 		if a.cache != nil {
 			project = a.cache.projected(s, a.index, i, project)
@@ -43,10 +75,28 @@ func (a attention) apply(s *bindings.Scope, b *Block, q, k, v bindings.Tensor) b
 	return b.Linear(O).Forward(s, joinHeads(s, o))
 }
 
-// ownHeads applies the block's own map of a slot, unwrapped, and splits heads.
-func ownHeads(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor, n int) bindings.Tensor {
-	own, _ := b.Module(slot)
-	return heads(s, own.Dense.Forward(s, x), n)
+// capped is attention with scores that are bent to below a limit before the mask is added (Gemma 2).
+func (a attention) capped(s *bindings.Scope, q, k, v bindings.Tensor) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		n := int(q.Size(1))
+		k, v = spread(s, k, n), spread(s, v, n)
+		scale := a.scale
+		if scale == 0 {
+			scale = 1 / math.Sqrt(float64(q.Size(-1)))
+		}
+		scores := softCap(s, s.MulScalar(s.MatMul(q, s.Transpose(k, 2, 3)), scale), a.cap)
+		if a.bias.Defined() {
+			scores = s.Add(scores, biasFor(s, a.bias, q))
+		}
+		p := s.To(s.Softmax(s.To(scores, bindings.Float), -1), q.DType())
+		return s.MatMul(s.Dropout(p, a.dropout), v)
+	})
+}
+
+// own applies the block's own map of a slot, unwrapped.
+func own(s *bindings.Scope, b *Block, slot Slot, x bindings.Tensor) bindings.Tensor {
+	m, _ := b.Module(slot)
+	return m.Dense.Forward(s, x)
 }
 
 // mappedHeads applies what a slot computes now to x [B, S, in] and splits heads: [B, n, S, D].

@@ -82,7 +82,12 @@ func (b *base) addBlock(i Info, n int) *Block {
 
 // declareModule declares the weights of a block's next map.
 func (b *base) declareModule(block *Block, m Map) {
-	block.Modules = append(block.Modules, Module{m, b.declareMap(block.Name+"."+m.Name, m)})
+	d := b.declareMap(block.Name+"."+m.Name, m)
+	d.W.place = m.place(block.Name, "weight")
+	if d.B != nil {
+		d.B.place = m.place(block.Name, "bias")
+	}
+	block.Modules = append(block.Modules, Module{m, d})
 }
 
 // AddBiases implements Model for a family whose checkpoints fix which maps have a bias.
@@ -169,6 +174,11 @@ func (b *base) fill(s *bindings.Scope, c *opened, names hf.Request, freshHead bo
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", c.Path, err)
 	}
+	if c.gguf != nil { // which holds every matrix as [out, in]
+		for i := range wants {
+			wants[i].Place.Transposed = false
+		}
+	}
 	r.Wants, r.DType, r.Device, r.Copy = append(wants, more...), c.DType, c.Device, c.Copy
 	ts := make([]bindings.Tensor, len(r.Wants))
 	if c.Shapes {
@@ -231,7 +241,7 @@ func dtypeOr(d bindings.DType) bindings.DType {
 func (b *base) wants(fresh bool, o Options) ([]hf.Want, error) {
 	ws := make([]hf.Want, len(b.params.list))
 	for i, p := range b.params.list {
-		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i], Host: o.Aside && b.leaves(p)}
+		ws[i] = hf.Want{Name: p.Name, Shape: b.shapes[i], Place: p.place, Host: o.Aside && b.leaves(p)}
 		if p.matrix {
 			ws[i].DType, ws[i].Quantise = o.Base, p.quantised(o)
 		}

@@ -23,6 +23,21 @@ type decoderConfig struct {
 	OutBias      bool
 	MLPBias      bool
 
+	Norms       normPlaces
+	NormsOffset bool // norms scale by one more than their weight says
+	HeadNorms   bool // queries and keys are normalised before they are rotated, head by head,
+	WideNorms   bool // or all heads as one
+	Unrotated   []bool
+	LocalRope   *Rope // of layers with a window, where they turn otherwise
+	RotaryDim   int   // how many of a head's dimensions turn: the first ones
+	GELU        bool  // the gate goes through gelu in its tanh form, not through silu
+
+	// Factors of what the layers read and leave; 0: none.
+	EmbeddingScale, ResidualScale, AttentionScale, LogitScale float64
+	ScalesPrompt                                              bool    // EmbeddingScale is of virtual tokens too
+	ScoreCap, LogitCap                                        float64 // attention's scores, and logits, are bent to below these
+	ResidualDropout                                           float64
+
 	AttentionDropout float64
 	InitRange        float64
 }
@@ -53,7 +68,18 @@ type decoderJSON struct {
 	UseWindow        bool      `json:"use_sliding_window"` // where it is not on as such
 	WindowFrom       int       `json:"max_window_layers"`  // the first layer that has one
 	LayerTypes       []string  `json:"layer_types"`
+
+	partial bool // the family serves a PartialRotary below 1
 }
+
+// normPlaces says which norms a block has.
+type normPlaces int
+
+const (
+	normsBefore normPlaces = iota // of what its sublayers read
+	normsAfter                    // of what they leave, before that is added
+	normsAround                   // both
+)
 
 // maxLayers is far above any model; each layer takes memory before the weights are looked for.
 const maxLayers = 4096
@@ -78,26 +104,49 @@ func (j *decoderJSON) config() (decoderConfig, error) {
 	if c.HeadDim < 2 || c.HeadDim%2 != 0 || c.HeadDim > 1<<16 {
 		return c, fmt.Errorf("head_dim is %d, want an even number", c.HeadDim)
 	}
+	scaling := j.Scaling
+	if scaling == nil {
+		scaling = j.Parameters
+	}
+	if scaling != nil && scaling.Partial != nil {
+		j.PartialRotary = *scaling.Partial
+	}
 	switch {
 	case c.Layers > maxLayers:
 		return c, fmt.Errorf("num_hidden_layers is %d, more than %d", c.Layers, maxLayers)
 	case c.Heads%c.KVHeads != 0:
 		return c, fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
-	case j.PartialRotary != 1:
+	case j.PartialRotary != 1 && !(j.partial && j.PartialRotary > 0 && j.PartialRotary < 1):
 		return c, fmt.Errorf("partial_rotary_factor %v is not supported (1)", j.PartialRotary)
 	case !(c.NormEps > 0 && c.NormEps < 1):
 		return c, fmt.Errorf("rms_norm_eps is %v", c.NormEps)
 	case !(c.AttentionDropout >= 0 && c.AttentionDropout < 1):
-		return c, fmt.Errorf("attention_dropout is %v, want 0 to below 1", c.AttentionDropout)
+		return c, rateError("attention_dropout", c.AttentionDropout)
 	case !(c.InitRange >= 0) || math.IsInf(c.InitRange, 0):
 		return c, fmt.Errorf("initializer_range is %v", c.InitRange)
 	}
-	scaling := j.Scaling
-	if scaling == nil {
-		scaling = j.Parameters
-	}
 	c.Rope = scaling.rope(j.Theta, j.MaxPositions)
+	c.Unrotated = make([]bool, c.Layers)
+	if c.RotaryDim = int(float64(c.HeadDim) * j.PartialRotary); c.RotaryDim < 2 || c.RotaryDim%2 != 0 {
+		return c, fmt.Errorf("partial_rotary_factor %v leaves %d dimensions to turn, want an even number", j.PartialRotary, c.RotaryDim)
+	}
+	if n := len(c.Rope.Long); n > 0 && (n != c.RotaryDim/2 || len(c.Rope.Short) != n) {
+		return c, fmt.Errorf("rope_scaling: %d and %d factors, want one for each of %d pairs of dimensions", len(c.Rope.Short), n, c.RotaryDim/2)
+	}
 	return c, c.Rope.check()
+}
+
+// rateError says that a rate of dropout is none.
+func rateError(field string, rate float64) error {
+	return fmt.Errorf("%s is %v, want 0 to below 1", field, rate)
+}
+
+// silu is an error for other activations.
+func (j *decoderJSON) silu() error {
+	if j.Activation != "silu" && j.Activation != "swish" {
+		return fmt.Errorf("hidden_act %q is not supported (silu)", j.Activation)
+	}
+	return nil
 }
 
 // windows is the sliding window of each layer that slides says has one, unless layer_types say which have.

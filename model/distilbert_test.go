@@ -195,7 +195,7 @@ func TestBadCheckpointsAreNamed(t *testing.T) {
 		{"fewer layers", strings.Replace(string(config), `"n_layers": 3`, `"n_layers": 2`, 1), "unexpected (distilbert.transformer.layer.2"},
 		{"odd heads", strings.Replace(string(config), `"n_heads": 4`, `"n_heads": 3`, 1), "not a multiple"},
 		{"negative", strings.Replace(string(config), `"vocab_size": 80`, `"vocab_size": -1`, 1), "vocab_size"},
-		{"unknown type", `{"model_type": "gpt2"}`, `model_type "gpt2"`},
+		{"unknown type", `{"model_type": "mamba"}`, `model_type "mamba"`},
 		{"wrong field", `{"model_type": "distilbert", "dim": "x"}`, "config.json"},
 		{"activation", `{"model_type": "distilbert", "activation": "x"}`, "activation"},
 	} {

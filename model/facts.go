@@ -48,7 +48,9 @@ func ReadFacts(path string) (Facts, error) {
 	if unknown == nil {
 		f.Family = loader.name
 	}
-	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool { return strings.HasSuffix(name, "ForCausalLM") })
+	f.Writes = strings.HasSuffix(path, ".gguf") || slices.ContainsFunc(c.Classes, func(name string) bool {
+		return strings.HasSuffix(name, "ForCausalLM") || strings.HasSuffix(name, "LMHeadModel")
+	})
 	if c.Pad != nil && *c.Pad > 0 {
 		f.Pad = *c.Pad
 	}

@@ -31,7 +31,8 @@ type family struct {
 
 // families are all that the package loads.
 func families() []family {
-	return []family{distilBERTFamily(), bertFamily(), robertaFamily(), llamaFamily()}
+	return []family{distilBERTFamily(), bertFamily(), robertaFamily(), llamaFamily(), qwen3Family(), gpt2Family(), phi3Family(),
+		olmo2Family(), smollm3Family(), graniteFamily(), gemma2Family(), gemma3Family()}
 }
 
 // Architectures gives a common model of each architecture that the package loads.
@@ -107,5 +108,8 @@ func choose(kind, name string, names func(family) []string) (family, error) {
 		}
 		known = append(known, names(f)...)
 	}
-	return family{}, fmt.Errorf("%s %q is not supported (%s)", kind, name, strings.Join(known, ", "))
+	if what := refused(name); what != "" {
+		return family{}, fmt.Errorf("%s %q is not supported: %s", kind, name, what)
+	}
+	return family{}, fmt.Errorf("%s %q is not supported; the nearest that is: %s (of %s)", kind, name, nearest(name, known), strings.Join(known, ", "))
 }

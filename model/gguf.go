@@ -1,9 +1,11 @@
 package model
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -38,9 +40,32 @@ func ggufDecoder(g *files.GGUF, architecture string) (map[string]any, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	scaling, err := ggufScaling(g, r, c["rope_theta"].(float64), int(headDim))
+	if err != nil {
+		return nil, err
+	}
+	if scaling != nil {
+		c["rope_scaling"] = scaling
+	}
+	return c, ggufTables(g, c)
+}
+
+// plainGGUFConfig writes a GGUF file's metadata as the config.json they were made from, of an architecture whose name is its
+// model_type.
+func plainGGUFConfig(g *files.GGUF, architecture string) ([]byte, error) {
+	c, err := ggufDecoder(g, architecture)
+	if err != nil {
+		return nil, err
+	}
+	c["model_type"], c["hidden_act"], c["use_sliding_window"] = architecture, "silu", false
+	return json.Marshal(c)
+}
+
+// ggufTables adds to a config what a GGUF file says of its tables and tokens.
+func ggufTables(g *files.GGUF, c map[string]any) error {
 	words, ok := g.Lookup("token_embd.weight")
 	if !ok || len(words.Shape) != 2 {
-		return nil, errors.New("tensor token_embd.weight is missing or not a matrix")
+		return errors.New("tensor token_embd.weight is missing or not a matrix")
 	}
 	c["vocab_size"] = words.Shape[0]
 	_, head := g.Lookup("output.weight")
@@ -50,14 +75,7 @@ func ggufDecoder(g *files.GGUF, architecture string) (map[string]any, error) {
 			c[name] = id
 		}
 	}
-	scaling, err := ggufScaling(g, r, c["rope_theta"].(float64), int(headDim))
-	if err != nil {
-		return nil, err
-	}
-	if scaling != nil {
-		c["rope_scaling"] = scaling
-	}
-	return c, nil
+	return nil
 }
 
 // metaReader reads one architecture's keys and keeps the first error.
@@ -144,13 +162,23 @@ var ggufSlots = map[string]Slot{
 	"attn_q": Q, "attn_k": K, "attn_v": V, "attn_output": O, "ffn_gate": Gate, "ffn_up": Up, "ffn_down": Down,
 }
 
+// rotaryGGUFNames reads the names of a rotaryDecoder's tensors; more are those that its family adds.
+func rotaryGGUFNames(i Info, interleaved bool, more map[string]string) hf.Request {
+	names := map[string]string{
+		"token_embd": rotaryPrefix + "embed_tokens", "output_norm": rotaryPrefix + "norm", "output": "lm_head",
+		"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+	}
+	maps.Copy(names, more)
+	return ggufRequest(i, names, interleaved)
+}
+
 // ggufRequest reads llama.cpp's names. Those of the blocks' maps are known by slot; names gives the model's own for the
 // other modules, within the block for those of a block. interleaved says that llama.cpp rotates neighbouring rows for this
 // architecture, so that its files interleave the two halves of each head's queries and keys.
 func ggufRequest(i Info, names map[string]string, interleaved bool) hf.Request {
-	maps := map[Slot]string{}
+	mapNames := map[Slot]string{}
 	for _, m := range i.Maps() {
-		maps[m.Slot] = m.Name
+		mapNames[m.Slot] = m.Name
 	}
 	r := hf.Request{
 		Rename: func(name string) string {
@@ -168,7 +196,7 @@ func ggufRequest(i Info, names map[string]string, interleaved bool) hf.Request {
 			}
 			own := names[parts[1]]
 			if slot, ok := ggufSlots[parts[1]]; ok {
-				own = maps[slot]
+				own = mapNames[slot]
 			}
 			if own == "" {
 				return name
@@ -180,9 +208,9 @@ func ggufRequest(i Info, names map[string]string, interleaved bool) hf.Request {
 	if interleaved {
 		r.Interleaved = func(name string) int64 {
 			switch {
-			case strings.Contains(name, "."+maps[Q]+"."):
+			case strings.Contains(name, "."+mapNames[Q]+"."):
 				return int64(i.Heads)
-			case strings.Contains(name, "."+maps[K]+"."):
+			case strings.Contains(name, "."+mapNames[K]+"."):
 				return int64(i.KVHeads)
 			}
 			return 0

@@ -89,7 +89,10 @@ func interleave(v []float32, heads, cols int) []float32 {
 
 var toGGUF = strings.NewReplacer("model.embed_tokens", "token_embd", "model.norm", "output_norm", "lm_head", "output", "model.layers.", "blk.",
 	"input_layernorm", "attn_norm", "post_attention_layernorm", "ffn_norm", "self_attn.q_proj", "attn_q", "self_attn.k_proj", "attn_k",
-	"self_attn.v_proj", "attn_v", "self_attn.o_proj", "attn_output", "mlp.gate_proj", "ffn_gate", "mlp.up_proj", "ffn_up", "mlp.down_proj", "ffn_down")
+	"self_attn.v_proj", "attn_v", "self_attn.o_proj", "attn_output", "mlp.gate_proj", "ffn_gate", "mlp.up_proj", "ffn_up", "mlp.down_proj", "ffn_down",
+	"self_attn.q_norm", "attn_q_norm", "self_attn.k_norm", "attn_k_norm", "transformer.wte", "token_embd", "transformer.wpe", "position_embd",
+	"transformer.ln_f", "output_norm", "transformer.h.", "blk.", "ln_1", "attn_norm", "ln_2", "ffn_norm", "attn.c_attn", "attn_qkv",
+	"attn.c_proj", "attn_output", "mlp.c_fc", "ffn_up", "mlp.c_proj", "ffn_down")
 
 // convert writes a model with its matrices in the given GGUF type.
 func convert(t *testing.T, m model.Model, arch string, kind uint32, extra map[string]any) *ggufFile {
@@ -115,7 +118,18 @@ func convert(t *testing.T, m model.Model, arch string, kind uint32, extra map[st
 		if len(shape) == 1 {
 			use = 0
 		}
-		g.tensors = append(g.tensors, ggufTensor{toGGUF.Replace(p.Name), shape, use, encode(t, v, use)})
+		name := toGGUF.Replace(p.Name)
+		if place := p.Place(); place.Name != "" { // parts of one map follow one another
+			name = toGGUF.Replace(place.Name)
+			if last := len(g.tensors) - 1; place.First > 0 {
+				for ; g.tensors[last].name != name; last-- {
+				}
+				g.tensors[last].shape[0] += shape[0]
+				g.tensors[last].data = append(g.tensors[last].data, encode(t, v, use)...)
+				continue
+			}
+		}
+		g.tensors = append(g.tensors, ggufTensor{name, shape, use, encode(t, v, use)})
 	}
 	return g
 }
@@ -150,6 +164,8 @@ func encode(t *testing.T, v []float32, kind uint32) []byte {
 const wideLLaMA = `{"model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
 	"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "initializer_range": 0.2}`
 
+const wideGPT2 = `{"model_type": "gpt2", "vocab_size": 64, "n_embd": 64, "n_inner": 96, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}`
+
 func TestGGUFGivesTheSameModel(t *testing.T) {
 	qwen := strings.Replace(strings.Replace(wideLLaMA, `"llama"`, `"qwen2"`, 1), "{", `{"tie_word_embeddings": true, `, 1)
 	for _, c := range []struct {
@@ -164,6 +180,10 @@ func TestGGUFGivesTheSameModel(t *testing.T) {
 		{"linear", strings.Replace(wideLLaMA, "{", `{"rope_scaling": {"type": "linear", "factor": 2}, `, 1), "llama", 0, 0,
 			map[string]any{"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": float32(2)}},
 		{"qwen2", qwen, "qwen2", 0, 0, nil},
+		{"qwen3", strings.Replace(strings.Replace(wideLLaMA, `"llama"`, `"qwen3"`, 1), "{", `{"head_dim": 24, `, 1), "qwen3", 0, 0,
+			map[string]any{"qwen3.attention.key_length": 24}},
+		{"gpt2", wideGPT2, "gpt2", 0, 0, nil},
+		{"gpt2 in Q8_0", wideGPT2, "gpt2", 8, 2e-1, nil},
 		{"biases on queries, keys and values alone", qwen, "llama", 0, 0, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -211,7 +231,7 @@ func TestBadGGUFModelsAreNamed(t *testing.T) {
 		change func(*ggufFile)
 		want   string
 	}{
-		{"architecture", func(g *ggufFile) { *g = ggufFile{}; g.key("general.architecture", "gpt2") }, `"gpt2"`},
+		{"architecture", func(g *ggufFile) { *g = ggufFile{}; g.key("general.architecture", "mamba") }, `"mamba"`},
 		{"key", func(g *ggufFile) { g.keys.Reset(); g.n = 0; g.key("general.architecture", "llama") }, "llama."},
 		{"tensor", func(g *ggufFile) { g.tensors = g.tensors[:len(g.tensors)-2] }, "missing (model.norm.weight"},
 		{"no words", func(g *ggufFile) { g.tensors = g.tensors[1:] }, "token_embd.weight"},

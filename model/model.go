@@ -101,6 +101,8 @@ type CausalLM interface {
 	// LMHead is the language-model head [vocab, hidden], the embedding table where they are one; nil when the checkpoint has
 	// none.
 	LMHead() *Param
+	// BareLogits reports whether logits are the head's product with states, and nothing more.
+	BareLogits() bool
 	// Logits maps hidden states [..., hidden] to scores over the vocabulary [..., vocab].
 	Logits(s *bindings.Scope, hidden bindings.Tensor) bindings.Tensor
 }

@@ -20,6 +20,7 @@ type Param struct {
 	// that is Shiftless, but for a block that a method gives memories.
 	Inert bool
 
+	place  hf.Place            // where checkpoints hold it otherwise
 	matrix bool                // may be held in a dtype of its own while it is frozen
 	linear bool                // of a linear map of a block: may be quantised when it is loaded
 	quant  *bindings.Quantised // what is computed with in T's place, or nil
@@ -101,6 +102,9 @@ func (p *Param) release() {
 		_ = p.file.Release()
 	}
 }
+
+// Place is where checkpoints hold the weight, if not under its name as it is.
+func (p *Param) Place() hf.Place { return p.place }
 
 // Mapped reports whether the stored tensor lies in its checkpoint's file.
 func (p *Param) Mapped() bool { return p.file != nil }

@@ -42,7 +42,7 @@ func TestFactsAndModelAgreeOnRoom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := (&LLaMA{cfg: c}).Info(); facts.Room != i.MaxPositions || facts.Vocab != i.Vocab {
+		if i := (&rotaryDecoder{kind: &rotaryKind{name: "llama"}, cfg: c}).Info(); facts.Room != i.MaxPositions || facts.Vocab != i.Vocab {
 			t.Errorf("%s: facts %+v, the model %d positions of %d tokens", config, facts, i.MaxPositions, i.Vocab)
 		}
 	}

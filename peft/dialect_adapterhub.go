@@ -232,7 +232,7 @@ func prefixKeys(m model.Model, adapter, part string) []string {
 // and values have as many heads as the queries, later as many as the model's: what the file holds tells.
 func hubPrefix(m model.Model, o Options, archive files.Archive) *prefix {
 	i := m.Info()
-	p := &prefix{o: o, uncounted: i.Rotary}
+	p := &prefix{o: o, uncounted: i.Decoder}
 	part, each := "control_trans.2.weight", int64(2*i.Layers*i.HeadDim) // numbers of one head
 	if o.PrefixProjection {
 		p.input = i.Hidden

@@ -43,7 +43,7 @@ func (adapterHub) write(s *bindings.Scope, a *method, dir string, m model.Model,
 		return c
 	}
 	turn := 0 // of keys, for the library does not count a prefix's positions
-	if i.Rotary && !a.uncounted() {
+	if i.Decoder && !a.uncounted() {
 		turn = -a.o.VirtualTokens
 	}
 	return s.Run(func(s *bindings.Scope) error {
@@ -126,6 +126,7 @@ var hubModels = map[string]hubModel{
 	"xlm-roberta": encoderInHub("XLMRoberta", "attention.output", "output", "attention.self", "self_prefix"),
 	"llama":       decoderInHub("Llama"),
 	"mistral":     decoderInHub("Mistral"),
+	"gpt2":        {"GPT2ForSequenceClassification", "GPT2LMHeadModel", "GPT2AdapterModel", siteAttn, siteFFN, "attn", "self_prefix"},
 }
 
 func encoderInHub(class, attn, ffn, prefix, place string) hubModel {

@@ -258,7 +258,7 @@ func (c checkpointFile) write(s *bindings.Scope, a *method, path string, m model
 	switch {
 	case a.Name() != "llama-adapter":
 		return errors.New("such a file holds llama-adapter only")
-	case !i.Decoder || len(m.Labels()) > 0:
+	case i.Family != "llama" || len(m.Labels()) > 0:
 		return errors.New("such a file belongs to a LLaMA language model")
 	case a.o.OutputBiasTwice && hasOutputBias(m):
 		return errors.New("the adapter is peft's, which adds the bias of the output map twice; there it is added once")

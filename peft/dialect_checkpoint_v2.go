@@ -64,7 +64,7 @@ var plainMaps = map[model.Slot][]string{
 
 // prepareV2 completes the options of a checkpoint of the second version.
 func prepareV2(m model.Model, archive files.Archive, o *Options) error {
-	if i := m.Info(); !i.Decoder || len(m.Labels()) > 0 {
+	if i := m.Info(); i.Family != "llama" || len(m.Labels()) > 0 {
 		return errors.New("LLaMA-Adapter v2 of such a file belongs to a LLaMA language model")
 	}
 	_, head := archive.Lookup("lm_head.adapter_scale")

@@ -109,6 +109,7 @@ type hfConfig struct {
 	BOFT hfBOFT `json:"-"`
 
 	FeedForward patterns `json:"feedforward_modules"`
+	FanInFanOut bool     `json:"fan_in_fan_out"`
 
 	VirtualTokens int    `json:"num_virtual_tokens"`
 	TokenDim      *int   `json:"token_dim"`
@@ -159,7 +160,7 @@ func hfSettings(raw []byte) (c hfConfig, err error) {
 // unsupported are settings of peft that change the mathematics in ways that are not implemented.
 var unsupported = []string{
 	"layer_replication", "target_parameters", "use_qalora", "use_bdlora", "alora_invocation_tokens",
-	"lora_bias", "fan_in_fan_out", "arrow_config", "kasa_config", "velora_config", "monteclora_config", "megatron_config",
+	"lora_bias", "arrow_config", "kasa_config", "velora_config", "monteclora_config", "megatron_config",
 }
 
 func (c *hfConfig) check(raw []byte) error {
@@ -275,6 +276,9 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 	if f.sidecar == nil { // ours knows the patterns
 		o.Unfreeze = c.alsoSaved(m)
 	}
+	if c.FanInFanOut && !transposed(m) {
+		return nil, errors.New("fan_in_fan_out is not supported for a model whose maps are stored as [out, in]")
+	}
 	o.PeftCompat, o.OutputBiasTwice = o.PeftCompat && len(m.Labels()) > 0, o.OutputBiasTwice && hasOutputBias(m)
 	switch f.Method {
 	case "prompt":
@@ -344,7 +348,7 @@ func (c *hfConfig) tuner(f *adapterFiles, m model.Model, o *Options) (Tuner, err
 			return nil, err
 		}
 		for _, t := range targets {
-			if feed(t.Name) {
+			if feed(t.Stored()) || feed(t.Name) {
 				v.inputs = append(v.inputs, t.Name)
 			}
 		}

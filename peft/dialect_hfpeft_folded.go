@@ -49,12 +49,17 @@ func (c *hfConfig) factor(name, part string) (files.Entry, bool) {
 // foldedLoRA is the LoRA of a folded type. Maps of which AdaLoRA has kept no rank are none of its.
 func (c *hfConfig) foldedLoRA(m model.Model, o *Options) (*lora, error) {
 	l := &lora{}
-	if c.Type == hfVeRA {
-		return l, nil
-	}
 	targets, err := o.targets(structureOf(m))
 	if err != nil {
 		return nil, err
+	}
+	for _, t := range targets {
+		if t.Whole {
+			return nil, fmt.Errorf("%s on %s, which holds several maps, is not supported", c.Type, lastPart(t.Stored()))
+		}
+	}
+	if c.Type == hfVeRA {
+		return l, nil
 	}
 	ranks := map[string]int{}
 	var kept []string

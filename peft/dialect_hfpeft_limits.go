@@ -16,6 +16,16 @@ func (a *method) foreign(m model.Model) error {
 	if !slices.Contains(a.definition.Dialects, DialectPeft) {
 		return errors.New("peft has no such method")
 	}
+	if l, ok := a.ownTuner().(*lora); ok && l.perModule != nil {
+		if parts := a.partsAsOne(m); len(parts) > 0 {
+			return fmt.Errorf("peft has one rank for all of %s", parts[0].name)
+		}
+	}
+	for _, w := range a.weights {
+		if w.p.Place().Name != "" {
+			return fmt.Errorf("%s, which was trained too, is stored otherwise: as %s", w.p.Name, w.p.Place().Name)
+		}
+	}
 	switch a.Name() {
 	case "prefix":
 		if !m.Info().Decoder {
@@ -49,6 +59,9 @@ func (a *method) foreign(m model.Model) error {
 			return err
 		}
 		for _, t := range adapted {
+			if (a.Name() == "oft" || a.Name() == "boft") && (t.Part.Of != "" || t.Transposed) {
+				return fmt.Errorf("peft has no rotations of %s's inputs for a part of it", lastPart(t.Stored()))
+			}
 			if slices.ContainsFunc(a.beside(m), func(name string) bool { return strings.HasPrefix(name, t.Name+".") }) {
 				return fmt.Errorf("peft either adapts a module or trains its own weights, and here %s has both", t.Name)
 			}
@@ -69,7 +82,7 @@ func modelType(m model.Model) string {
 func (a *method) foreignAdaption(m model.Model) error {
 	i, kind := m.Info(), modelType(m)
 	if kind != "llama" && kind != "mistral" {
-		return fmt.Errorf("peft has no adaption prompts for %s", kind)
+		return fmt.Errorf("adaption prompts of peft are not supported for %s", kind)
 	}
 	if i.Heads*i.HeadDim != i.Hidden {
 		return fmt.Errorf("peft's adaption prompts need heads of %d/%d, these are of %d", i.Hidden, i.Heads, i.HeadDim)

@@ -40,6 +40,7 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 		wants, fold = c.foldedWants(m, a)
 		names, added = make([]string, len(wants)), nil
 	}
+	parts := wholeWants(m, added)
 	for _, n := range added {
 		keys := []string{n.Name}
 		if !promptLearning(f.Method) {
@@ -51,9 +52,15 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 		if projected || n.Frozen {
 			continue
 		}
+		shape, _, _ := c.split(n)
+		part, isPart := parts[n.Name]
+		if whole := hfKeys(f.Method, part.Of); isPart && (f.sidecar == nil || hasAny(archive, whole)) {
+			keys, shape = whole, []int64{int64(part.Out), 1}
+		} else {
+			delete(parts, n.Name)
+		}
 		read = append(read, n)
 		names = append(names, n.Name)
-		shape, _, _ := c.split(n)
 		wants = append(wants, want{keys, shape, false})
 	}
 	if projected {
@@ -97,10 +104,13 @@ func (f *adapterFiles) hfValues(s *bindings.Scope, m model.Model, a *method, add
 	absent := 0
 	for i, name := range names {
 		if i < own {
+			part, isPart := parts[name]
 			switch {
 			case fold != nil:
 			case projected:
 				g.own[name] = ts[i]
+			case isPart:
+				g.own[name] = s.Clone(s.Narrow(ts[i], 0, int64(part.First), read[i].Shape[0]))
 			default:
 				c.take(s, read[i], ts[i], g.own)
 			}
@@ -157,8 +167,21 @@ func (a *method) hfName(m model.Model, p *model.Param) string {
 	return p.Name
 }
 
-func hasSpec(added []NewParam, name string) bool {
-	return slices.ContainsFunc(added, func(n NewParam) bool { return n.Name == name })
+func hasSpec(added []NewParam, name string) bool { return specOf(added, name).Name != "" }
+
+// specOf finds a parameter by its name; one that is not there has none.
+func specOf(added []NewParam, name string) NewParam {
+	for _, n := range added {
+		if n.Name == name {
+			return n
+		}
+	}
+	return NewParam{}
+}
+
+// hasAny reports whether an archive holds one of the keys.
+func hasAny(a files.Archive, keys []string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { _, ok := a.Lookup(key); return ok })
 }
 
 func archiveName(dir string, a files.Archive) string {

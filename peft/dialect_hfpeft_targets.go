@@ -187,36 +187,21 @@ func (c *hfConfig) targets(f *adapterFiles, m model.Model, o *Options) error {
 		return err
 	}
 	plan := structureOf(m)
-	o.Targets, o.Layers = nil, nil
-	var of []int
-	layers := map[string][]int{} // of maps by what they are called in all layers
+	o.Targets = nil
 	for _, t := range plan.AllTargets() {
-		// What peft trains whole it does not adapt.
-		if f.sidecar == nil && savedWhole(c.ModulesToSave, t.Name) || !selected(t.Name) {
-			continue
+		name := t.Stored()
+		if !selected(name) {
+			name = t.Name // of a part, which only gopeft knows
 		}
-		o.Targets = append(o.Targets, t.Name)
-		name := plan.moduleName(t.Map)
-		layers[name] = append(layers[name], slices.Index(plan.Blocks, t.Block))
-		of = layers[name]
+		// What peft trains whole it does not adapt.
+		if selected(name) && !(f.sidecar == nil && savedWhole(c.ModulesToSave, name)) && !slices.Contains(o.Targets, name) {
+			o.Targets = append(o.Targets, name)
+		}
 	}
 	if len(o.Targets) == 0 {
 		return fmt.Errorf("target_modules name no linear map of the model's blocks (%s)", strings.Join(plan.moduleNames(), ", "))
 	}
-	for _, these := range layers {
-		if !slices.Equal(these, of) {
-			return nil
-		}
-	}
-	o.Targets = nil
-	for _, name := range plan.moduleNames() {
-		if layers[name] != nil {
-			o.Targets = append(o.Targets, name)
-		}
-	}
-	if len(of) < len(plan.Blocks) {
-		o.Layers = of
-	}
+	o.Targets, o.Layers = plan.shorten(o.Targets)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package peft
 
 import (
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,7 +13,11 @@ import (
 )
 
 func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, portable bool) error {
-	config := a.hfConfig(m)
+	var parts partsAsOne
+	if portable {
+		parts = a.partsAsOne(m)
+	}
+	config := a.hfConfig(m, parts)
 	theirs := a.foreign(m)
 	switch {
 	case portable && theirs != nil:
@@ -45,7 +50,13 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 			if len(gates) > 0 && strings.HasSuffix(key, "."+adaptionGate) {
 				t, gates = gates[0], gates[1:]
 			}
-			ts = append(ts, hf.Named{Name: key, Tensor: t})
+			if !parts.has(p.Name) {
+				ts = append(ts, hf.Named{Name: key, Tensor: t})
+			}
+		}
+		for _, n := range parts.joined(s, a) {
+			n.Name = hfKeys(a.Name(), n.Name)[0]
+			ts = append(ts, n)
 		}
 		if a.Name() == "prefix" {
 			turn := 0
@@ -89,8 +100,11 @@ func (hfPeft) write(s *bindings.Scope, a *method, dir string, m model.Model, por
 }
 
 // hfConfig is the adapter's adapter_config.json.
-func (a *method) hfConfig(m model.Model) map[string]any {
+func (a *method) hfConfig(m model.Model, parts partsAsOne) map[string]any {
 	i, o := m.Info(), a.o
+	if len(parts) > 0 {
+		o.Targets = parts.targets(m, o.Targets)
+	}
 	c := map[string]any{"inference_mode": true, "base_model_name_or_path": nil, "revision": nil, "auto_mapping": nil, "task_type": "CAUSAL_LM"}
 	if o.Base != "" {
 		c["base_model_name_or_path"] = o.Base
@@ -116,7 +130,7 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		}
 		rank, alpha := saved(o.Rank, o.Alpha)
 		c["r"], c["lora_alpha"], c["lora_dropout"], c["use_rslora"], c["use_dora"] = rank, wholeNumber(alpha), o.LoRADropout, o.RSLoRA, o.DoRA
-		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = a.hfBias(m), false, true
+		c["bias"], c["fan_in_fan_out"], c["init_lora_weights"] = a.hfBias(m), transposed(m), true
 		modules := hfTargets(m, o.Targets)
 		tokens := map[string]any{}
 		tables, _ := l.changes(structureOf(m)) // Adds has found them
@@ -138,9 +152,10 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		ranks, alphas := map[string]int{}, map[string]any{} // by full names, which old versions of peft do not take as patterns
 		if l.perModule != nil || o.LoRAInit != "" {
 			targets, _ := o.targets(structureOf(m))
+			maps := len(namesOf(targets, nil))
 			for i, name := range namesOf(targets, tables) {
 				r, a := l.rankAlpha(name)
-				if i < len(targets) { // tables begin as always
+				if i < maps { // tables begin as always
 					r, a = saved(r, a)
 				}
 				if r != rank {
@@ -150,6 +165,13 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 					alphas[name] = wholeNumber(a)
 				}
 			}
+		}
+		for _, p := range parts {
+			n := float64(len(p.parts))
+			if ranks[p.name] = len(p.parts) * rank; o.RSLoRA {
+				n = math.Sqrt(n)
+			}
+			alphas[p.name] = wholeNumber(n * alpha)
 		}
 		c["rank_pattern"], c["alpha_pattern"] = ranks, alphas
 	case "oft":
@@ -165,8 +187,8 @@ func (a *method) hfConfig(m model.Model) map[string]any {
 		}
 		c["target_modules"] = norms
 	case "ia3":
-		c["target_modules"], c["feedforward_modules"] = a.ownTuner().(*ia3).hfTargets(m)
-		c["fan_in_fan_out"], c["init_ia3_weights"] = false, true
+		c["target_modules"], c["feedforward_modules"] = a.ownTuner().(*ia3).hfTargets(m, o.Targets)
+		c["fan_in_fan_out"], c["init_ia3_weights"] = transposed(m), true
 	case "prompt":
 		c["num_virtual_tokens"], c["token_dim"], c["num_layers"], c["num_attention_heads"] = o.VirtualTokens, i.Hidden, i.Layers, i.Heads
 		c["num_transformer_submodules"], c["prompt_tuning_init"], c["prompt_tuning_init_text"], c["tokenizer_name_or_path"] = 1, "RANDOM", nil, nil
@@ -215,23 +237,38 @@ func (a *method) savedModules(m model.Model) []string {
 }
 
 // hfTargets writes targets as peft matches them, by the ends of names: slots and "all" become the last parts
-// of their maps' names, as many as none of the model's other modules has.
+// of their maps' names, or more of them where other maps end so.
 func hfTargets(m model.Model, targets []string) []string {
 	var out []string
 	plan := structureOf(m)
-	for _, t := range targets {
-		found, _ := plan.Targets(t) // Attach has found them
-		var others []string
+	all, _ := plan.Targets(targets...) // Attach has found them
+	module := func(t Target) string { name, _, _ := t.span(); return name }
+	chosen := map[string]bool{}
+	for _, t := range all {
+		chosen[module(t)] = true
+	}
+	maps := plan.AllTargets()
+	others := func(end string) bool { // whether it names more than is adapted, of the blocks or elsewhere
 		for _, p := range m.Params().All() {
 			name, weight := strings.CutSuffix(p.Name, ".weight")
-			if weight && !slices.ContainsFunc(found, func(f Target) bool { return f.Name == name }) {
-				others = append(others, name)
+			if weight && endsIn(name, end) && !slices.ContainsFunc(maps, func(t Target) bool { return t.Name == name }) {
+				return true
 			}
 		}
+		return slices.ContainsFunc(maps, func(t Target) bool {
+			return endsIn(t.Name, end) && !chosen[t.Name] && !chosen[t.Stored()] || endsIn(t.Stored(), end) && !chosen[t.Stored()]
+		})
+	}
+	for _, t := range targets {
+		found, _ := plan.Targets(t)
 		for _, f := range found {
-			name := shortestEnd(f.Name, others)
-			if f.Name == t || strings.HasSuffix(f.Name, "."+t) && strings.HasSuffix(t, name) {
+			full := module(f)
+			name := lastPart(full)
+			if endsIn(full, t) {
 				name = t
+			}
+			for name != full && others(name) {
+				name = longer(full, name)
 			}
 			if !slices.Contains(out, name) {
 				out = append(out, name)
@@ -242,28 +279,18 @@ func hfTargets(m model.Model, targets []string) []string {
 	return out
 }
 
-// shortestEnd is the fewest last parts of a module's name that no other one ends in.
-func shortestEnd(name string, others []string) string {
-	for i := strings.LastIndex(name, "."); i > 0; i = strings.LastIndex(name[:i], ".") {
-		if !slices.ContainsFunc(others, func(o string) bool { return strings.HasSuffix(o, name[i:]) }) {
-			return name[i+1:]
-		}
-	}
-	return name
-}
-
 // hfTargets are the targets as peft matches them, and those of them whose input is scaled. peft wants the
 // latter among the former, so one that names maps of both kinds gives way to their full names, as all do where only
 // some layers are changed.
-func (v *ia3) hfTargets(m model.Model) (all, feedForward []string) {
+func (v *ia3) hfTargets(m model.Model, targets []string) (all, feedForward []string) {
 	plan := structureOf(m)
 	all, feedForward = []string{}, []string{}
-	for _, name := range hfTargets(m, v.o.Targets) {
+	for _, name := range hfTargets(m, targets) {
 		found, _ := TargetOptions{Targets: []string{name}, Layers: v.o.Layers}.targets(plan)
 		mixed := len(v.o.Layers) > 0 || slices.ContainsFunc(found, func(t Target) bool { return v.scalesInput(t) != v.scalesInput(found[0]) })
 		for _, t := range found {
 			if mixed {
-				name = t.Name
+				name, _, _ = t.span()
 			}
 			if !slices.Contains(all, name) {
 				all = append(all, name)

@@ -45,17 +45,12 @@ func (modelFolder) read(f *adapterFiles) error {
 	}
 	f.prepare = func(model.Model, *Options) (Tuner, error) { return nil, nil }
 	f.values = func(s *bindings.Scope, m model.Model, _ *method, _ []NewParam) (storedValues, error) {
-		var wants []want
-		params := m.Params().All()
-		for _, p := range params {
-			wants = append(wants, want{keys: []string{p.Name}, shape: p.T.Shape()})
-		}
-		ts, err := pick(s, f.Path, c.Weights, wants, nil)
+		ts, err := model.ReadStored(s, m, c)
 		if err != nil {
 			return storedValues{}, err
 		}
 		stored := storedValues{model: map[string]bindings.Tensor{}}
-		for i, p := range params {
+		for i, p := range m.Params().All() {
 			stored.model[p.Name] = ts[i]
 		}
 		return stored, nil

@@ -116,36 +116,43 @@ func (l *lora) Adds(x *Structure) ([]NewParam, error) {
 	if err := l.o.fitting(namesOf(targets, tables)); err != nil {
 		return nil, err
 	}
-	var out []NewParam
-	for _, t := range targets {
-		rank, _ := l.rankAlpha(t.Name)
-		r := int64(rank)
-		factors := []NewParam{
-			{Name: t.Name + loraA, Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
-			{Name: t.Name + loraB, Shape: []int64{int64(t.Out), r}, Init: Constant(0)},
+	var added []NewParam
+	for i, t := range targets {
+		name, first, out := t.span()
+		if first > 0 {
+			continue // with the first of its module
 		}
+		rank, _ := l.rankAlpha(name)
+		r, rows := int64(rank), int64(out)
+		factors := []NewParam{
+			{Name: name + loraA, Shape: []int64{r, int64(t.In)}, Init: KaimingUniform(t.In), ZeroGrad: true},
+			{Name: name + loraB, Shape: []int64{rows, r}, Init: Constant(0)},
+		}
+		module := moduleAhead(targets[i:])
 		if l.o.LoRAInit != "" {
-			x := &start{kind: l.o.LoRAInit, t: t, rank: rank, scale: l.scale(t.Name)}
+			x := &start{kind: l.o.LoRAInit, module: module, name: name, in: t.In, out: out, rank: rank, scale: l.scale(name)}
 			if factors, err = x.adds(); err != nil {
 				return nil, err
 			}
 		}
-		out = append(out, factors...)
+		added = append(added, factors...)
 		if l.o.DoRA {
-			out = append(out, NewParam{Name: t.Name + loraM, Shape: []int64{int64(t.Out)}, Init: rowNorms(t)})
+			added = append(added, NewParam{Name: name + loraM, Shape: []int64{rows}, Init: rowNorms(module)})
 		}
 	}
 	for _, t := range tables {
 		rank, _ := l.rankAlpha(t.name)
-		out = append(out, t.adds(x, rank)...)
+		added = append(added, t.adds(x, rank)...)
 	}
-	return out, nil
+	return added, nil
 }
 
-// namesOf are those of maps and tables.
+// namesOf are those of the modules that are changed as one, and of tables.
 func namesOf(targets []Target, tables []table) (names []string) {
 	for _, t := range targets {
-		names = append(names, t.Name)
+		if name, first, _ := t.span(); first == 0 {
+			names = append(names, name)
+		}
 	}
 	for _, t := range tables {
 		names = append(names, t.name)
@@ -153,10 +160,35 @@ func namesOf(targets []Target, tables []table) (names []string) {
 	return names
 }
 
-// rowNorms are the norms of the rows of a map's weight: DoRA's magnitudes that change nothing.
-func rowNorms(t Target) Init {
+// moduleAhead are the targets that are of the same module as the first of them.
+func moduleAhead(targets []Target) []Target {
+	name, _, _ := targets[0].span()
+	for i, t := range targets {
+		if other, _, _ := t.span(); other != name {
+			return targets[:i]
+		}
+	}
+	return targets
+}
+
+// weightOf is the weight of a module of such targets, [out, in] in fp32.
+func weightOf(s *bindings.Scope, module []Target) bindings.Tensor {
+	if len(module) == 1 {
+		return module[0].Dense.W.Stored(s, bindings.Float)
+	}
+	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		var ws []bindings.Tensor
+		for _, t := range module {
+			ws = append(ws, t.Dense.W.Stored(s, bindings.Float))
+		}
+		return s.Cat(0, ws...)
+	})
+}
+
+// rowNorms are the norms of the rows of a module's weight: DoRA's magnitudes that change nothing.
+func rowNorms(module []Target) Init {
 	return func(s *bindings.Scope, _ model.Model, _ []int64) (bindings.Tensor, error) {
-		return norms(s, t.Dense.W.Stored(s, bindings.Float)), nil
+		return norms(s, weightOf(s, module)), nil
 	}
 }
 
@@ -168,12 +200,13 @@ func norms(s *bindings.Scope, w bindings.Tensor) bindings.Tensor {
 func (l *lora) Attach(x *Attachment) error {
 	targets, err := l.o.targets(x.Structure)
 	for _, t := range targets {
+		name, first, _ := t.span()
 		u := &loraLinear{
-			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: l.scale(t.Name),
-			a: x.Param(t.Name + loraA), b: x.Param(t.Name + loraB), m: x.Param(t.Name + loraM),
-			a0: x.Param(t.Name + startA), b0: x.Param(t.Name + startB),
+			dense: t.Dense, train: &x.Hooks.Train, dropout: l.o.LoRADropout, scale: l.scale(name), first: int64(first), rows: int64(t.Out),
+			a: x.Param(name + loraA), b: x.Param(name + loraB), m: x.Param(name + loraM),
+			a0: x.Param(name + startA), b0: x.Param(name + startB),
 		}
-		u.norm, u.own = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
+		u.norm, u.squares = x.Memo(u.a, u.b, t.Dense.W), x.Memo(t.Dense.W)
 		t.Block.SetWrap(t.Slot, u)
 	}
 	tables, failed := l.changes(x.Structure)
@@ -239,7 +272,7 @@ func (l *lora) Merge(s *bindings.Scope, x *Attachment) ([]Merged, error) {
 		s.NoGrad(func() {
 			w = u.weight(s)
 			if u.m != nil {
-				w = s.Mul(s.Unsqueeze(s.Div(u.m.T, norms(s, w)), 1), w)
+				w = s.Mul(s.Unsqueeze(s.Div(u.own(s, u.m), norms(s, w)), 1), w)
 			}
 		})
 		out = append(out, Merged{Target: t, Weight: w})
@@ -256,22 +289,28 @@ type loraLinear struct {
 	dropout float64
 	train   *bool
 	norm    *Memo
-	own     *Memo // of a quantised map: the squared norms of its rows
+	squares *Memo // of a quantised map: the squared norms of its rows
+
+	first, rows int64 // of b and m that are the map's; 0 rows: all
+}
+
+// own are the rows of b or m that are the map's.
+func (l *loraLinear) own(s *bindings.Scope, p *model.Param) bindings.Tensor {
+	if l.rows == 0 || p.T.Size(0) == l.rows {
+		return p.T
+	}
+	return s.Narrow(p.T, 0, l.first, l.rows)
 }
 
 // Forward implements model.Linear. The update is computed in the parameters' fp32, or under autocast.
 func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 	dropped := *l.train && l.dropout > 0
-	if l.m == nil && !dropped {
-		if l.a0 != nil {
-			return s.In(func(s *bindings.Scope) bindings.Tensor {
-				a, b := l.factors(s)
-				return l.dense.ForwardLowRank(s, x, a, b, l.scale)
-			})
-		}
-		return l.dense.ForwardLowRank(s, x, l.a.T, l.b.T, l.scale)
-	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
+		if l.m == nil && !dropped {
+			a, up := l.factors(s)
+			return l.dense.ForwardLowRank(s, x, a, up, l.scale)
+		}
+		up := l.own(s, l.b)
 		u := s.To(x, l.a.T.DType())
 		if dropped {
 			u = s.Dropout(u, l.dropout)
@@ -280,9 +319,9 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		h := s.Linear(u, l.a.T, none)
 		y := l.base(s, l.dense, x)
 		if l.m == nil {
-			return s.AddLowRank(y, h, l.b.T, l.scale)
+			return s.AddLowRank(y, h, up, l.scale)
 		}
-		update := s.MulScalar(s.Linear(h, l.b.T, none), l.scale)
+		update := s.MulScalar(s.Linear(h, up, none), l.scale)
 		bias := l.dense.B.Value()
 		plain := y
 		switch {
@@ -291,7 +330,7 @@ func (l *loraLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 		case bias.Defined():
 			plain = s.Sub(y, bias)
 		}
-		ratio := s.Div(l.m.T, l.weightNorm(s))
+		ratio := s.Div(l.own(s, l.m), l.weightNorm(s))
 		delta := s.Add(s.Mul(s.AddScalar(ratio, -1), plain), s.Mul(ratio, update))
 		return s.To(s.Add(y, delta), y.DType())
 	})
@@ -302,15 +341,15 @@ func (l *loraLinear) base(s *bindings.Scope, dense *model.Dense, x bindings.Tens
 	if l.a0 == nil {
 		return dense.Forward(s, x)
 	}
-	return dense.ForwardLowRank(s, x, l.a0.T, l.b0.T, l.scale)
+	return dense.ForwardLowRank(s, x, l.a0.T, l.own(s, l.b0), l.scale)
 }
 
 // factors are A [r, in] and B [out, r], or [2r, in] and [out, 2r] together with what the base gives up.
 func (l *loraLinear) factors(s *bindings.Scope) (a, b bindings.Tensor) {
 	if l.a0 == nil {
-		return l.a.T, l.b.T
+		return l.a.T, l.own(s, l.b)
 	}
-	return s.Cat(0, l.a.T, l.a0.T), s.Cat(1, l.b.T, l.b0.T)
+	return s.Cat(0, l.a.T, l.a0.T), s.Cat(1, l.own(s, l.b), l.own(s, l.b0))
 }
 
 // weightNorm is ‖W + scale·B·A‖ by row, a constant to autograd.
@@ -329,17 +368,17 @@ func (l *loraLinear) weightNorm(s *bindings.Scope) bindings.Tensor {
 
 // quantisedNorm is the norm without the weight: ‖W + cBA‖² = ‖W‖² + 2c·Σ(WAᵀ∘B) + c²·Σ(B(AAᵀ)∘B), all by row.
 func (l *loraLinear) quantisedNorm(s *bindings.Scope) bindings.Tensor {
-	squares := l.own.Get(s, bindings.Float, func(s *bindings.Scope) []bindings.Tensor {
+	squares := l.squares.Get(s, bindings.Float, func(s *bindings.Scope) []bindings.Tensor {
 		n := norms(s, l.dense.W.Stored(s, bindings.Float))
 		return []bindings.Tensor{s.Mul(n, n)}
 	})[0]
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		a, b := l.factors(s)
+		a, up := l.factors(s)
 		byRow := func(x bindings.Tensor) bindings.Tensor {
-			return s.SumDim(s.Mul(s.To(x, bindings.Float), b), 1, false)
+			return s.SumDim(s.Mul(s.To(x, bindings.Float), up), 1, false)
 		}
 		crossed := byRow(s.Transpose((&model.Dense{W: l.dense.W}).Forward(s, a), 0, 1))
-		update := byRow(s.MatMul(b, s.MatMul(a, s.Transpose(a, 0, 1))))
+		update := byRow(s.MatMul(up, s.MatMul(a, s.Transpose(a, 0, 1))))
 		return s.Sqrt(s.Add(squares, s.Add(s.MulScalar(crossed, 2*l.scale), s.MulScalar(update, l.scale*l.scale))))
 	})
 }

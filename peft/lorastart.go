@@ -41,21 +41,23 @@ func checkStart(name string) error {
 	return fmt.Errorf("lora-init %q is not known (%s, %sN, %s)", name, startPissa, startPissaN, startOLoRA)
 }
 
-// start makes a map's first factors, once for all that begin with them.
+// start makes a module's first factors, once for all that begin with them.
 type start struct {
-	kind  string
-	t     Target
-	rank  int
-	scale float64
-	a, b  []float32
+	kind    string
+	module  []Target // its maps
+	name    string
+	in, out int
+	rank    int
+	scale   float64
+	a, b    []float32
 }
 
 // adds are the factors that are trained, and those that are subtracted.
 func (x *start) adds() ([]NewParam, error) {
-	if most := min(x.t.In, x.t.Out); x.rank > most {
-		return nil, fmt.Errorf("lora-init %s: the rank of %s is %d, and no more than %d are there", x.kind, x.t.Name, x.rank, most)
+	if most := min(x.in, x.out); x.rank > most {
+		return nil, fmt.Errorf("lora-init %s: the rank of %s is %d, and no more than %d are there", x.kind, x.name, x.rank, most)
 	}
-	a, b := []int64{int64(x.rank), int64(x.t.In)}, []int64{int64(x.t.Out), int64(x.rank)}
+	a, b := []int64{int64(x.rank), int64(x.in)}, []int64{int64(x.out), int64(x.rank)}
 	of := func(isB bool, sign float64) Init {
 		return func(s *bindings.Scope, m model.Model, shape []int64) (bindings.Tensor, error) {
 			x.make(s)
@@ -67,8 +69,8 @@ func (x *start) adds() ([]NewParam, error) {
 		}
 	}
 	return []NewParam{
-		{Name: x.t.Name + loraA, Shape: a, Init: of(false, 1)}, {Name: x.t.Name + loraB, Shape: b, Init: of(true, 1)},
-		{Name: x.t.Name + startA, Shape: a, Init: of(false, 1), Frozen: true}, {Name: x.t.Name + startB, Shape: b, Init: of(true, -1), Frozen: true},
+		{Name: x.name + loraA, Shape: a, Init: of(false, 1)}, {Name: x.name + loraB, Shape: b, Init: of(true, 1)},
+		{Name: x.name + startA, Shape: a, Init: of(false, 1), Frozen: true}, {Name: x.name + startB, Shape: b, Init: of(true, -1), Frozen: true},
 	}, nil
 }
 
@@ -81,7 +83,7 @@ func (x *start) make(s *bindings.Scope) {
 	defer s.Close()
 	s.NoGrad(func() {
 		// On the CPU, as all first weights: they are the same on any device.
-		w, r := s.ToDevice(x.t.Dense.W.Stored(s, bindings.Float), bindings.Float, bindings.CPU), int64(x.rank)
+		w, r := s.ToDevice(weightOf(s, x.module), bindings.Float, bindings.CPU), int64(x.rank)
 		if x.kind == startOLoRA {
 			q, upper := s.QR(w)
 			x.a, x.b = s.Contiguous(s.Narrow(upper, 0, 0, r)).Float32s(), s.Contiguous(s.Narrow(q, 1, 0, r)).Float32s()

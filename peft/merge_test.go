@@ -1,6 +1,7 @@
 package peft_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,9 @@ func shake(s *bindings.Scope, method peft.Method, m model.Model, amount float64)
 	})
 }
 
+// fixedBiases are families whose config.json cannot give all maps of a model a bias.
+var fixedBiases = []string{"qwen3", "phi3", "olmo2", "gemma2", "gemma3"}
+
 func TestMergedModelsComputeTheSame(t *testing.T) {
 	for _, f := range families {
 		g := modeltest.OpenGolden(t, f.folder+"/golden.safetensors")
@@ -59,7 +63,15 @@ func TestMergedModelsComputeTheSame(t *testing.T) {
 					if modeltest.MaxDiff(base, want) < 1e-3 {
 						t.Error("the method changes next to nothing")
 					}
-					if err := peft.Merge(s, method, m); err != nil {
+					err := peft.Merge(s, method, m)
+					if i, _, _ := strings.Cut(f.name, "-"); slices.Contains(fixedBiases, i) && (v.name == "bitfit" || v.name == "v2") {
+						if err == nil || !strings.Contains(err.Error(), "checkpoint has no place for the biases it adds") {
+							t.Errorf("got %v", err)
+						}
+						closeTo(t, s, 0, "logits after no merging", logits(s, m, in), want)
+						return nil
+					}
+					if err != nil {
 						return err
 					}
 					closeTo(t, s, 5e-6, "logits after merging", logits(s, m, in), want)

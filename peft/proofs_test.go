@@ -29,6 +29,16 @@ var families = []family{
 	{name: "biased-causal", folder: "llama/biases", batch: "left", biased: true},
 	{name: "bert-seqcls", folder: "bert/tiny", batch: "padded", classify: true, biased: true},
 	{name: "roberta-seqcls", folder: "roberta/tiny", batch: "left", classify: true, biased: true},
+	{name: "qwen3-seqcls", folder: "qwen3/seqcls", batch: "right", classify: true},
+	{name: "qwen3-causal", folder: "qwen3/base", batch: "right"},
+	{name: "gpt2-seqcls", folder: "gpt2/seqcls", batch: "right", classify: true, biased: true},
+	{name: "gpt2-causal", folder: "gpt2/base", batch: "left", biased: true},
+	{name: "phi3-causal", folder: "phi3/base", batch: "right"},
+	{name: "olmo2-causal", folder: "olmo2/base", batch: "right"},
+	{name: "smollm3-causal", folder: "smollm3/base", batch: "right"},
+	{name: "granite-causal", folder: "granite/base", batch: "right"},
+	{name: "gemma2-causal", folder: "gemma2/base", batch: "right"},
+	{name: "gemma3-causal", folder: "gemma3/base", batch: "right"},
 }
 
 // load gives the family's model without dropout.

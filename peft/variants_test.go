@@ -49,6 +49,16 @@ var layouts = map[string]layout{
 	"bert":    {"bert.encoder.layer", "attention", plainSlots, bertMaps, hiddens(4), hiddens(2), true, true},
 	"roberta": {"roberta.encoder.layer", "attention", plainSlots, bertMaps, hiddens(4), hiddens(2), true, false},
 	"llama":   {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false, false},
+	"qwen3":   {"model.layers", "self_attn", gatedSlots, gatedMaps, func(i model.Info) int { return 2*i.Hidden + 2*i.HeadDim }, hiddens(1), false, false},
+	"gpt2": {"transformer.h", "attn", "q k v o up down", "attn.c_attn.q attn.c_attn.k attn.c_attn.v attn.c_proj mlp.c_fc mlp.c_proj",
+		hiddens(4), hiddens(2), true, false},
+	"phi3": {"model.layers", "self_attn", gatedSlots, "self_attn.qkv_proj.q self_attn.qkv_proj.k self_attn.qkv_proj.v self_attn.o_proj " +
+		"mlp.gate_up_proj.gate mlp.gate_up_proj.up mlp.down_proj", hiddens(2), hiddens(1), false, false},
+	"olmo2":   {"model.layers", "self_attn", gatedSlots, gatedMaps, func(i model.Info) int { return 2*i.Hidden + (i.Heads+i.KVHeads)*i.HeadDim }, hiddens(1), false, false},
+	"smollm3": {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false, false},
+	"granite": {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(2), hiddens(1), false, false},
+	"gemma2":  {"model.layers", "self_attn", gatedSlots, gatedMaps, hiddens(4), hiddens(1), false, false},
+	"gemma3":  {"model.layers", "self_attn", gatedSlots, gatedMaps, func(i model.Info) int { return 4*i.Hidden + 2*i.HeadDim }, hiddens(1), false, false},
 }
 
 // maps are the linear maps of a block by slot, in the model's order.
@@ -156,7 +166,7 @@ var variants = []variant{
 		return i.Layers * (2*(in+out) + out)
 	}},
 	{name: "lora-patterns", method: "lora", o: peft.Options{
-		LoRAOptions:   peft.LoRAOptions{Rank: 2, RSLoRA: true, LoRAInit: "pissa_niter_3", RankPattern: []string{"0.*=3", "([vo]_(lin|proj)|value)=1"}, AlphaPattern: []string{"(q_|que).*=7"}},
+		LoRAOptions:   peft.LoRAOptions{Rank: 2, RSLoRA: true, LoRAInit: "pissa_niter_3", RankPattern: []string{"0.*=3", `([vo]_(lin|proj)|value|(c_attn|qkv_proj)\.v)=1`}, AlphaPattern: []string{`(q_|que|(c_attn|qkv_proj)\.q).*=7`}},
 		TargetOptions: peft.TargetOptions{Layers: []int{0, 1}},
 	}, neutral: true, rounded: true, own: func(_ family, i model.Info) (names []string) {
 		return slices.DeleteFunc(onMaps("q v", "lora_A.weight", "lora_B.weight", "lora_A.start", "lora_B.start")(family{}, i), func(name string) bool { return strings.Contains(name, ".2.") })
@@ -305,7 +315,7 @@ func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Me
 	}
 	for _, p := range m.Params().All() {
 		want := ofHead(m, p)
-		norm := strings.Contains(strings.ToLower(p.Name), "norm")
+		norm := strings.Contains(strings.ToLower(p.Name), "norm") || strings.Contains(p.Name, ".ln_")
 		switch v.name {
 		case "full":
 			want = true
@@ -314,12 +324,16 @@ func checkNames(t *testing.T, f family, v variant, m model.Model, method peft.Me
 		case "bitfit":
 			want = want || strings.HasSuffix(p.Name, ".bias")
 		case "houlsby-norms":
-			want = want || norm && (strings.Contains(p.Name, "layer.") || strings.Contains(p.Name, "layers."))
+			want = want || norm && strings.HasPrefix(p.Name, layouts[m.Info().Family].blocks+".")
 		case "llama-adapter-v2", "ln-tuning":
 			want = want || norm
 		}
 		if v.method == "last" && !f.classify {
-			want = want || p.Name == "lm_head.weight" || p.Name == "model.norm.weight"
+			head := "lm_head.weight"
+			if m.Params().Get(head) == nil {
+				head = m.Hooks().Words.Name
+			}
+			want = want || slices.Contains([]string{head, "model.norm.weight", "transformer.ln_f.weight", "transformer.ln_f.bias"}, p.Name)
 		}
 		if p.Trainable != want {
 			t.Errorf("%s: trainable is %v, want %v", p.Name, p.Trainable, want)

@@ -39,7 +39,7 @@ func pick(s *bindings.Scope, path string, a files.Archive, wants []want, known f
 				misshaped = append(misshaped, fmt.Sprintf("%s is %v, want %v", key, e.Shape, w.shape))
 			}
 		}
-		if found[i] == nil && !w.optional {
+		if found[i] == nil && !w.optional && !slices.Contains(missing, w.keys[0]) {
 			missing = append(missing, w.keys[0])
 		}
 	}

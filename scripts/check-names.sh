@@ -8,13 +8,18 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
 # What the families' files say: the model_types, and the last parts of the names of the blocks' maps.
-types=$(sed -n 's/^\t*types: *\[\]string{\(.*\)},$/\1/p' model/*.go | tr -d '" ' | tr , '\n' | sort -u)
-maps=$(sed -n 's/.*{Slot: [A-Za-z]*, Name: "\([^"]*\)".*/\1/p' model/*.go | sed 's/.*\.//' | sort -u)
+types=$({
+    sed -n 's/^\t*types: *\[\]string{\(.*\)},$/\1/p' model/*.go | tr -d '" ' | tr , '\n'
+    sed -n 's/.*classes: map\[string\]string{\([^}]*\)}.*/\1/p' model/*.go | tr , '\n' | sed 's/^ *"\([^"]*\)".*/\1/'
+} | sort -u)
+maps=$(sed -n 's/.*{Slot: [A-Za-z]*, Name: "\([^"]*\)".*/\1/p' model/*.go | sed -e 's/\.$//' -e 's/.*\.//' | sort -u)
 # Those of encoders stand in calls; a last part that is an everyday word counts with what is before it.
 maps+=$'\n'$(grep -h -A2 'encoderMaps(i' model/*.go | grep -o '"[a-z0-9_.]*"' | tr -d '"' | sed 's/.*\.\([a-z0-9]*_[a-z_]*\)$/\1/' | sort -u)
 [[ -n $types && -n $maps ]] || die "the families' files in model name no model_types or no maps: adapt this script to them"
 # The other parameters' names.
 others='self_attn
+qkv_proj
+gate_up_proj
 embed_tokens
 lm_head
 \bword_embeddings

@@ -14,6 +14,7 @@ parts=(
     'encoders'
     'llama'
     'prompted'
+    'decoders'
     'quantised_folders'
     'chat'
     'peft_files'

@@ -42,7 +42,7 @@ func (c Causal) Loss(s *bindings.Scope, m model.CausalLM, out model.Output, b da
 	switch {
 	case c.WholeLogits:
 		return c.logitsLoss(s, m, h, want), int(n)
-	case m.Hooks().Unembed != nil || !sameProduct(s, h, m.LMHead()): // a method's map stands in for the head, or it is held in fewer bits
+	case m.Hooks().Unembed != nil || !m.BareLogits() || !sameProduct(s, h, m.LMHead()): // a method's map stands in for the head, or it is held in fewer bits
 		return c.mappedLoss(s, m, h, want), int(n)
 	}
 	loss := m.LMHead().CrossEntropy(s, h, want)

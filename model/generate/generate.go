@@ -89,7 +89,7 @@ func (r *run) share(s *bindings.Scope, prompts [][]int64, fitting []int) error {
 		}
 		n = k
 	}
-	if n == 0 {
+	if n == 0 || model.Restretches(r.m, 1, r.fixed+width+cmp.Or(r.o.MaxNew, r.limit)) {
 		return nil
 	}
 	r.begun, r.shared = n, model.NewCache(s, r.fixed+n)
@@ -175,7 +175,8 @@ func (r *run) batch(s *bindings.Scope, prompts [][]int64, group []int) error {
 		width = max(width, len(prompts[p]))
 	}
 	var cache *model.Cache
-	if !r.o.NoCache {
+	most := cmp.Or(r.o.MaxNew, r.limit)
+	if !r.o.NoCache && !model.Restretches(r.m, r.fixed+width, r.fixed+width+most) {
 		room := width + min(cmp.Or(r.o.MaxNew, 256), 256)
 		if r.shared == nil {
 			cache = model.NewCache(s, r.fixed+room)

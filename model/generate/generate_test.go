@@ -60,13 +60,14 @@ func newIDs(results []generate.Result) [][]int64 {
 }
 
 func TestGreedyIDsEqualTransformers(t *testing.T) {
-	for _, folder := range []string{"base", "gqa", "mistral"} {
-		g := modeltest.OpenGolden(t, "llama/"+folder+"/golden.safetensors")
+	for _, folder := range []string{"llama/base", "llama/gqa", "llama/mistral", "qwen3/base", "qwen3/tied", "qwen3/window", "gpt2/base", "gpt2/scaled",
+		"phi3/base", "phi3/partial", "olmo2/base", "smollm3/base", "granite/base", "gemma2/base", "gemma3/base"} {
+		g := modeltest.OpenGolden(t, folder+"/golden.safetensors")
 		for _, batch := range []string{"full", "left"} {
 			for _, o := range []generate.Options{{}, {Batch: 1}, {NoCache: true}} {
 				t.Run(fmt.Sprintf("%s/%s batch %d cache %v", folder, batch, o.Batch, !o.NoCache), func(t *testing.T) {
 					bindingstest.Do(t, func(s *bindings.Scope) error {
-						m := load(t, s, modeltest.Testdata(t, "llama/"+folder))
+						m := load(t, s, modeltest.Testdata(t, folder))
 						o.MaxNew, o.EOS = 24, []int64{2}
 						got, err := generate.Run(s, m, prompts(g, s, batch), o, nil)
 						if err != nil {
@@ -224,10 +225,10 @@ func attach(s *bindings.Scope, m model.CausalLM) {
 }
 
 func TestCacheChangesNothingWithMethodsAttached(t *testing.T) {
-	for _, folder := range []string{"base", "gqa", "mistral", "rope-llama3"} {
-		g := modeltest.OpenGolden(t, "llama/"+folder+"/golden.safetensors")
+	for _, folder := range []string{"llama/base", "llama/gqa", "llama/mistral", "llama/rope-llama3", "qwen3/base", "gpt2/base", "phi3/base", "gemma2/base", "gemma3/base"} {
+		g := modeltest.OpenGolden(t, folder+"/golden.safetensors")
 		bindingstest.Do(t, func(s *bindings.Scope) error {
-			m := load(t, s, modeltest.Testdata(t, "llama/"+folder))
+			m := load(t, s, modeltest.Testdata(t, folder))
 			ps := prompts(g, s, "left")
 			plain, err := generate.Run(s, m, ps, generate.Options{MaxNew: 12}, nil)
 			if err != nil {
@@ -387,19 +388,21 @@ func TestLongPromptsAreReadInPieces(t *testing.T) {
 	}
 }
 
-func TestDynamicRopeCrossesItsOriginalLength(t *testing.T) {
-	g := modeltest.OpenGolden(t, "llama/rope-dynamic/golden.safetensors")
-	bindingstest.Do(t, func(s *bindings.Scope) error {
-		m := load(t, s, modeltest.Testdata(t, "llama/rope-dynamic"))
-		for _, batch := range []string{"short", "full"} { // 6 and 11 tokens, of a model made for 8
-			got, err := generate.Run(s, m, prompts(g, s, batch), generate.Options{MaxNew: 24, Context: 64}, nil)
-			if err != nil {
-				return err
+func TestRopeCrossesItsOriginalLength(t *testing.T) {
+	for _, folder := range []string{"llama/rope-dynamic", "phi3/long"} {
+		g := modeltest.OpenGolden(t, folder+"/golden.safetensors")
+		bindingstest.Do(t, func(s *bindings.Scope) error {
+			m := load(t, s, modeltest.Testdata(t, folder))
+			for _, batch := range []string{"short", "full"} { // 6 and 11 tokens, of a model made for 8
+				got, err := generate.Run(s, m, prompts(g, s, batch), generate.Options{MaxNew: 24, Context: 64}, nil)
+				if err != nil {
+					return err
+				}
+				if diff := cmp.Diff(table(g.Tensor(s, "generate."+batch+".new_ids")), newIDs(got)); diff != "" {
+					t.Errorf("%s %s: %s", folder, batch, diff)
+				}
 			}
-			if diff := cmp.Diff(table(g.Tensor(s, "generate."+batch+".new_ids")), newIDs(got)); diff != "" {
-				t.Errorf("%s: %s", batch, diff)
-			}
-		}
-		return m.Close()
-	})
+			return m.Close()
+		})
+	}
 }

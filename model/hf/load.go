@@ -16,6 +16,7 @@ type Want struct {
 	Name  string   // the model's own name for it, HuggingFace's canonical one
 	Names []string // other names it may have in the file, tried after Name
 	Shape []int64
+	Place Place          // where the file holds it otherwise
 	New   bool           // may be absent: the caller initialises it
 	Fresh bool           // is not even looked for: a head that is to be initialised anew
 	DType bindings.DType // of the result; the request's unless set
@@ -105,7 +106,11 @@ func (c *Checkpoint) match(r Request, byName map[string]files.Entry) ([]*files.E
 			used[w.Name] = true
 			continue
 		}
-		for _, name := range append([]string{w.Name}, w.Names...) {
+		names, shape := append([]string{w.Name}, w.Names...), w.Shape
+		if w.Place.elsewhere() {
+			names, shape = []string{w.Place.Name}, w.Place.Shape(w.Shape)
+		}
+		for _, name := range names {
 			e, ok := byName[name]
 			if !ok {
 				continue
@@ -114,13 +119,19 @@ func (c *Checkpoint) match(r Request, byName map[string]files.Entry) ([]*files.E
 			if plan[i] != nil {
 				continue // an alias beside the name itself, such as a tied head
 			}
-			if !slices.Equal(e.Shape, w.Shape) {
-				misshaped = append(misshaped, fmt.Sprintf("%s is %v, want %v", e.Name, e.Shape, w.Shape))
+			if !slices.Equal(e.Shape, shape) {
+				if text := fmt.Sprintf("%s is %v, want %v", e.Name, e.Shape, shape); !slices.Contains(misshaped, text) {
+					misshaped = append(misshaped, text)
+				}
+			} else if part, err := w.Place.entry(e, w); err != nil {
+				return nil, fmt.Errorf("model %s: %w", c.Path, err)
+			} else {
+				e = part
 			}
 			plan[i] = &e
 		}
-		if plan[i] == nil && !w.New {
-			missing = append(missing, w.Name)
+		if plan[i] == nil && !w.New && !slices.Contains(missing, names[0]) {
+			missing = append(missing, names[0])
 		}
 	}
 	for name, e := range byName {
@@ -193,6 +204,8 @@ func (c *Checkpoint) tensor(s *bindings.Scope, r Request, want int, e files.Entr
 		return bindings.Tensor{}, err
 	case held:
 		return hold(s, r, want, e, heads)
+	case r.Wants[want].Place.turned(e.Shape):
+		return turned(s, e, r.Wants[want], r.DType, r.Device)
 	case e.DType.Grouped():
 		t, err := dequantised(s, e, heads, r.DType, r.Device)
 		return t, errors.Join(err, e.Release())

@@ -46,6 +46,8 @@ func (w Want) staysQuantised(e files.Entry) (bool, error) {
 		return false, nil
 	case !e.DType.Quantised():
 		return w.Quantise != Keep, nil
+	case w.Place.turned(e.Shape):
+		return false, fmt.Errorf("%s: tensor %s holds %v of a transposed matrix, which is not supported", e.File, e.Name, e.DType)
 	case !same:
 		return false, fmt.Errorf("%s: tensor %s holds %v already: quantise keep uses it as it is", e.File, e.Name, e.DType)
 	}
@@ -61,7 +63,7 @@ func hold(s *bindings.Scope, r Request, want int, e files.Entry, heads int64) (b
 		if e.DType.Quantised() {
 			q, err = overFile(inner, e, heads, r.Copy && r.Device == bindings.CPU)
 		} else {
-			q, err = quantised(inner, e, heads, r.Wants[want].Quantise)
+			q, err = quantised(inner, e, heads, r.Wants[want])
 		}
 		if err == nil {
 			q = inner.MoveQuantised(s, inner.QuantisedTo(q, r.Device))
@@ -81,16 +83,19 @@ func hold(s *bindings.Scope, r Request, want int, e files.Entry, heads int64) (b
 }
 
 // quantised rounds a floating-point entry where it lies in the file, without a copy in fp32.
-func quantised(s *bindings.Scope, e files.Entry, heads int64, as Quantisation) (*bindings.Quantised, error) {
+func quantised(s *bindings.Scope, e files.Entry, heads int64, want Want) (*bindings.Quantised, error) {
+	as := want.Quantise
 	if !e.DType.Float() {
 		return nil, notFloat(e)
 	}
-	if as == NF4 && e.Shape[1]%64 != 0 {
-		return nil, fmt.Errorf("%s: tensor %s has rows of %d weights: NF4 wants a multiple of 64", e.File, e.Name, e.Shape[1])
+	if as == NF4 && want.Shape[1]%64 != 0 {
+		return nil, fmt.Errorf("%s: tensor %s has rows of %d weights: NF4 wants a multiple of 64", e.File, e.Name, want.Shape[1])
 	}
 	var w bindings.Tensor
 	var err error
-	if d := dtypes[e.DType]; heads == 0 && d != bindings.Double {
+	if d := dtypes[e.DType]; want.Place.turned(e.Shape) {
+		w, err = turned(s, e, want, bindings.Float, bindings.CPU)
+	} else if heads == 0 && d != bindings.Double {
 		w, err = Tensor(s, e)
 	} else {
 		if d == bindings.Double {

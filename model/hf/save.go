@@ -21,8 +21,9 @@ type Named struct {
 	// Quantised, unless nil, is written in the place of Tensor, which says the dtype that it stands for: as it is (see
 	// SaveQuantised), or with As dequantised.
 	Quantised *bindings.Quantised
-	// Make, unless nil, gives the tensor when its turn comes, of the shape and the dtype of Tensor.
-	Make func(s *bindings.Scope) (bindings.Tensor, error)
+	// Make, unless nil, gives the tensor when its turn comes, of Shape (nil: that of Tensor) and the dtype of Tensor.
+	Make  func(s *bindings.Scope) (bindings.Tensor, error)
+	Shape []int64
 }
 
 // Outgoing describes tensors for package files' writers, which read each, and cast it, when its turn comes.
@@ -45,7 +46,11 @@ func Outgoing(s *bindings.Scope, ts []Named) ([]files.Tensor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("save %s: %w", n.Name, err)
 		}
-		out = append(out, files.Tensor{Name: n.Name, DType: d, Shape: n.Tensor.Shape(), Write: func(w io.Writer) error {
+		shape := n.Shape
+		if shape == nil {
+			shape = n.Tensor.Shape()
+		}
+		out = append(out, files.Tensor{Name: n.Name, DType: d, Shape: shape, Write: func(w io.Writer) error {
 			return s.Run(func(s *bindings.Scope) error {
 				t := n.Tensor
 				if n.Make != nil {

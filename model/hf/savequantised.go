@@ -86,6 +86,9 @@ func outgoingQuantised(s *bindings.Scope, n Named) ([]files.Tensor, error) {
 
 func partsOf(s *bindings.Scope, n Named) ([]files.Tensor, error) {
 	q := n.Quantised
+	if n.Make != nil {
+		return nil, fmt.Errorf("save %s: bitsandbytes' folders have no place for a quantised matrix that is stored in another form: dequantise it first", n.Name)
+	}
 	raw := func(name string, d files.DType, t bindings.Tensor, shape ...int64) files.Tensor {
 		return files.Tensor{Name: name, DType: d, Shape: shape, Write: func(w io.Writer) error {
 			return s.Run(func(s *bindings.Scope) error {

@@ -55,7 +55,7 @@ var classes = map[string]tokenizerClass{
 var modelClasses = map[string]string{
 	"bert": "BertTokenizer", "distilbert": "DistilBertTokenizer", "electra": "ElectraTokenizer", "llama": "LlamaTokenizer",
 	"mistral": "LlamaTokenizer", "code_llama": "CodeLlamaTokenizer", "gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer",
-	"roberta": "RobertaTokenizer",
+	"roberta": "RobertaTokenizer", "qwen3": "Qwen2Tokenizer", "phi3": "LlamaTokenizer", "olmo2": "GPT2Tokenizer", "granite": "GPT2Tokenizer",
 }
 
 // readClass finds the class that AutoTokenizer takes: the one that tokenizer_config.json names, else what config.json

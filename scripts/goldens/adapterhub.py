@@ -20,6 +20,7 @@ import peft_files
 import tiny
 import torch
 from adapters import BertAdapterModel, DistilBertAdapterModel, DoubleSeqBnConfig, PrefixTuningConfig, SeqBnConfig
+from transformers import AutoModelForCausalLM
 
 NAME = "imdb"
 OLD = adapters.__version__.startswith("0.")
@@ -112,6 +113,13 @@ def write(folder, make, config, n, task="distilbert", safetensors=True, head=Non
     tiny.store(d / "golden.safetensors", out)
 
 
+def gpt2_base():
+    # Under another attention the library's prefixes do nothing here.
+    model = AutoModelForCausalLM.from_pretrained(tiny.TESTDATA / "gpt2" / "base", attn_implementation="eager").eval()
+    model.config._name_or_path = "gpt2/base"
+    return model
+
+
 def write_all():
     bert = static(distilbert.base, "distilbert/tiny")
     for i, (method, config) in enumerate(METHODS.items()):
@@ -130,6 +138,9 @@ def write_all():
             write(f"llama-{task}-{method}", decoder, config, 220 + i, task, safetensors=not method.startswith("prefix"))
     for head in ("frozen", "trained"):
         write(f"llama-causal-pfeiffer-{head}-head", causal, METHODS["pfeiffer"], 230, "causal", head=head)
+    gpt2 = static(gpt2_base, "gpt2/base")
+    for i, (method, config) in enumerate(METHODS.items()):
+        write(f"gpt2-causal-{method}", gpt2, config, 250 + i, "causal", safetensors=not method.startswith("prefix"))
     write_grouped()
 
 

@@ -31,6 +31,10 @@ FAMILIES = {
     "gqa-causal": ("gqa", "causal"),
     "biased-causal": ("biased", "causal"),
     "tied-causal": ("tied", "causal"),
+    "qwen3-causal": ("qwen3", "causal"),
+    "gpt2-causal": ("gpt2", "causal"),
+    "gpt2-seqcls": ("gpt2", "seqcls"),
+    "phi3-causal": ("phi3", "causal"),
 }
 
 
@@ -87,7 +91,8 @@ def pooled(model, batch, family):
     base = model.base_model
     if family in peft_files.ENCODERS:
         return peft_files.behind_prompt(base, family, x, m, k)
-    h = base.model(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
+    decoder = base.transformer if family == "gpt2" else base.model
+    h = decoder(inputs_embeds=x, attention_mask=m, use_cache=False).last_hidden_state
     return base.score(h[torch.arange(len(ids)), k + mask.sum(1) - 1])
 
 

@@ -196,10 +196,10 @@ def greedy(model, batch, tokens, **kw):
     return new, margin
 
 
-def decodings(model, rows=("full", "left"), tokens=24, extra=()):
+def decodings(model, rows=("full", "left"), tokens=24, extra=(), **kw):
     out = {}
     for name in rows:
-        ids, margin = greedy(model, (batches() | dict(extra))[name], tokens)
+        ids, margin = greedy(model, (batches() | dict(extra))[name], tokens, **kw)
         if ids.shape[1] != tokens or (ids == 2).any():
             raise ValueError(f"{name}: greedy decoding stopped early; change the seed")
         if margin < 2e-4:
@@ -252,15 +252,19 @@ def write_variants():
 
 
 @torch.no_grad()
-def write_classifier():
-    model = classifier()
-    d = tiny.folder("llama", "seqcls")
-    model.save_pretrained(d)
+def observe_classifier(model):
     out = {}
     for name, b in batches("seqcls").items():
         r = model(**b, position_ids=positions(b["attention_mask"]), use_cache=False)
         out |= tiny.named(name, b) | {f"{name}.logits": r.logits, f"{name}.loss": r.loss}
-    tiny.store(d / "golden.safetensors", out)
+    return out
+
+
+def write_classifier():
+    model = classifier()
+    d = tiny.folder("llama", "seqcls")
+    model.save_pretrained(d)
+    tiny.store(d / "golden.safetensors", observe_classifier(model))
 
 
 PROMPTS = """Once upon a time

@@ -35,6 +35,7 @@ from peft import (
     get_peft_model_state_dict,
 )
 from peft.tuners.boft import layer as boft_layer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 K = 5  # virtual tokens, adapter length
 UNCONVERTED = ("pissa-trained", "olora-trained")  # whose base peft changes again when it reads them
@@ -62,6 +63,21 @@ FAMILIES = {
 }
 # Models for what peft does otherwise on them.
 MORE = {("biased", "causal"): (llama.biased, "llama/biases"), ("tied", "causal"): (llama.tied, "llama/tied")}
+
+
+def stored(folder, task=AutoModelForCausalLM):
+    """A checkpoint of decoders.py."""
+    return lambda: task.from_pretrained(tiny.TESTDATA / folder, attn_implementation="eager").eval()
+
+
+# Other decoders, with what there is to see of them: maps that the checkpoint holds as one, or transposed.
+DECODERS = {
+    ("gpt2", "causal"): (stored("gpt2/base"), "gpt2/base"),
+    ("gpt2", "seqcls"): (stored("gpt2/seqcls", AutoModelForSequenceClassification), "gpt2/seqcls"),
+    ("qwen3", "causal"): (stored("qwen3/base"), "qwen3/base"),
+    ("phi3", "causal"): (stored("phi3/base"), "phi3/base"),
+}
+MORE |= DECODERS
 TASK_TYPE = {"seqcls": "SEQ_CLS", "causal": "CAUSAL_LM"}
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -98,8 +114,34 @@ ENCODERS = {"distilbert": DISTILBERT, "bert": BERT, "roberta": BERT}
 ENCODER_METHODS = ("prompt", "lora", "rslora", "dora", "ia3", "lora-bias", "lora-tokens", "norms", "oft")
 
 
+def decoder_methods(family, task):
+    t = TASK_TYPE[task]
+    few, down, every = {
+        "gpt2": (["c_attn"], "mlp.c_proj", ["c_attn", "c_proj", "c_fc"]),
+        "qwen3": (["q_proj", "v_proj"], "down_proj", LLAMA_LINEAR),
+        "phi3": (["qkv_proj"], "down_proj", ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+    }[family]
+    turned = dict(fan_in_fan_out=family == "gpt2")
+    lora = functools.partial(LoraConfig, task_type=t, r=4, lora_alpha=16, lora_dropout=0.0, **turned)
+    out = {"lora": lora(target_modules=few)}
+    if task == "causal":
+        out |= {
+            "rslora": lora(target_modules=every, use_rslora=True),
+            "lora-patterns": lora(target_modules=every, layers_to_transform=[1], rank_pattern={few[0]: 2}),
+            "dora": lora(target_modules=[*few, down], use_dora=True),
+            "ia3": IA3Config(task_type=t, target_modules=[*few, down], feedforward_modules=[down], **turned),
+            "prompt": PromptTuningConfig(task_type=t, num_virtual_tokens=K),
+            "prefix": PrefixTuningConfig(task_type=t, num_virtual_tokens=K),
+        }
+    if family == "gpt2" and task == "causal":
+        out["norms"] = LNTuningConfig(task_type=t, target_modules=["ln_1", "ln_2", "ln_f"])
+    return out
+
+
 def methods(family, task):
     """Method name → configuration, for what peft can do with that family."""
+    if (family, task) in DECODERS:
+        return decoder_methods(family, task)
     t = TASK_TYPE[task]
     names = ENCODERS.get(family)
     head = dict(modules_to_save=[*names.head]) if names else {}
@@ -347,8 +389,12 @@ def write(family, task, method, cfg):
             prune(model, batches["full"])
         if task == "seqcls" or family in ("biased", "tied"):  # whose generation ends early
             break
+        if family == "gpt2" and prompting:  # which peft gives positions that the model does not have
+            break
+        # transformers 5 generates with a cache as if there were no prompt before the text, unlike peft's forward pass.
+        kw = dict(use_cache=False) if prompting and (family, task) in DECODERS else {}
         try:
-            first = llama.decodings(model, ("full",) if prompting else ("full", "left"), extra=batches)
+            first = llama.decodings(model, ("full",) if prompting else ("full", "left"), extra=batches, **kw)
             break
         except ValueError:
             continue

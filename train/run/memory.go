@@ -351,8 +351,17 @@ func (e *estimator) keptPerToken(b *model.Block) float64 {
 	sum := e.word * (2*q + kv*e.stretch()) // queries and the heads' output, keys and values
 	into := 4 * d * (reads(model.Q, model.K, model.V) + reads(model.Up, model.Gate))
 	behind := 0.0 // the activation: a map of the model's own computes it again
-	if b.Wrap[model.Down] != nil {
+	if b.Wrap[model.Down] != nil || e.info.KeepsActivation {
 		behind = 1
+	}
+	if e.info.HeadNorms {
+		sum += e.word * (q + kv/2)
+	}
+	if e.info.PostNorms {
+		sum += 2 * 4 * d
+	}
+	if e.info.KeepsScores { // in fp32, bent and as probabilities
+		sum += (2*e.word + 4) * float64(e.info.Heads*e.cfg.Data.MaxLength)
 	}
 	if e.info.PreNorm {
 		sum += 2*4*d + into // what the norms read, and what they give
@@ -408,12 +417,13 @@ func (e *estimator) backwardPerToken() float64 {
 // loss is what a language model's loss holds beside the gradient of its head: a chunk of logits, the states that have a
 // target, their gradient. A head that a method wraps makes all logits at once, and their gradient.
 func (e *estimator) loss() float64 {
-	if _, ok := e.model.(model.CausalLM); !ok || len(e.model.Labels()) > 0 {
+	lm, ok := e.model.(model.CausalLM)
+	if !ok || len(e.model.Labels()) > 0 {
 		return 0
 	}
 	states := 2 * e.tokens * float64(e.info.Hidden) * 4
 	logits := e.tokens * float64(e.info.Vocab) * 4
-	if e.model.Hooks().Unembed != nil {
+	if e.model.Hooks().Unembed != nil || !lm.BareLogits() {
 		return states + 3*logits
 	}
 	return states + min(logits, lossBytes)

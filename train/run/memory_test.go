@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,21 +24,21 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 		t.Skip("SKIPPED: trains models of 100 MB; run without -short")
 	}
 	dir := t.TempDir()
-	llama, bert := filepath.Join(dir, "llama"), filepath.Join(dir, "bert")
-	for _, base := range []struct {
-		folder, config string
-		classify       bool
-	}{
-		{llama, `{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408,
-			"num_hidden_layers": 6, "num_attention_heads": 8, "initializer_range": 0.02}`, false},
-		{bert, `{"model_type": "bert", "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}`, true},
+	for name, config := range map[string]string{
+		"llama": `{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408,
+			"num_hidden_layers": 6, "num_attention_heads": 8, "initializer_range": 0.02}`,
+		"bert": `{"model_type": "bert", "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}`,
+		"qwen3": `{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408,
+			"num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 96}`,
+		"gpt2": `{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 8000, "n_embd": 512, "n_layer": 6, "n_head": 8}`,
 	} {
 		bindingstest.Do(t, func(s *bindings.Scope) error {
-			m, err := model.New(s, []byte(base.config), model.Options{Classify: base.classify})
+			m, err := model.New(s, []byte(config), model.Options{Classify: name == "bert"})
 			if err != nil {
 				return err
 			}
-			return errors.Join(os.Mkdir(base.folder, 0o700), model.Save(s, base.folder, m), m.Close())
+			path := filepath.Join(dir, name)
+			return errors.Join(os.Mkdir(path, 0o700), model.Save(s, path, m), m.Close())
 		})
 	}
 	r := rand.New(rand.NewPCG(5, 6))
@@ -57,33 +58,39 @@ func TestEstimateMemoryIsWhatARunTakes(t *testing.T) {
 	if err := os.WriteFile(rows, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
+	type kind struct {
 		method    string
 		amp       string
 		recompute bool
 		quantize  string
 		way       string
 		processes int
-	}{
-		{"full", "none", false, "", "", 1}, {"full", "none", true, "", "", 1}, {"lora", "none", false, "", "", 1}, {"lora", "none", true, "", "", 1},
-		{"last", "none", false, "", "", 1}, {"channel-scale", "none", false, "", "", 1}, {"lora", "none", false, "nf4", "", 1}, {"lora", "none", true, "int8", "", 1},
-		{"lora", "none", false, "", "stream", 1}, {"lora", "none", true, "", "stream", 1}, {"full", "none", false, "", "", 2}, {"lora", "none", false, "", "", 2},
-		{"lora", "none", false, "", "shard", 2}, {"full", "none", false, "", "optimizer", 2}, {"full", "none", false, "", "shard", 2},
-		{"lora", "none", true, "", "shard", 3},
-		{"full", "none", false, "", "classify", 1}, {"lora", "none", false, "", "classify", 1}, {"lora", "none", true, "", "classify", 1},
-	} {
+		model     string // "": llama, or bert to classify
+	}
+	cases := []kind{
+		{"full", "none", false, "", "", 1, ""}, {"full", "none", true, "", "", 1, ""}, {"lora", "none", false, "", "", 1, ""}, {"lora", "none", true, "", "", 1, ""},
+		{"last", "none", false, "", "", 1, ""}, {"channel-scale", "none", false, "", "", 1, ""}, {"lora", "none", false, "nf4", "", 1, ""}, {"lora", "none", true, "int8", "", 1, ""},
+		{"lora", "none", false, "", "stream", 1, ""}, {"lora", "none", true, "", "stream", 1, ""}, {"full", "none", false, "", "", 2, ""}, {"lora", "none", false, "", "", 2, ""},
+		{"lora", "none", false, "", "shard", 2, ""}, {"full", "none", false, "", "optimizer", 2, ""}, {"full", "none", false, "", "shard", 2, ""},
+		{"full", "none", false, "", "classify", 1, ""}, {"lora", "none", false, "", "classify", 1, ""}, {"lora", "none", true, "", "classify", 1, ""},
+	}
+	for _, name := range []string{"qwen3", "gpt2"} {
+		cases = append(cases, kind{"full", "none", false, "", "", 1, name}, kind{"lora", "none", false, "", "", 1, name}, kind{"lora", "none", true, "", "", 1, name})
+	}
+	cases = append(cases, kind{"lora", "none", true, "", "shard", 3, ""}) // last, for it changes the environment
+	for _, c := range cases {
 		if c.processes == 3 {
 			// Its tensors are below 1 MiB. glibc maps those from 128 KiB on as long as none was freed, and keeps them in heaps of
 			// 64 MiB, of which nothing goes back, from then on; told to, it goes on mapping them. What heaps keep is not predicted.
 			t.Setenv("MALLOC_MMAP_THRESHOLD_", "131072")
 		}
 		cfg := run.Defaults()
-		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, llama, rows, filepath.Join(dir, "run")
+		cfg.Model.Task, cfg.Model.Method, cfg.Model.Path, cfg.Data.Train, cfg.Output.Out = "causal", c.method, filepath.Join(dir, cmp.Or(c.model, "llama")), rows, filepath.Join(dir, "run")
 		cfg.Model.Quantize, cfg.Machine.Stream, cfg.Machine.Shard, cfg.Loop.ShardState = c.quantize, c.way == "stream", c.way == "shard", c.way == "optimizer"
 		cfg.Machine.AMP, cfg.Loop.Recompute, cfg.Loop.BatchSize, cfg.Data.MaxLength, cfg.Loop.MaxSteps, cfg.Machine.Threads = c.amp, c.recompute, 8, 128, 1, 2
 		cfg.Data.MaskPrompt, cfg.Output.NoTrainEval = false, true
 		if c.way == "classify" {
-			cfg.Model.Task, cfg.Model.Path = c.way, bert
+			cfg.Model.Task, cfg.Model.Path = c.way, filepath.Join(dir, "bert")
 		}
 		said := run.Memory{}
 		ask := inChild(t, "estimate", cfg)
