@@ -126,6 +126,7 @@ func TestTrainPredictEvalTargets(t *testing.T) {
 }
 
 func TestCompareTargets(t *testing.T) {
+	t.Setenv("GOPEFT_TEST_PROGRAM", "1")
 	path, _ := targetRows(t, 60)
 	for _, c := range []struct{ task, label, column string }{{"regression", "score", "test_loss"}, {"multi-label", "labels", "test_acc"}} {
 		task, column := c.task, c.column

@@ -17,7 +17,7 @@ func MethodCases() []MethodCase {
 		out = append(out, MethodCase{name, name, o})
 	}
 	begun := o
-	begun.LoRAInit, begun.RankPattern, begun.Layers = "pissa_niter_2", []string{"q_.*=3"}, []int{0}
+	begun.LoRAInit, begun.RankPattern, begun.Layers = "pissa_niter_2", []string{"(q_.*|query)=3"}, []int{0}
 	out = append(out, MethodCase{"lora-begun", "lora", begun})
 	o.PrefixProjection, o.PrefixHidden = true, 6
 	return append(out, MethodCase{"prefix-projection", "prefix", o})
