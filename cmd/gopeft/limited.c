@@ -40,8 +40,9 @@ static int any_of(const char* const* words, const char* text) {
 }
 
 // How what is written in such an end begins, and what in it tells that it was for want of memory.
-static const char* const kDumps[] = {"fatal error: ", "runtime: ", "runtime/cgo: ", "SIGSEGV: ", "terminate called",
-                                     "libgomp: ",     NULL};
+static const char* const kDumps[] = {
+    "fatal error: ",    "Fatal glibc error: ", "runtime: ", "runtime/cgo: ", "SIGSEGV: ", "SIGABRT: ",
+    "terminate called", "libgomp: ",           NULL};
 static const char* const kMemory[] = {
     "out of memory",
     "cannot allocate memory",
