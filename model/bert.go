@@ -84,17 +84,9 @@ func (c encoderJSON) read(config []byte) (encoderConfig, error) {
 
 // loadBERT builds the model of a BERT's checkpoint.
 func loadBERT(s *bindings.Scope, c *opened) (Model, error) {
-	where := func(err error) error { return fmt.Errorf("%s: %w", c.where, err) }
-	cfg, err := bertConfig(c.Config)
+	cfg, labels, freshHead, err := c.encoder(bertConfig(c.Config))
 	if err != nil {
-		return nil, where(err)
-	}
-	if err := cfg.complete(c.Options); err != nil {
-		return nil, where(err)
-	}
-	labels, freshHead, err := headLabels(c.Config, c.Options)
-	if err != nil {
-		return nil, where(err)
+		return nil, err
 	}
 	names := encoderNames("bert", c.Classify, "encoder", "pooler")
 	pooled := c.Weights != nil && slices.ContainsFunc(c.Weights.Entries(), func(e files.Entry) bool {
@@ -102,7 +94,7 @@ func loadBERT(s *bindings.Scope, c *opened) (Model, error) {
 	})
 	m := newBERT(cfg, labels, pooled)
 	if m.config, err = configMap(c.Config); err != nil {
-		return nil, where(err)
+		return nil, fmt.Errorf("%s: %w", c.where, err)
 	}
 	m.finishConfig("Bert", c.DType)
 	_, err = m.fill(s, c, names, freshHead, cfg.InitRange)

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 )
@@ -139,6 +140,20 @@ func (j *decoderJSON) config() (decoderConfig, error) {
 // rateError says that a rate of dropout is none.
 func rateError(field string, rate float64) error {
 	return fmt.Errorf("%s is %v, want 0 to below 1", field, rate)
+}
+
+// read puts what a config.json says over the defaults in j, and of keys that its family has beside over those in more.
+func (j *decoderJSON) read(config []byte, more ...any) (decoderConfig, error) {
+	for _, into := range append(more, j) {
+		if err := json.Unmarshal(config, into); err != nil {
+			return decoderConfig{}, err
+		}
+	}
+	c, err := j.config()
+	if err == nil {
+		err = j.silu()
+	}
+	return c, err
 }
 
 // silu is an error for other activations.

@@ -2,7 +2,6 @@ package model
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"gopeft/bindings"
@@ -111,7 +110,6 @@ func bertAsDistilBERT() hf.Request {
 // loadDistilBERT builds the model of a DistilBERT's or a BERT's checkpoint. The first of a BERT's token types joins the
 // positions.
 func loadDistilBERT(s *bindings.Scope, c *opened) (Model, error) {
-	where := func(err error) error { return fmt.Errorf("%s: %w", c.where, err) }
 	cfg, err := distilBERTConfig(c.Config)
 	names, types, bert := distilBERTNames(), 0, hf.ModelType(c.Config) == "bert"
 	if bert {
@@ -119,15 +117,9 @@ func loadDistilBERT(s *bindings.Scope, c *opened) (Model, error) {
 		cfg, err = bertConfig(c.Config)
 		types, cfg.TokenTypes, cfg.DropsAttention = cfg.TokenTypes, 0, false
 	}
+	cfg, labels, freshHead, err := c.encoder(cfg, err)
 	if err != nil {
-		return nil, where(err)
-	}
-	if err := cfg.complete(c.Options); err != nil {
-		return nil, where(err)
-	}
-	labels, freshHead, err := headLabels(c.Config, c.Options)
-	if err != nil {
-		return nil, where(err)
+		return nil, err
 	}
 	m := newDistilBERT(cfg, labels)
 	if m.config = cfg.distilBERT(); len(labels) > 0 {

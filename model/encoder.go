@@ -30,6 +30,20 @@ type encoderConfig struct {
 	DropsAttention    bool // attention's output is dropped out too, as the feed-forward's is
 }
 
+// encoder completes what was read of an encoder's config, and gives the labels of its head and whether that begins anew.
+func (c *opened) encoder(read encoderConfig, err error) (cfg encoderConfig, labels []string, freshHead bool, _ error) {
+	if err == nil {
+		err = read.complete(c.Options)
+	}
+	if err == nil {
+		labels, freshHead, err = headLabels(c.Config, c.Options)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", c.where, err)
+	}
+	return read, labels, freshHead, err
+}
+
 // complete puts o's dropout in place of the config's and says what no model can be built of.
 func (c *encoderConfig) complete(o Options) error {
 	if err := checkDims(dim{"vocab_size", c.Vocab}, dim{"max_position_embeddings", c.MaxPositions}, dim{"the number of layers", c.Layers},

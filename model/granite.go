@@ -1,7 +1,6 @@
 package model
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 )
@@ -25,16 +24,7 @@ func graniteConfig(raw []byte) (decoderConfig, error) {
 		Residual  float64 `json:"residual_multiplier"`
 		Attention float64 `json:"attention_multiplier"`
 	}{1, 1, 1, 1}
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return decoderConfig{}, err
-	}
-	if err := json.Unmarshal(raw, &more); err != nil {
-		return decoderConfig{}, err
-	}
-	c, err := j.config()
-	if err == nil {
-		err = j.silu()
-	}
+	c, err := j.read(raw, &more)
 	if err != nil {
 		return c, err
 	}

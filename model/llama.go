@@ -34,13 +34,7 @@ func llamaConfig(raw []byte) (decoderConfig, error) {
 		j.Vocab, j.FFN, j.MaxPositions, j.WindowFrom = 151936, 22016, 32768, 28
 	}
 	j.Window = &window
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return decoderConfig{}, err
-	}
-	c, err := j.config()
-	if err == nil {
-		err = j.silu()
-	}
+	c, err := j.read(raw)
 	if err != nil {
 		return c, err
 	}

@@ -1,8 +1,6 @@
 package model
 
 import (
-	"encoding/json"
-
 	"gopeft/model/hf"
 	"gopeft/model/hf/files"
 )
@@ -28,13 +26,7 @@ func olmo2Family() family {
 func olmo2Config(raw []byte) (decoderConfig, error) {
 	j := decoderJSON{Vocab: 50304, Hidden: 4096, FFN: 11008, Layers: 32, Heads: 32, MaxPositions: 2048, NormEps: 1e-5, Theta: 10000,
 		InitRange: 0.02, Activation: "silu", PartialRotary: 1}
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return decoderConfig{}, err
-	}
-	c, err := j.config()
-	if err == nil {
-		err = j.silu()
-	}
+	c, err := j.read(raw)
 	if err != nil {
 		return c, err
 	}

@@ -1,8 +1,6 @@
 package model
 
 import (
-	"encoding/json"
-
 	"gopeft/model/hf"
 	"gopeft/model/hf/files"
 )
@@ -27,13 +25,7 @@ func qwen3Config(raw []byte) (decoderConfig, error) {
 	window, kvHeads, headDim := 4096, 32, 128
 	j := decoderJSON{Vocab: 151936, Hidden: 4096, FFN: 22016, Layers: 32, Heads: 32, KVHeads: &kvHeads, HeadDim: &headDim, MaxPositions: 32768,
 		NormEps: 1e-6, Theta: 10000, InitRange: 0.02, Activation: "silu", PartialRotary: 1, Window: &window, WindowFrom: 28}
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return decoderConfig{}, err
-	}
-	c, err := j.config()
-	if err == nil {
-		err = j.silu()
-	}
+	c, err := j.read(raw)
 	if err != nil {
 		return c, err
 	}

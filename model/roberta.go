@@ -50,21 +50,13 @@ func robertaConfig(config []byte) (encoderConfig, error) {
 
 // loadRoBERTa builds the model of a RoBERTa's checkpoint.
 func loadRoBERTa(s *bindings.Scope, c *opened) (Model, error) {
-	where := func(err error) error { return fmt.Errorf("%s: %w", c.where, err) }
-	cfg, err := robertaConfig(c.Config)
+	cfg, labels, freshHead, err := c.encoder(robertaConfig(c.Config))
 	if err != nil {
-		return nil, where(err)
-	}
-	if err := cfg.complete(c.Options); err != nil {
-		return nil, where(err)
-	}
-	labels, freshHead, err := headLabels(c.Config, c.Options)
-	if err != nil {
-		return nil, where(err)
+		return nil, err
 	}
 	m := newRoBERTa(cfg, labels)
 	if m.config, err = configMap(c.Config); err != nil {
-		return nil, where(err)
+		return nil, fmt.Errorf("%s: %w", c.where, err)
 	}
 	classes := map[any]string{"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
 	m.finishConfig(classes[m.config["model_type"]], c.DType)

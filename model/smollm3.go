@@ -1,9 +1,6 @@
 package model
 
-import (
-	"encoding/json"
-	"fmt"
-)
+import "fmt"
 
 // smollm3Family is SmolLM3, some of whose layers turn nothing by position.
 func smollm3Family() family {
@@ -23,16 +20,7 @@ func smollm3Config(raw []byte) (decoderConfig, error) {
 		Turns    []int `json:"no_rope_layers"` // 1 for layers that turn, whatever the name says
 		Interval int   `json:"no_rope_layer_interval"`
 	}{nil, 4}
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return decoderConfig{}, err
-	}
-	if err := json.Unmarshal(raw, &more); err != nil {
-		return decoderConfig{}, err
-	}
-	c, err := j.config()
-	if err == nil {
-		err = j.silu()
-	}
+	c, err := j.read(raw, &more)
 	if err != nil {
 		return c, err
 	}

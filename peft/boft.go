@@ -88,32 +88,35 @@ func (v *boft) Attach(x *Attachment) error {
 		r := x.Param(t.Name + boftR)
 		l := &boftLinear{dense: t.Dense, r: r, s: x.Param(t.Name + boftS), size: int64(size), turn: x.Memo(r)}
 		for level := range v.o.Butterflies {
-			l.orders = append(l.orders, butterfly(t.In, size, level))
+			l.levels = append(l.levels, butterfly(t.In, size, level))
 		}
 		t.Block.SetWrap(t.Slot, l)
 	}
 	return err
 }
 
+// order is where inputs are taken from, and where they go back to; none of both at the first level, which leaves them.
+type order struct{ from, back []int64 }
+
 // butterfly is the order of n inputs at a level: of each run of 2^level blocks the halves of blocks at even places, then
-// those at odd ones. At level 0 it is that of the inputs themselves.
-func butterfly(n, size, level int) []int64 {
-	half, run := size/2, size<<level
-	var out []int64
+// those at odd ones.
+func butterfly(n, size, level int) (o order) {
 	if level == 0 {
-		half = size // which may be odd
-		run = size
+		return o
 	}
-	for from := 0; from < n; from += run {
+	half, run := size/2, size<<level
+	o.back = make([]int64, n)
+	for start := 0; start < n; start += run {
 		for parity := range 2 {
 			for at := parity * half; at < run; at += 2 * half {
 				for i := range half {
-					out = append(out, int64(from+at+i))
+					o.back[start+at+i] = int64(len(o.from))
+					o.from = append(o.from, int64(start+at+i))
 				}
 			}
 		}
 	}
-	return out
+	return o
 }
 
 func (v *boft) Needs() Needs { return Needs{KeptOutputs: 3} }
@@ -147,7 +150,7 @@ type boftLinear struct {
 	dense  *model.Dense
 	r, s   *model.Param
 	size   int64
-	orders [][]int64 // of the inputs, by level
+	levels []order
 	turn   *Memo
 }
 
@@ -169,18 +172,15 @@ func (l *boftLinear) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tens
 
 // turned multiplies x [..., in] by a level's blocks [blocks, size, size] from the right, between its order and back.
 func (l *boftLinear) turned(s *bindings.Scope, x, blocks bindings.Tensor, level int) bindings.Tensor {
-	if level == 0 {
+	o := l.levels[level]
+	if o.from == nil {
 		return turned(s, x, blocks)
-	}
-	back := make([]int64, len(l.orders[level]))
-	for i, at := range l.orders[level] {
-		back[at] = int64(i)
 	}
 	pick := func(s *bindings.Scope, x bindings.Tensor, order []int64) bindings.Tensor {
 		return s.IndexSelect(x, -1, s.Int64sOn(x.Device(), order, int64(len(order))))
 	}
 	return s.In(func(s *bindings.Scope) bindings.Tensor {
-		return pick(s, turned(s, pick(s, x, back), blocks), l.orders[level])
+		return pick(s, turned(s, pick(s, x, o.back), blocks), o.from)
 	})
 }
 
@@ -192,7 +192,7 @@ func (l *boftLinear) rotations(s *bindings.Scope) (levels []bindings.Tensor) {
 		eye[i*n+i] = 1
 	}
 	unit := s.ToDevice(s.FromFloat32s(eye, n, n), bindings.Float, l.r.T.Device())
-	for level := range len(l.orders) {
+	for level := range l.levels {
 		m := s.Select(l.r.T, 0, int64(level))
 		q := s.MulScalar(s.Sub(m, s.Transpose(m, 1, 2)), 0.5)
 		levels = append(levels, s.SolveRight(s.Add(unit, q), s.Sub(unit, q)))
