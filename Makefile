@@ -27,7 +27,7 @@ test: setup ## run the tests
 test-fast: ## run the tests of the packages without libtorch; needs Go alone
 	@scripts/test-fast.sh
 
-check: setup ## the gate that every change passes: all that scripts/check.sh lists, tests with the race detector last
+check: setup ## the gate that every change passes: all that scripts/check.sh lists, the race detector last
 	@scripts/check.sh
 
 xgboost: ## fetch XGBoost's library (5.6 MB), for --classifier xgboost

@@ -23,6 +23,9 @@ func again(t *testing.T, path, tests string) {
 
 // Every test of this package holds on each path that this CPU could take.
 func TestEveryPath(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	if os.Getenv("GOPEFT_CPU") != "" {
 		return // this process is one of those that run below, or all tests are to run on one path
 	}

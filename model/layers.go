@@ -18,11 +18,11 @@ func (d *Dense) Forward(s *bindings.Scope, x bindings.Tensor) bindings.Tensor {
 // fewRows is up to how many rows a product reads a weight in its own dtype by another kernel, which rounds in another order.
 const fewRows = 4
 
-// with is fn of the weight as a product of x reads it. One that is streamed has no copy in autocast's dtype: where results
-// depend on there being one, it is cast for this product alone.
+// with is fn of the weight as a product of x reads it. A frozen one that is streamed has no copy in autocast's dtype: where
+// results depend on there being one, it is cast for this product alone.
 func (d *Dense) with(s *bindings.Scope, x bindings.Tensor, fn func(s *bindings.Scope, w bindings.Tensor) bindings.Tensor) bindings.Tensor {
 	w := d.W.Value()
-	if !d.W.stays {
+	if !d.W.stays || d.W.Trainable {
 		return fn(s, w)
 	}
 	to, on := s.AutocastDType(x.Device())

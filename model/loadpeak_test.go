@@ -150,7 +150,7 @@ func TestLoadingPeak(t *testing.T) {
 		} {
 			runtime := 0.0
 			if as.most != c.most {
-				runtime = 12 << 20 // what reading them sets up besides
+				runtime = 16 << 20 // what reading them sets up besides
 			}
 			child := exec.Command(exe)
 			child.Env = append(os.Environ(), "GOPEFT_TEST_LOAD="+dir[as.file], "GOPEFT_TEST_DTYPE="+as.load)

@@ -52,6 +52,9 @@ func withoutOpenMP() []string {
 
 // Beside another program spinning threads cost most of the time; what the user says of them holds.
 func TestThreadsDoNotSpin(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for set, want := range map[string]string{"": "GOMP_SPINCOUNT=1000", "GOMP_SPINCOUNT=7": "GOMP_SPINCOUNT=7", "OMP_WAIT_POLICY=active": "OMP_WAIT_POLICY=active"} {
 		cmd := exec.Command(os.Args[0], "doctor", "--json")
 		if cmd.Env = append(withoutOpenMP(), "GOPEFT_TEST_PROGRAM=1"); set != "" {
@@ -65,6 +68,9 @@ func TestThreadsDoNotSpin(t *testing.T) {
 }
 
 func TestHelpRunsBeforeLibtorchIsInitialised(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	// initialises reports whether the dynamic loader ran libtorch's initialisers, as its own log says.
 	initialises := func(want string, args ...string) bool {
 		t.Helper()

@@ -58,6 +58,9 @@ func TestEvalOfALanguageModel(t *testing.T) {
 }
 
 func TestEvalAsTheRunWasTrained(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	base := modeltest.Shared(t, "models/llama-stories260k")
 	data := writeText(t, "qa.csv", "q,a\n"+strings.Repeat("What is it?,#### 7\n", 12))
 	out := filepath.Join(t.TempDir(), "run")

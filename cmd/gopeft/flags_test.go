@@ -14,6 +14,9 @@ import (
 )
 
 func TestEveryCommandReadsItsFlagsFromAFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, c := range commands() {
 		for text, want := range map[string]string{"nonsense: 1\n": "nonsense", "- 1\n": "", "quiet: [\n": "yaml"} {
 			file := writeText(t, "config.yaml", text)

@@ -97,6 +97,9 @@ func (l *launched) ends(t *testing.T, within time.Duration, code int, want strin
 }
 
 func TestTwoHosts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long; run without -short")
+	}
 	t.Parallel()
 	h := twoHosts(t)
 	data, _ := tokenRows(t, 60)

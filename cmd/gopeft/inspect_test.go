@@ -34,6 +34,9 @@ func inspectJSON(t *testing.T, args ...string) (inspected, string) {
 }
 
 func TestInspectEveryMethodByLayer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, base := range []string{"distilbert/tiny", "llama/base"} {
 		path := modeltest.Testdata(t, base)
 		plain, _ := inspectJSON(t, "--model", path)

@@ -125,6 +125,9 @@ func TestAKilledComparisonLeavesNoRunBehind(t *testing.T) {
 }
 
 func TestComparePrintsOneObject(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	defer watchTemp(t)("when it was done")
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1") // its runs are processes of this program
 	t.Setenv("GOPEFT_HOME", t.TempDir())

@@ -41,6 +41,9 @@ func plainLLaMA(t *testing.T) string {
 // What quantize writes computes what --quantize makes of the plain folder, in every command; an adapter trained over either
 // is evaluated, generated with and merged over it.
 func TestQuantizedFolderIsWhatQuantizeMakesOfThePlainOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	plain := plainLLaMA(t)
 	rows := writeText(t, "rows.jsonl", idRows)
 	for _, to := range []string{"nf4", "int8"} {

@@ -46,6 +46,9 @@ func targetRows(t *testing.T, n int) (path, text string) {
 
 // What train says of its test part, eval says of the same rows; predict gives a line for each, in their form.
 func TestTrainPredictEvalTargets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	path, text := targetRows(t, 120)
 	for _, c := range []struct{ model, method, task, column string }{
 		{"distilbert/tiny", "lora", "regression", "score"}, {"distilbert/tiny", "full", "regression", "score,weight"}, {"llama/seqcls", "lora", "regression", "score"},
@@ -126,6 +129,9 @@ func TestTrainPredictEvalTargets(t *testing.T) {
 }
 
 func TestCompareTargets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1")
 	path, _ := targetRows(t, 60)
 	for _, c := range []struct{ task, label, column string }{{"regression", "score", "test_loss"}, {"multi-label", "labels", "test_acc"}} {

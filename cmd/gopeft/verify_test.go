@@ -72,6 +72,9 @@ func TestVerify(t *testing.T) {
 }
 
 func TestVerifyOfAComparison(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	t.Setenv("GOPEFT_TEST_PROGRAM", "1") // its runs are processes of this program
 	data, _ := tokenRows(t, 60)
 	out := filepath.Join(t.TempDir(), "cmp")

@@ -16,6 +16,9 @@ const twoMegabytes = `{% set ns = namespace(x="xx") %}{% for i in range(20) %}{%
 func many(part string) string { return strings.Repeat(part, 240_000/len(part)) }
 
 func TestHostileTemplatesEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("password"), 0o600); err != nil {
 		t.Fatal(err)

@@ -241,6 +241,9 @@ func TestWordsInPieces(t *testing.T) {
 
 // A text in stretches has the tokens and offsets that it has at once.
 func TestTextsInStretches(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	r := rand.New(rand.NewPCG(5, 6))
 	var b strings.Builder
 	for b.Len() < 3*stretch {

@@ -77,6 +77,9 @@ func farthest(got Matrix, want [][]float32, seen []int) float64 {
 }
 
 func TestBoostedTreesEqualPythonsXGBoost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	needXGBoost(t)
 	for _, want := range readBoostedGolden(t).Fitted {
 		t.Run(want.Name, func(t *testing.T) {

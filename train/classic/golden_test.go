@@ -207,6 +207,9 @@ func TestLogisticRegressionEqualsScikitLearn(t *testing.T) {
 }
 
 func TestForestIsAsGoodAsScikitLearns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, want := range readGolden(t).Forest {
 		t.Run(want.Name, func(t *testing.T) {
 			x, y := testData(want.Seed, want.Rows+want.Test, want.Cols, want.Classes)

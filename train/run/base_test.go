@@ -26,6 +26,9 @@ func halfConfig(t *testing.T, c traintest.MethodCase) run.Config {
 // A base that stays in its file's 16 bits is what products would have made of its fp32 copy: every method learns the same,
 // to the bit.
 func TestABaseInItsOwnBitsLearnsTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, c := range traintest.MethodCases() {
 		t.Run(c.Name, func(t *testing.T) {
 			wide := halfConfig(t, c)
@@ -52,6 +55,9 @@ func TestABaseInItsOwnBitsLearnsTheSame(t *testing.T) {
 
 // Rounding the base of an fp32 file to 16 bits changes little, with mixed precision and without.
 func TestABaseInFewerBitsLearnsNearlyTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for name, config := range map[string]func(*testing.T, string) run.Config{"classify": tinyConfig, "causal": causalConfig} {
 		for _, amp := range []string{"none", "bf16"} {
 			t.Run(name+"/"+amp, func(t *testing.T) {

@@ -18,6 +18,9 @@ import (
 )
 
 func TestCachedFeaturesLearnTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, name := range []string{"distilbert/tiny", "llama/seqcls"} {
 		t.Run(name, func(t *testing.T) {
 			cfg := tinyConfig(t, "last")

@@ -145,6 +145,9 @@ func sameLosses(t *testing.T, what string, got, want report.Summary, tolerance f
 }
 
 func TestPackedRowsAccumulationAndRecomputingChangeNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	plain := causalConfig(t, "full")
 	plain.Data.Pack, plain.Loop.Recompute, plain.Loop.GradAccum, plain.Loop.BatchSize, plain.Model.Dropout = false, false, 1, 1000, 0
 	plain.Loop.Optimizer, plain.Loop.LR, plain.Loop.Epochs, plain.Loop.NoShuffle, plain.Loop.NoBucket = "sgd", 0.5, 4, true, true

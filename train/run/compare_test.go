@@ -162,6 +162,9 @@ func TestABadRowEndsAComparisonBeforeItsRuns(t *testing.T) {
 }
 
 func TestCompareOnALanguageModelsClassifier(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	c := tinyComparison(t, "logreg", "forest", "full", "last", "lora", "prompt", "llama-adapter-v2")
 	raw, err := os.ReadFile(c.Base.Data.Data)
 	if err != nil {

@@ -114,6 +114,9 @@ func TestTokensFromAFileTrainToTheSameBits(t *testing.T) {
 
 // A run goes on with its tokens elsewhere than it began with, from either to the other.
 func TestRunGoesOnWithTokensElsewhere(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, whole := range []run.Config{tinyConfig(t, "lora"), causalConfig(t, "lora")} {
 		mustRun(t, whole, run.Refuse)
 		want := comparable(t, whole.Output.Out)
@@ -131,6 +134,9 @@ func TestRunGoesOnWithTokensElsewhere(t *testing.T) {
 
 // A mix is drawn by seed and epoch alone: a run that was stopped anywhere goes on with what it had not seen.
 func TestMixedRunResumesToTheSameBits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, name := range []string{"mixed", "mixed, packed"} {
 		whole := tokenRuns(t)[name]
 		mustRun(t, whole, run.Refuse)

@@ -26,6 +26,9 @@ func divided(t *testing.T, method, config, task string) run.Config {
 // whole, and leave the same files: with rows that are fewer than processes, recomputation, dropout, heads that are tables of
 // their own and tied ones, and weights that stay frozen.
 func TestDividedWeightsTrainToTheSameBits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for i, c := range []struct {
 		name, method, config, task string
 		procs                      int
@@ -60,6 +63,9 @@ func TestDividedWeightsTrainToTheSameBits(t *testing.T) {
 // One process trains to the same figures, also where passes are accumulated and gradients clipped, whose sums and norms are
 // made of the parts.
 func TestDividedWeightsTrainAsOneProcessDoes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, c := range []struct {
 		name        string
 		procs       int

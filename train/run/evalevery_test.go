@@ -74,6 +74,9 @@ func TestPatienceCountsEvaluations(t *testing.T) {
 
 // A run goes on to the same bits from a stop between, in and right after evaluations, with checkpoints that meet them.
 func TestResumesBetweenEvaluations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, c := range []struct {
 		name string
 		set  func(*run.Config)

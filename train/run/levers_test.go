@@ -34,6 +34,9 @@ func writeClasses(t *testing.T, n int) string {
 
 // A run without a means of speed learns what one with it does.
 func TestLeversChangeNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	rows := writeClasses(t, 700) // more tokens in a part than a pass takes
 	for _, run := range []struct {
 		model, task, method, optimizer, amp string

@@ -28,6 +28,9 @@ func lossConfig(t *testing.T, task string) run.Config {
 
 // With weights of classes and smoothed targets a step is one of its whole batch: divided by processes or accumulated.
 func TestWeightedStepsAreOfWholeBatches(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, task := range []string{"classify", "causal"} {
 		t.Run(task, func(t *testing.T) {
 			cfg := lossConfig(t, task)
@@ -110,6 +113,9 @@ func finite(rows []report.Row, get func(report.Row) float64) (out []float64) {
 
 // Noise on embeddings goes on to the same bits, alone and in processes, and a setting of it cannot be changed midway.
 func TestNoiseResumesToTheSameBits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, config := range []func(*testing.T, string) run.Config{tinyConfig, packedConfig} {
 		whole := config(t, "lora")
 		whole.Loop.NEFTune, whole.Loop.GradAccum, whole.Output.NoTrainEval = 5, 2, true

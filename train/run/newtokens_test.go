@@ -21,6 +21,9 @@ import (
 // TestNewTokensAreTrained: tokens of a file, two of them within the rows that the model has and two behind, are learned, saved
 // with a tokenizer that has them, resumed to the same bits, and generated.
 func TestNewTokensAreTrained(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	dir := t.TempDir()
 	list, rows := filepath.Join(dir, "tokens.txt"), filepath.Join(dir, "rows.jsonl")
 	text := `{"prompt": "one ", "completion": "<p><q><r><s2>"}` + "\n" + `{"prompt": "<s2> two ", "completion": "<r>"}` + "\n"

@@ -33,6 +33,9 @@ func quantised(t *testing.T, out string) string {
 // Over weights that stay quantised every method learns what it learns over the same weights in fp32, and a run that is
 // stopped goes on to the same bits.
 func TestABaseThatStaysQuantisedLearnsTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, folder := range []string{"nf4-double", "int8", "gptq"} {
 		for _, c := range traintest.MethodCases() {
 			if c.Method == "full" || folder != "nf4-double" && c.Method != "lora" && c.Method != "last" {

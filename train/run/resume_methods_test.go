@@ -50,6 +50,9 @@ func bertConfig(t *testing.T, method string) run.Config {
 // TestEveryMethodResumesToTheSameBits interrupts a run in the middle of an epoch: weights, optimizer, generators
 // and files are then those of the run that was never stopped, whatever the method and where its weights are saved.
 func TestEveryMethodResumesToTheSameBits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, family := range []struct {
 		name   string
 		config func(t *testing.T, method string) run.Config

@@ -377,6 +377,9 @@ func TestOverwriteTidiesUpAfterAKilledRun(t *testing.T) {
 }
 
 func TestTrainsOnPublicData(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	model := modeltest.Shared(t, "models/distilbert-minilm-l3-v8k-fp16")
 	for name, classes := range map[string]int{"sst2_train.tsv": 2, "ag_news_7600.csv": 4, "trec6_train_5452.csv": 6} {
 		cfg := run.Defaults()

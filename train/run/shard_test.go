@@ -78,6 +78,9 @@ func TestSharedWeightsTrainToTheSameBits(t *testing.T) {
 
 // A run goes on with its weights held together, or no longer, by any number of processes.
 func TestSharedRunsResume(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	whole := tinyConfig(t, "lora")
 	whole.Model.Path, whole.Model.Dropout, whole.Loop.BatchSize, whole.Loop.ShardState = writeModel(t, streamedDistilBERT, true, bindings.Float), 0.1, 5, true
 	inRanks(t, whole, 2, rankPlan{})

@@ -76,6 +76,9 @@ func streamConfigs(t *testing.T) map[string]run.Config {
 
 // What is streamed is trained to the same bits: losses, gradients (which Adam's state is made of) and weights.
 func TestStreamedWeightsTrainToTheSameBits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for name, resident := range streamConfigs(t) {
 		t.Run(name, func(t *testing.T) {
 			mustRun(t, resident, run.Refuse)

@@ -67,6 +67,9 @@ func targetConfig(t *testing.T, task, method string) run.Config {
 var targetTasks = []string{train.TaskRegression, train.TaskMultiLabel}
 
 func TestTargetsAreLearned(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, task := range targetTasks {
 		cfg := targetConfig(t, task, "full")
 		cfg.Data.Data = writeTargetRows(t, task, 500)
@@ -109,6 +112,9 @@ func TestTargetsAreLearned(t *testing.T) {
 }
 
 func TestTargetsResumeAndInProcesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: long, of one thread; run without -short")
+	}
 	for _, task := range targetTasks {
 		whole := targetConfig(t, task, "lora")
 		whole.Peft.LoRADropout, whole.Loop.EvalEvery = 0.1, 4

@@ -172,7 +172,7 @@ func TestProcessesTrainAsOne(t *testing.T) {
 		config func(t *testing.T, method string) run.Config
 	}{{"classification", 2, tinyConfig}, {"packed", 3, packedConfig}} {
 		for i, c := range traintest.MethodCases() {
-			if testing.Short() && i%4 != 0 {
+			if testing.Short() && i%8 != 0 {
 				continue
 			}
 			t.Run(family.name+"/"+c.Name, func(t *testing.T) {
