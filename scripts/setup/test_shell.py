@@ -104,6 +104,10 @@ class TestTools(Case):
         path = self.path_with(go=self.go(cxx="cxx"), cc="", cxx="echo 8")
         self.fails(r"cxx 8 is too old for libtorch", SETUP / "tools.sh", "build", PATH=path)
 
+    def test_a_compiler_behind_a_launcher(self):
+        path = self.path_with(go=self.go(cxx="ccache cxx"), cc="", ccache='exec "$@"', cxx="echo 8")
+        self.fails(r"ccache cxx 8 is too old for libtorch", SETUP / "tools.sh", "build", PATH=path)
+
     def test_no_python(self):
         self.fails("python3 is missing", SETUP / "tools.sh", "fetch", PATH=self.path_with())
 

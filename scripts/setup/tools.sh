@@ -16,13 +16,13 @@ build)
     command -v go >/dev/null || die "go is missing: install Go $need_go or newer (https://go.dev/dl) and put it on PATH"
     # In the module's folder an older go of 1.21 or later fetches the toolchain that go.mod asks for, or fails.
     settings=$(cd "$root" && go env GOVERSION CXX CC 2>/dev/null) || die "this go ($(command -v go)) cannot serve for Go $need_go: install Go $need_go or newer (https://go.dev/dl)"
-    { read -r have_go && read -r cxx _ && read -r cc _; } <<<"$settings"
+    { read -r have_go && read -ra cxx && read -ra cc; } <<<"$settings" # either may be several words: ccache g++
     have_go=${have_go#go}
     ! older "${have_go%%[!0-9.]*}" "$need_go" || die "Go $have_go is too old: install Go $need_go or newer (https://go.dev/dl)"
-    command -v "$cc" >/dev/null || die "the C compiler $cc is missing: apt-get install gcc"
-    command -v "$cxx" >/dev/null || die "the C++ compiler $cxx is missing: apt-get install g++"
-    version=$("$cxx" -dumpversion 2>/dev/null) || die "the C++ compiler $cxx does not run"
-    ! older "$version" 9 || die "$cxx $version is too old for libtorch's headers: version 9 or newer is needed"
+    command -v "${cc[0]}" >/dev/null || die "the C compiler ${cc[0]} is missing: apt-get install gcc"
+    command -v "${cxx[0]}" >/dev/null || die "the C++ compiler ${cxx[0]} is missing: apt-get install g++"
+    version=$("${cxx[@]}" -dumpversion 2>/dev/null) || die "the C++ compiler ${cxx[*]} does not run"
+    ! older "$version" 9 || die "${cxx[*]} $version is too old for libtorch's headers: version 9 or newer is needed"
     ;;
 fetch)
     command -v python3 >/dev/null || die "python3 is missing (its pip fetches the packages): apt-get install python3 python3-pip"
